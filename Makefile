@@ -1,0 +1,48 @@
+# Every target sets up what it needs; `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CYTHON := $(shell find cython_tree rllib_per -name '*.pyx' -o -name '*.pxd')
+CONFIG ?= configs/cartpole.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint debug wheel clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.extensions  ## create .venv, install the versions of constraints.txt, build the extensions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel cython
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $@
+
+$(VENV)/.extensions: $(VENV)/.installed setup.py $(CYTHON)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+train: setup  ## train on CartPole-v1 until it is solved (CONFIG=... for another experiment)
+	$(BIN)/rllib-per train $(CONFIG)
+
+test: setup lint  ## the test suite
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: setup  ## ruff, mypy and cython-lint; a warning is an error
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cython-lint cython_tree rllib_per
+
+debug: setup  ## the compiled modules' tests on a build with bounds checks
+	CYTHON_TREE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
+	$(BIN)/python -m pytest tests/cython_tree tests/replay; status=$$?; \
+	$(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
+
+wheel: setup  ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m build
+
+clean:  ## remove what was built
+	rm -rf build dist *.egg-info $(VENV)/.extensions
+	find cython_tree rllib_per -name '*.so' -o -name '*.c' | xargs rm -f

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What travels: env runner == Fragment ==> replay == TransitionBatch ==> learner == PriorityUpdate ==> replay.
+
+Each is a plain struct of arrays. T counts rows, N environment streams, B transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Shapes and dtypes of one row of experience: what storage allocates up front.
+
+    Attributes:
+        frame_shape: Shape of a single frame, without any stack axis.
+        frame_dtype: Its dtype.
+        action_shape: () for a discrete action.
+        action_dtype: Its dtype.
+        stack: How many frames make an observation; observations of a batch then have the shape
+            (B, stack, *frame_shape), oldest first. None: an observation is one frame, (B, *frame_shape).
+        stack_padding: What stands before an episode's first frame: "zero", or "repeat" for that frame.
+        extras: Further columns by name, each (shape, dtype).
+    """
+
+    frame_shape: tuple[int, ...]
+    frame_dtype: npt.DTypeLike = np.float32
+    action_shape: tuple[int, ...] = ()
+    action_dtype: npt.DTypeLike = np.int64
+    stack: int | None = None
+    stack_padding: str = "zero"
+    extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """T consecutive rows of N environment streams, in Gymnasium's next-step autoreset.
+
+    Row t of a stream is `obs[t]`, the action that answered it and what came of it. `terminated` ends
+    the value (no bootstrap), `truncated` ends the episode with a bootstrap from `obs[t + 1]`, and
+    `reset` breaks the frame history: on such a row the environment reset itself, the row is never a
+    transition, and the next episode's first frame is `obs[t + 1]`. A lost life is `terminated`
+    without a `reset` row after it.
+
+    Attributes:
+        stream_ids: (N,) int64, which stream.
+        first_step: (N,) int64, the number of each stream's first row; rows are counted with the
+            reset rows, so that a gap between two fragments is seen.
+        obs: (T + 1, N, *frame_shape) single frames, never stacks; `obs[T]` follows the last row.
+        actions: (T, N, *action_shape).
+        rewards: (T, N) float32, as the environment gave them.
+        terminated: (T, N) bool.
+        truncated: (T, N) bool.
+        reset: (T, N) bool.
+        q_taken: (T, N) float32, Q(obs[t], actions[t]) when the action was chosen, if known.
+        q_max: (T + 1, N) float32, max over actions of Q(obs[t], ·), if known.
+        extras: Further columns, each (T, N, ...).
+    """
+
+    stream_ids: Int64s
+    first_step: Int64s
+    obs: Array
+    actions: Array
+    rewards: Float32s
+    terminated: Bools
+    truncated: Bools
+    reset: Bools
+    q_taken: Float32s | None = None
+    q_max: Float32s | None = None
+    extras: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def num_rows(self) -> int:
+        """T × N, reset rows counted."""
+        return int(self.reset.size)
+
+    @property
+    def num_env_steps(self) -> int:
+        """Rows on which the environment stepped: reset rows are not counted."""
+        return int(self.reset.size - np.count_nonzero(self.reset))
+
+
+@dataclass(frozen=True)
+class TransitionBatch:
+    """B transitions drawn from replay, of up to n steps each.
+
+    Attributes:
+        obs: (B, [stack,] *frame_shape).
+        actions: (B, *action_shape).
+        n_step_returns: (B,) float32, Σ_{i<k} γ^i r_{t+i} over the k <= n steps before the window's end.
+        next_obs: Like `obs`, the observation k steps later.
+        bootstrap_discounts: (B,) float32, γ^k, or 0 where the window ends in a termination.
+        importance_weights: (B,) float32.
+        ids: (B,) int64, never reused; a TD error goes back to replay beside its id.
+        extras: Further columns of the first row, each (B, ...).
+    """
+
+    obs: Array
+    actions: Array
+    n_step_returns: Float32s
+    next_obs: Array
+    bootstrap_discounts: Float32s
+    importance_weights: Float32s
+    ids: Int64s
+    extras: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class PriorityUpdate:
+    """TD errors (B,) float32 beside the ids (B,) int64 of the transitions they belong to."""
+
+    ids: Int64s
+    td_errors: Float32s

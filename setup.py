@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""The compiled modules and their Cython directives; all else is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# CYTHON_TREE_DEBUG=1 turns every bounds and initialisation check on (`make debug`).
+DEBUG = os.environ.get("CYTHON_TREE_DEBUG") == "1"
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": not DEBUG,
+    "freethreading_compatible": False,
+}
+
+SOURCES = sorted([*Path("cython_tree").glob("*.pyx"), *Path("rllib_per").glob("**/*.pyx")])
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                ".".join(source.with_suffix("").parts),
+                [str(source)],
+                extra_compile_args=["-O1", "-g"] if DEBUG else ["-O3"],
+            )
+            for source in SOURCES
+        ],
+        compiler_directives=DIRECTIVES,
+        force=DEBUG,
+    )
+)
