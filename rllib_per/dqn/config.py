@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""ApexDQNConfig: RLlib's DQNConfig, with what the columnar loop adds, validated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.callbacks import DefaultCallbacks
+from ray.rllib.algorithms.dqn.dqn import DQNConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.from_config import NotProvided
+from ray.tune.result import TRIAL_INFO
+
+from rllib_per.dqn.validation import find_problems
+
+# Keys of a config dict that RLlib handles by name rather than as attributes.
+_RLLIB_ONLY_KEYS = frozenset(
+    {"multiagent", "evaluation_config", "_enable_new_api_stack", TRIAL_INFO}
+)
+
+
+class ApexDQNConfig(DQNConfig):
+    """Configures `ApexDQN`; a program written for `DQNConfig` works unchanged.
+
+    Beyond DQNConfig, whose methods and defaults all hold:
+
+    training()
+        replay_ratio: Transitions sampled per transition added. RLlib's `training_intensity` is the
+            same number; None means RLlib's natural one, train_batch_size_per_learner × num_learners
+            / (rollout_fragment_length × num_envs_per_env_runner × num_env_runners).
+        target_network_update_unit: What `target_network_update_freq` counts: "env_steps" (RLlib's
+            meaning), "updates" or "episodes".
+        optimizer: {"type": "adam" | "rmsprop", ...} with PyTorch's own keys.
+        broadcast_interval: Updates between two weight broadcasts to remote env runners.
+        replay_buffer_config: "type" is "prioritized" or "uniform" (RLlib's names
+            "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean these); "beta" and all
+            keywords of `rllib_per.replay.PrioritizedReplayBuffer` besides.
+        epsilon, lr and the buffer's beta: a number, RLlib's [[env_step, value], ...], or a schedule
+            dict of `rllib_per.dqn.schedules`.
+    env_runners()
+        per_env_epsilon: Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018).
+        frame_stack: Frames per observation; None finds it from the environment.
+        frame_stack_padding: "zero" or "repeat", what the environment puts before a first frame.
+    learners()
+        fused_optimizer, mixed_precision (bfloat16), compile_module, channels_last: True or False.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from rllib_per.dqn.algorithm import ApexDQN
+
+        self._env_runner_cls: type | None = None
+        super().__init__(algo_class=algo_class or ApexDQN)
+        self.exploration_config = {}
+        self.replay_buffer_config = {
+            "type": "prioritized",
+            "capacity": 50_000,
+            "alpha": 0.6,
+            "beta": 0.4,
+        }
+        # RLlib waits a minute before it restarts a runner.
+        self.delay_between_env_runner_restarts_s = 1.0
+
+        self.replay_ratio: float | None = None
+        self.target_network_update_unit = "env_steps"
+        self.optimizer = {"type": "adam"}
+        self.broadcast_interval = 1
+        self.per_env_epsilon = False
+        self.frame_stack: int | None = None
+        self.frame_stack_padding = "zero"
+        self.fused_optimizer = True
+        self.mixed_precision = False
+        self.compile_module = False
+        self.channels_last = False
+
+    def training(
+        self,
+        *,
+        replay_ratio: float | None = NotProvided,
+        target_network_update_unit: str = NotProvided,
+        broadcast_interval: int = NotProvided,
+        **kwargs: Any,
+    ) -> ApexDQNConfig:
+        """DQNConfig's `training`, and the settings named in the class docstring."""
+        super().training(**kwargs)
+        return self._assign(
+            replay_ratio=replay_ratio,
+            target_network_update_unit=target_network_update_unit,
+            broadcast_interval=broadcast_interval,
+        )
+
+    def env_runners(
+        self,
+        *,
+        per_env_epsilon: bool = NotProvided,
+        frame_stack: int | None = NotProvided,
+        frame_stack_padding: str = NotProvided,
+        **kwargs: Any,
+    ) -> ApexDQNConfig:
+        """AlgorithmConfig's `env_runners`, and the settings named in the class docstring."""
+        super().env_runners(**kwargs)
+        return self._assign(
+            per_env_epsilon=per_env_epsilon,
+            frame_stack=frame_stack,
+            frame_stack_padding=frame_stack_padding,
+        )
+
+    def learners(
+        self,
+        *,
+        fused_optimizer: bool = NotProvided,
+        mixed_precision: bool = NotProvided,
+        compile_module: bool = NotProvided,
+        channels_last: bool = NotProvided,
+        **kwargs: Any,
+    ) -> ApexDQNConfig:
+        """AlgorithmConfig's `learners`, and the settings named in the class docstring."""
+        super().learners(**kwargs)
+        return self._assign(
+            fused_optimizer=fused_optimizer,
+            mixed_precision=mixed_precision,
+            compile_module=compile_module,
+            channels_last=channels_last,
+        )
+
+    def _assign(self, **settings: Any) -> ApexDQNConfig:
+        for name, value in settings.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> ApexDQNConfig:
+        """RLlib's `update_from_dict`, which would set a misspelt key as a new attribute.
+
+        Raises:
+            ValueError: A key is no setting; the message names the nearest one.
+        """
+        for key in config_dict:
+            name = self._translate_special_keys(key, warn_deprecated=False)
+            if name not in _RLLIB_ONLY_KEYS and not hasattr(self, name):
+                near = difflib.get_close_matches(name, vars(self), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{key!r} is no setting of ApexDQNConfig{hint}")
+        return super().update_from_dict(config_dict)
+
+    @property
+    def env_runner_cls(self) -> type:
+        """The user's class, or ours, or RLlib's where connectors or per-step callbacks need it."""
+        from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+        from rllib_per.dqn.env_runner import ApexEnvRunner
+
+        if self._env_runner_cls is not None:
+            return self._env_runner_cls
+        return SingleAgentEnvRunner if self._needs_episodes() else ApexEnvRunner
+
+    @env_runner_cls.setter
+    def env_runner_cls(self, env_runner_cls: type | None) -> None:
+        self._env_runner_cls = env_runner_cls
+
+    def _needs_episodes(self) -> bool:
+        """Connectors and `on_episode_step` work on episode objects, which our runner never makes."""
+        if self._env_to_module_connector or self._module_to_env_connector:
+            return True
+        if self.callbacks_on_episode_step:
+            return True
+        classes = self.callbacks_class
+        classes = classes if isinstance(classes, (list, tuple)) else [classes]
+        return any(c.on_episode_step is not DefaultCallbacks.on_episode_step for c in classes)
+
+    def get_replay_ratio(self) -> float:
+        """Transitions sampled per transition added."""
+        for ratio in (self.replay_ratio, self.training_intensity):
+            if ratio is not None:
+                return float(ratio)
+        rows = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
+        return float(self.total_train_batch_size / (rows * max(self.num_env_runners, 1)))
+
+    def get_reward_clip(self) -> float | None:
+        """RLlib's `clip_rewards`: True clips at ±1, a number at ± itself."""
+        if self.clip_rewards is None or self.clip_rewards is False:
+            return None
+        return float(self.clip_rewards)
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from rllib_per.dqn.module import ApexDQNModule
+
+        return RLModuleSpec(module_class=ApexDQNModule, model_config=self.model_config)
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {"hiddens": self.hiddens}
+
+    def get_default_learner_class(self) -> type:
+        from rllib_per.dqn.learner import ApexDQNLearner
+
+        return ApexDQNLearner
+
+    def validate(self) -> None:
+        """Check every setting and report all problems at once.
+
+        Raises:
+            ValueError: Something is out of range, unknown, or not supported here.
+        """
+        # DQNConfig's own check asks for fragments of n_step rows at least, which replay does not
+        # need, and fails on an n_step range, so RLlib's checks are entered one class further up.
+        AlgorithmConfig.validate(self)
+        problems = find_problems(self)
+        if problems:
+            self._value_error("\n".join(["ApexDQNConfig:", *(f"  - {p}" for p in problems)]))
+
+    def _validate_new_api_stack_settings(self) -> None:
+        # RLlib knows no schedule dicts; `find_problems` checks every form of `lr`.
+        plain = self.copy(copy_frozen=False)
+        plain.lr = 1e-3
+        super(ApexDQNConfig, plain)._validate_new_api_stack_settings()

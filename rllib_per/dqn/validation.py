@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""What can be wrong with an ApexDQNConfig; each problem says what is required and what came."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any
+
+from rllib_per.dqn.replay import REPLAY_OPTIONS, REPLAY_TYPES
+from rllib_per.dqn.schedules import schedule
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _at_least(low: int) -> Check:
+    return lambda value: _is_integer(value) and value >= low, f"an integer >= {low}"
+
+
+def _positive() -> Check:
+    return lambda value: _is_number(value) and value > 0, "a number > 0"
+
+
+def _within(low: float, high: float) -> Check:
+    return lambda value: _is_number(value) and low <= value <= high, f"a number in [{low}, {high}]"
+
+
+def _one_of(*choices: Any) -> Check:
+    return lambda value: value in choices, "one of " + ", ".join(map(repr, choices))
+
+
+def _optional(check: Check) -> Check:
+    holds, requirement = check
+    return lambda value: value is None or holds(value), f"None or {requirement}"
+
+
+_CHECKS: dict[str, Check] = {
+    "gamma": _within(0, 1),
+    "train_batch_size_per_learner": _at_least(1),
+    "tau": (lambda tau: _is_number(tau) and 0 < tau <= 1, "a number in (0, 1]"),
+    "target_network_update_freq": _at_least(1),
+    "target_network_update_unit": _one_of("env_steps", "updates", "episodes"),
+    "num_steps_sampled_before_learning_starts": _at_least(0),
+    "td_error_loss_fn": _one_of("huber", "mse"),
+    "adam_epsilon": _positive(),
+    "grad_clip": _optional(_positive()),
+    "training_intensity": _optional(_positive()),
+    "replay_ratio": _optional(_positive()),
+    "broadcast_interval": _at_least(1),
+    "num_envs_per_env_runner": _at_least(1),
+    "num_env_runners": _at_least(0),
+    "num_learners": _at_least(0),
+    "frame_stack": _optional(_at_least(1)),
+    "frame_stack_padding": _one_of("zero", "repeat"),
+    "fused_optimizer": _one_of(True, False),
+    "mixed_precision": _one_of(True, False),
+    "compile_module": _one_of(True, False),
+    "channels_last": _one_of(True, False),
+    "per_env_epsilon": _one_of(True, False),
+    "dueling": _one_of(True, False),
+    "double_q": _one_of(True, False),
+}
+
+# DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
+_REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("noisy", lambda v: not v, "set noisy=False and explore with `epsilon`"),
+    ("num_atoms", lambda v: v == 1, "set num_atoms=1; distributional Q-learning is not offered"),
+    ("burn_in_len", lambda v: not v, "set burn_in_len=0; stateful modules are not offered"),
+    ("before_learn_on_batch", lambda v: v is None, "transform rewards in the environment instead"),
+    ("lr_schedule", lambda v: v is None, "give the schedule as `lr`"),
+    ("compress_observations", lambda v: not v, "leave it off; frames are stored once as they are"),
+    ("num_aggregator_actors_per_learner", lambda v: not v, "set it to 0; replay batches already"),
+    ("_learner_connector", lambda v: v is None, "batches are columnar; use env-to-module connectors"),
+    ("input_", lambda v: v == "sampler", "offline input is not offered; leave input_='sampler'"),
+    ("output", lambda v: v is None, "recording is not offered; leave output=None"),
+)
+
+
+def find_problems(config: Any) -> list[str]:
+    """Everything that is wrong with `config`, one sentence each; empty when it is sound."""
+    problems = [
+        f"`{name}` must be {requirement}: got {getattr(config, name)!r}"
+        for name, (holds, requirement) in _CHECKS.items()
+        if not holds(getattr(config, name))
+    ]
+    problems += [
+        f"`{name}` = {getattr(config, name)!r} is not supported: {remedy}"
+        for name, unused, remedy in _REFUSED
+        if not unused(getattr(config, name))
+    ]
+    for part in (_n_step, _fragment_length, _schedules, _optimizer, _replay, _structure):
+        problems += part(config)
+    return problems
+
+
+def _n_step(config: Any) -> Iterator[str]:
+    n_step = config.n_step
+    bounds = list(n_step) if isinstance(n_step, (list, tuple)) else [n_step, n_step]
+    if not (len(bounds) == 2 and all(map(_is_integer, bounds)) and 1 <= bounds[0] <= bounds[1]):
+        yield f"`n_step` must be an integer >= 1 or an inclusive range (low, high): got {n_step!r}"
+
+
+def _fragment_length(config: Any) -> Iterator[str]:
+    length = config.rollout_fragment_length
+    if length != "auto" and not (_is_integer(length) and length >= 1):
+        yield f"`rollout_fragment_length` must be 'auto' or an integer >= 1: got {length!r}"
+
+
+def _schedules(config: Any) -> Iterator[str]:
+    beta = config.replay_buffer_config.get("beta", 0.4)
+    for name, spec, high in (
+        ("epsilon", config.epsilon, 1.0),
+        ("lr", config.lr, math.inf),
+        ("replay_buffer_config['beta']", beta, 1.0),
+    ):
+        try:
+            built = schedule(spec)
+        except (ValueError, TypeError) as error:
+            yield f"`{name}`: {error}"
+            continue
+        if not 0 <= built(0) <= high:
+            yield f"`{name}` must lie in [0, {high}]: it starts at {built(0)}"
+
+
+def _optimizer(config: Any) -> Iterator[str]:
+    kind = config.optimizer.get("type") if isinstance(config.optimizer, dict) else None
+    if kind not in ("adam", "rmsprop"):
+        yield f"`optimizer` must be a dict with type 'adam' or 'rmsprop': got {config.optimizer!r}"
+
+
+def _replay(config: Any) -> Iterator[str]:
+    settings = dict(config.replay_buffer_config)
+    kind = settings.pop("type", None)
+    if kind not in REPLAY_TYPES:
+        names = ", ".join(map(repr, REPLAY_TYPES))
+        yield f"`replay_buffer_config['type']` must be one of {names}: got {kind!r}"
+    for key in settings.keys() - REPLAY_OPTIONS:
+        near = difflib.get_close_matches(key, REPLAY_OPTIONS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(REPLAY_OPTIONS)}"
+        yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"
+    capacity = settings.get("capacity")
+    if not (_is_integer(capacity) and capacity >= 1):
+        yield f"`replay_buffer_config['capacity']` must be an integer >= 1: got {capacity!r}"
+    elif _is_integer(config.num_steps_sampled_before_learning_starts):
+        needed = config.num_steps_sampled_before_learning_starts
+        if needed > capacity:
+            yield (
+                f"`num_steps_sampled_before_learning_starts` must be at most the replay capacity, or "
+                f"learning never starts: got {needed} and {capacity}"
+            )
+
+
+def _structure(config: Any) -> Iterator[str]:
+    if config.replay_ratio is not None and config.training_intensity is not None:
+        yield "`replay_ratio` and `training_intensity` are the same setting: give one of them"
+    if config.is_multi_agent:
+        yield "multi-agent environments are not supported: use one policy for one agent"
+    if not config.enable_rl_module_and_learner:
+        yield "the old API stack is not supported: leave `api_stack()` at its defaults"
+    if config.model_config.get("use_lstm"):
+        yield "stateful modules are not supported: set model_config use_lstm=False"
