@@ -1,1 +1,40 @@
 # SPDX-License-Identifier: MIT
+"""Prioritized experience replay and Ape-X dueling double DQN for Ray RLlib's new API stack."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rllib_per.dqn.algorithm import ApexDQN
+    from rllib_per.dqn.config import ApexDQNConfig
+    from rllib_per.replay import (
+        Fragment,
+        PrioritizedReplayBuffer,
+        RowSpec,
+        TransitionBatch,
+        UniformReplayBuffer,
+    )
+
+__all__ = [
+    "ApexDQN",
+    "ApexDQNConfig",
+    "Fragment",
+    "PrioritizedReplayBuffer",
+    "RowSpec",
+    "TransitionBatch",
+    "UniformReplayBuffer",
+]
+
+# Resolved on first use (PEP 562), so that `import rllib_per.replay` never imports Ray.
+_HOMES = {
+    "ApexDQN": "rllib_per.dqn.algorithm",
+    "ApexDQNConfig": "rllib_per.dqn.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "rllib_per.replay")), name)

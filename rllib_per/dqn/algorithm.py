@@ -122,7 +122,9 @@ class ApexDQN(DQN):
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
         """Nothing yet: `setup` makes the buffer once the spaces are known."""
 
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> Any:
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> Any:
         state = super().get_state(components, not_components=not_components, **kwargs)
         state[_STATE] = {
             "progress": asdict(self.progress),

@@ -29,9 +29,7 @@ class Learners:
         answers = ray.get(
             [
                 worker.update_from_replay.remote(part, timesteps=timesteps, lr=lr)
-                for worker, part in zip(
-                    self._remote, split(batch, len(self._remote)), strict=True
-                )
+                for worker, part in zip(self._remote, split(batch, len(self._remote)), strict=True)
             ]
         )
         return _joined(answers)

@@ -20,9 +20,9 @@ REPLAY_TYPES: dict[str, type[PrioritizedReplayBuffer] | type[UniformReplayBuffer
 _DECIDED_ELSEWHERE = {"self", "rows", "n_step", "gamma", "reward_clip", "seed", "allocator"}
 
 # `beta` belongs to the driver, which owns the schedules, but users look for it here.
-REPLAY_OPTIONS = frozenset(inspect.signature(PrioritizedReplayBuffer.__init__).parameters).difference(
-    _DECIDED_ELSEWHERE
-) | {"beta"}
+REPLAY_OPTIONS = frozenset(
+    inspect.signature(PrioritizedReplayBuffer.__init__).parameters
+).difference(_DECIDED_ELSEWHERE) | {"beta"}
 
 
 def build_replay(config: Any, rows: RowSpec) -> PrioritizedReplayBuffer | UniformReplayBuffer:

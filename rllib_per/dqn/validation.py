@@ -80,7 +80,11 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("lr_schedule", lambda v: v is None, "give the schedule as `lr`"),
     ("compress_observations", lambda v: not v, "leave it off; frames are stored once as they are"),
     ("num_aggregator_actors_per_learner", lambda v: not v, "set it to 0; replay batches already"),
-    ("_learner_connector", lambda v: v is None, "batches are columnar; use env-to-module connectors"),
+    (
+        "_learner_connector",
+        lambda v: v is None,
+        "batches are columnar; use env-to-module connectors",
+    ),
     ("input_", lambda v: v == "sampler", "offline input is not offered; leave input_='sampler'"),
     ("output", lambda v: v is None, "recording is not offered; leave output=None"),
 )

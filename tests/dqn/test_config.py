@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+import pytest
+from ray.rllib.algorithms.callbacks import DefaultCallbacks
+from ray.rllib.algorithms.dqn.dqn import DQNConfig
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from rllib_per import ApexDQNConfig
+from rllib_per.dqn.env_runner import ApexEnvRunner
+
+
+def config(**training):
+    return ApexDQNConfig().environment("CartPole-v1").training(**training)
+
+
+def test_the_defaults_are_valid():
+    config().validate()
+
+
+def test_a_program_written_for_dqn_config_keeps_its_settings():
+    def program(config_class):
+        return (
+            config_class()
+            .environment("CartPole-v1")
+            .training(
+                lr=[[0, 1e-3], [10_000, 1e-4]],
+                train_batch_size_per_learner=64,
+                n_step=(2, 5),
+                double_q=False,
+                hiddens=[64],
+                epsilon=[(0, 1.0), (5000, 0.02)],
+                replay_buffer_config={
+                    "type": "PrioritizedEpisodeReplayBuffer",
+                    "capacity": 60_000,
+                    "alpha": 0.5,
+                    "beta": 0.5,
+                },
+            )
+            .env_runners(num_env_runners=2, num_envs_per_env_runner=3)
+            .evaluation(evaluation_interval=1)
+        )
+
+    theirs, ours = program(DQNConfig).to_dict(), program(ApexDQNConfig).to_dict()
+    program(ApexDQNConfig).validate()
+    set_by_the_program = (
+        "lr", "_train_batch_size_per_learner", "n_step", "double_q", "hiddens", "epsilon",
+        "replay_buffer_config", "num_env_runners", "num_envs_per_env_runner", "evaluation_interval",
+    )  # fmt: skip
+    for name in set_by_the_program:
+        assert ours[name] == theirs[name], name
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"gamma": 7}, "`gamma` must be a number in [0, 1]: got 7"),
+        ({"gamma": float("nan")}, "`gamma`"),
+        (
+            {"train_batch_size_per_learner": -1},
+            "`train_batch_size_per_learner` must be an integer >= 1",
+        ),
+        ({"n_step": 0}, "`n_step`"),
+        ({"n_step": (5, 2)}, "`n_step`"),
+        ({"tau": 0.0}, "`tau`"),
+        ({"td_error_loss_fn": "l1"}, "one of 'huber', 'mse'"),
+        ({"target_network_update_freq": 0}, "`target_network_update_freq`"),
+        ({"target_network_update_unit": "frames"}, "`target_network_update_unit`"),
+        ({"lr": -1e-3}, "`lr`"),
+        ({"epsilon": 2.0}, "`epsilon`"),
+        ({"epsilon": {"type": "linaer"}}, "`epsilon`"),
+        ({"noisy": True}, "`noisy`"),
+        ({"num_atoms": 51}, "`num_atoms`"),
+        ({"burn_in_len": 4}, "`burn_in_len`"),
+        ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
+        ({"replay_ratio": 8, "training_intensity": 8}, "the same setting"),
+        ({"replay_buffer_config": {"capacity": 0}}, "['capacity']` must be an integer >= 1: got 0"),
+        ({"replay_buffer_config": {"capacity": 10}}, "learning never starts"),
+        ({"replay_buffer_config": {"alhpa": 0.5}}, "did you mean 'alpha'?"),
+        ({"replay_buffer_config": {"type": "Fast", "capacity": 5000}}, "'prioritized', 'uniform'"),
+        ({"replay_buffer_config": {"beta": 2.0}}, "['beta']`"),
+    ],
+)
+def test_what_is_wrong_is_named(settings, complaint):
+    with pytest.raises(ValueError, match="ApexDQNConfig") as error:
+        config(**settings).validate()
+    assert complaint in str(error.value)
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(ValueError, match="ApexDQNConfig") as error:
+        config(gamma=7, tau=-1, noisy=True).validate()
+    assert all(f"`{name}`" in str(error.value) for name in ("gamma", "tau", "noisy"))
+
+
+def test_a_misspelt_key_of_a_config_dict_is_refused():
+    with pytest.raises(ValueError, match="'learnig_rate' is no setting"):
+        ApexDQNConfig().update_from_dict({"learnig_rate": 1e-3})
+    with pytest.raises(ValueError, match="did you mean 'gamma'"):
+        ApexDQNConfig().update_from_dict({"gama": 0.9})
+
+
+def test_a_config_survives_its_own_dict():
+    first = config(replay_ratio=4.0, n_step=3).env_runners(frame_stack=4)
+    second = ApexDQNConfig().update_from_dict(first.to_dict())
+    assert second.replay_ratio == 4.0
+    assert second.frame_stack == 4
+    assert second.env_runner_cls is ApexEnvRunner
+
+
+@pytest.mark.parametrize(
+    ("runners", "envs", "rows", "ratio"),
+    [(0, 1, 4, 8.0), (1, 1, 4, 8.0), (2, 4, 4, 1.0), (0, 16, "auto", 2.0)],
+)
+def test_the_natural_replay_ratio_is_rllibs_documented_one(runners, envs, rows, ratio):
+    natural = config(train_batch_size_per_learner=32).env_runners(
+        num_env_runners=runners, num_envs_per_env_runner=envs, rollout_fragment_length=rows
+    )
+    assert natural.get_replay_ratio() == ratio
+
+
+def test_training_intensity_is_the_replay_ratio():
+    assert config(training_intensity=6.0).get_replay_ratio() == 6.0
+
+
+class StepCallbacks(DefaultCallbacks):
+    def on_episode_step(self, **kwargs):
+        """Sees every step."""
+
+
+def test_our_runner_is_the_default():
+    assert config().env_runner_cls is ApexEnvRunner
+
+
+@pytest.mark.parametrize(
+    "needing_episodes",
+    [
+        lambda c: c.env_runners(env_to_module_connector=lambda env, spaces, device: None),
+        lambda c: c.callbacks(StepCallbacks),
+        lambda c: c.callbacks(on_episode_step=lambda **kwargs: None),
+    ],
+)
+def test_connectors_and_per_step_callbacks_take_rllibs_runner(needing_episodes):
+    assert needing_episodes(config()).env_runner_cls is SingleAgentEnvRunner
+
+
+def test_a_named_runner_class_is_kept():
+    assert (
+        config().env_runners(env_runner_cls=SingleAgentEnvRunner).env_runner_cls
+        is SingleAgentEnvRunner
+    )

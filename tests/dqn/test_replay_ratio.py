@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rllib_per.dqn.replay_ratio import ReplayRatio
+
+
+def test_nothing_is_due_before_learning_starts():
+    ratio = ReplayRatio(8.0, batch_size=32, learning_starts=100)
+    ratio.add(99)
+    assert ratio.take_updates() == 0
+
+
+def test_the_first_update_is_due_when_learning_starts():
+    ratio = ReplayRatio(8.0, batch_size=32, learning_starts=100)
+    ratio.add(100)
+    assert ratio.take_updates() == 1
+
+
+@given(
+    ratio=st.sampled_from([0.25, 1.0, 3.5, 8.0, 100.0]),
+    batch_size=st.integers(1, 512),
+    added=st.lists(st.integers(0, 70), min_size=1, max_size=200),
+)
+def test_sampled_over_added_is_the_ratio_to_one_batch(ratio, batch_size, added):
+    controller = ReplayRatio(ratio, batch_size, learning_starts=1)
+    updates = 0
+    for count in added:
+        controller.add(count)
+        updates += controller.take_updates()
+    if sum(added):
+        earned = ratio * (sum(added) - 1) + batch_size
+        assert earned - batch_size < updates * batch_size <= earned
+
+
+def test_a_restored_controller_goes_on_where_the_first_one_was():
+    first = ReplayRatio(1.5, 32, 10)
+    first.add(47)
+    first.take_updates()
+    second = ReplayRatio(1.5, 32, 10)
+    second.load_state(first.state(), with_buffer=True)
+    for controller in (first, second):
+        controller.add(31)
+    assert first.take_updates() == second.take_updates()
+    assert first.state() == second.state()
+
+
+def test_without_its_buffer_learning_waits_until_replay_is_filled_again():
+    first = ReplayRatio(1.0, 32, learning_starts=1000)
+    first.add(5000)
+    second = ReplayRatio(1.0, 32, learning_starts=1000)
+    second.load_state(first.state(), with_buffer=False)
+    second.add(999)
+    assert second.take_updates() == 0
+
+
+@pytest.mark.parametrize("learning_starts", [0, 1])
+def test_the_first_transition_can_start_learning(learning_starts):
+    ratio = ReplayRatio(1.0, batch_size=4, learning_starts=learning_starts)
+    assert ratio.take_updates() == 0
+    ratio.add(1)
+    assert ratio.take_updates() == 1

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Imports run one way; replay never sees Ray or torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Each room, and the packages that it may not know. Order: lower rooms first.
+FORBIDDEN = {
+    "cython_tree": {"rllib_per", "ray", "torch", "gymnasium"},
+    "rllib_per/replay": {
+        "ray", "torch", "gymnasium", "rllib_per.dqn", "rllib_per.envs", "rllib_per.episodes",
+        "rllib_per.experiment", "rllib_per.cli",
+    },
+    "rllib_per/envs": {"ray", "torch", "rllib_per.dqn", "rllib_per.experiment", "rllib_per.cli"},
+    "rllib_per/dqn": {"rllib_per.experiment", "rllib_per.cli", "rllib_per.training"},
+    "rllib_per/episodes.py": {"torch", "rllib_per.dqn", "rllib_per.experiment", "rllib_per.cli"},
+}  # fmt: skip
+
+
+def imported_modules(source: Path) -> set[str]:
+    """Every module that `source` names in an import, at any depth."""
+    modules = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def offences(source: Path, forbidden: set[str]) -> set[str]:
+    return {
+        module
+        for module in imported_modules(source)
+        for name in forbidden
+        if module == name or module.startswith(name + ".")
+    }
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_imports_nothing_from_the_rooms_above_it(room):
+    path = ROOT / room
+    sources = [path] if path.suffix else sorted(path.rglob("*.py"))
+    assert sources
+    found = {str(s.relative_to(ROOT)): offences(s, FORBIDDEN[room]) for s in sources}
+    assert {name: modules for name, modules in found.items() if modules} == {}
+
+
+def test_an_offence_is_found(tmp_path):
+    source = tmp_path / "bad.py"
+    source.write_text("def f():\n    from ray import tune\n")
+    assert offences(source, {"ray"}) == {"ray", "ray.tune"}
+
+
+@pytest.mark.parametrize("module", ["rllib_per", "rllib_per.replay", "cython_tree"])
+def test_importing_replay_imports_neither_ray_nor_torch(module):
+    program = f"import sys, {module}; sys.exit(bool({{'ray', 'torch'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
