@@ -3,9 +3,9 @@
 
     make bench-train
 
-Both algorithms live in this process and take turns, one iteration of `--steps` env steps each, with
-the same network, batch, n_step, fragment length and replay ratio. Reported are env steps per second,
-the ratio of each pair of turns, and where the milliseconds of an update go.
+Both algorithms live in this process and take turns, one iteration of `--steps` env steps each,
+with the same network, batch, n_step, fragment length and replay ratio. Reported are env steps per
+second, the ratio of each pair of turns, and where the milliseconds of an update go.
 """
 
 from __future__ import annotations

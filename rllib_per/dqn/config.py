@@ -161,7 +161,7 @@ class ApexDQNConfig(DQNConfig):
         self._env_runner_cls = env_runner_cls
 
     def _needs_episodes(self) -> bool:
-        """Connectors and `on_episode_step` work on episode objects, which our runner never makes."""
+        """Connectors and `on_episode_step` work on episode objects; our runner makes none."""
         if self._env_to_module_connector or self._module_to_env_connector:
             return True
         if self.callbacks_on_episode_step:

@@ -43,6 +43,6 @@ class ReplayRatio:
         return {"num_added": self.num_added, "credit": self._credit}
 
     def load_state(self, state: dict[str, float], *, with_buffer: bool) -> None:
-        """Go on where `state` was; without its buffer, learning waits until the buffer is refilled."""
+        """Go on where `state` was; without its buffer, learning waits for a refilled one."""
         self.num_added = int(state["num_added"]) if with_buffer else 0
         self._credit = state["credit"] if with_buffer else 0.0

@@ -159,8 +159,8 @@ def _replay(config: Any) -> Iterator[str]:
         needed = config.num_steps_sampled_before_learning_starts
         if needed > capacity:
             yield (
-                f"`num_steps_sampled_before_learning_starts` must be at most the replay capacity, or "
-                f"learning never starts: got {needed} and {capacity}"
+                f"`num_steps_sampled_before_learning_starts` must be at most the replay capacity, "
+                f"or learning never starts: got {needed} and {capacity}"
             )
 
 
