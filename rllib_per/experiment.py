@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""One YAML file <-> one ExperimentConfig <-> one ApexDQNConfig."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from rllib_per import sections
+from rllib_per.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
+
+if TYPE_CHECKING:
+    from rllib_per.dqn.config import ApexDQNConfig
+
+# Modules that an environment id may name before a colon; Gymnasium imports them.
+_ENV_MODULES = ("rllib_per.envs", "ale_py")
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+
+# Kinds of error whose message needs no "got ..." after it.
+_SELF_CONTAINED = ("extra_forbidden", "missing", "custom_class", "relation")
+
+# What --smoke changes: everything happens once, and nothing takes long.
+SMOKE = (
+    "stop={env_steps: 1500, time_s: 30}",
+    "training.num_steps_sampled_before_learning_starts=200",
+    "reporting.min_sample_timesteps_per_iteration=500",
+    "evaluation.interval_env_steps=1000",
+    "evaluation.num_episodes=2",
+    "evaluation.final_num_episodes=5",
+    "evaluation.num_envs=5",
+)
+
+
+class ExperimentConfig(sections.Section):
+    """Everything that decides an experiment; frozen, every key known, every default written out."""
+
+    environment: sections.Environment
+    env_runners: sections.EnvRunners = sections.EnvRunners()
+    training: sections.Training = sections.Training()
+    replay: sections.Replay = sections.Replay()
+    model: sections.Model = sections.Model()
+    learners: sections.Learners = sections.Learners()
+    callbacks: sections.Callbacks = sections.Callbacks()
+    reporting: sections.Reporting = sections.Reporting()
+    evaluation: sections.Evaluation = sections.Evaluation()
+    stop: sections.Stop
+    checkpoint: sections.Checkpoint = sections.Checkpoint()
+    seed: sections.Count = 0
+
+    @field_validator("environment", "model", "callbacks")
+    @classmethod
+    def _classes_are_known(cls, section: Any, info: ValidationInfo) -> Any:
+        """Naming a class runs its module's code, which reading a file must not do unasked."""
+        if not (info.context or {}).get("allow_custom_classes", True):
+            for key in ("env", "module_class", "callbacks_class"):
+                name = getattr(section, key, None)
+                if name is not None and (key != "env" or not _is_known_env(name)):
+                    raise PydanticCustomError(
+                        "custom_class",
+                        "{name} would be imported and run; if you trust this file, give "
+                        "--allow-custom-classes",
+                        {"name": repr(name), "path": (info.field_name, key)},
+                    )
+        return section
+
+    @model_validator(mode="after")
+    def _learning_can_start(self) -> ExperimentConfig:
+        for key in ("num_steps_sampled_before_learning_starts", "train_batch_size_per_learner"):
+            needed = getattr(self.training, key)
+            if needed > self.replay.capacity:
+                raise PydanticCustomError(
+                    "relation",
+                    "must be at most replay.capacity: got {needed} and {capacity}; raise "
+                    "replay.capacity to {needed}",
+                    {
+                        "needed": needed,
+                        "capacity": self.replay.capacity,
+                        "path": ("training", key),
+                    },
+                )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration: what was given and every default."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def algorithm_config(self) -> ApexDQNConfig:
+        """RLlib's view of the experiment. Imports Ray."""
+        from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+        from rllib_per.dqn.config import ApexDQNConfig
+
+        training = self.training.model_dump()
+        model = self.model.model_dump(exclude={"module_class"})
+        replay = self.replay.model_dump()
+        config = ApexDQNConfig()
+        config.environment(
+            env=import_class(self.environment.env)
+            if _DOTTED_PATH.fullmatch(self.environment.env)
+            else self.environment.env,
+            env_config=self.environment.env_config,
+            clip_rewards=self.environment.clip_rewards,
+        )
+        config.env_runners(**self.env_runners.model_dump())
+        config.training(
+            **training,
+            hiddens=self.model.hiddens,
+            replay_buffer_config=replay,
+            store_buffer_in_checkpoints=self.checkpoint.buffer,
+        )
+        config.learners(**self.learners.model_dump())
+        config.reporting(**self.reporting.model_dump())
+        config.debugging(seed=self.seed)
+        if self.model.module_class is None:
+            config.rl_module(model_config=model)
+        else:
+            module_class = import_class(self.model.module_class)
+            config.rl_module(
+                rl_module_spec=RLModuleSpec(module_class=module_class, model_config=model)
+            )
+        if self.callbacks.callbacks_class is not None:
+            config.callbacks(import_class(self.callbacks.callbacks_class))
+        return config
+
+
+def load_experiment(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    smoke: bool = False,
+    allow_custom_classes: bool = False,
+) -> ExperimentConfig:
+    """Read an experiment; `overrides` are section.key=value in YAML.
+
+    Raises:
+        ConfigError: With every problem that was found, each with its file and line.
+    """
+    source = read_yaml(path)
+    for assignment in (*(SMOKE if smoke else ()), *overrides):
+        source.override(assignment)
+    if seed is not None:
+        source.put(("seed",), seed, f"--seed {seed}")
+    return build_experiment(source, allow_custom_classes=allow_custom_classes)
+
+
+def build_experiment(source: Source, *, allow_custom_classes: bool = False) -> ExperimentConfig:
+    """Validate what was read; raises ConfigError like `load_experiment`."""
+    problems = list(source.problems)
+    try:
+        experiment = ExperimentConfig.model_validate(
+            source.data, context={"allow_custom_classes": allow_custom_classes}
+        )
+    except ValidationError as error:
+        problems += _problems(error, source)
+    if problems:
+        raise ConfigError(problems)
+    return experiment
+
+
+def import_class(name: str) -> Any:
+    """The class that a dotted path names."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _is_known_env(name: str) -> bool:
+    module, colon, _ = name.rpartition(":")
+    if colon:
+        return module in _ENV_MODULES
+    return not _DOTTED_PATH.fullmatch(name)
+
+
+def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
+    """Pydantic's errors with the user's own keys and lines; members of a union count as one."""
+    messages: dict[KeyPath, list[str]] = {}
+    given: dict[KeyPath, str] = {}
+    for detail in error.errors(include_url=False):
+        path = _path_of(detail, source.data)
+        messages.setdefault(path, []).append(_message(detail, path))
+        if detail["type"] not in _SELF_CONTAINED:
+            given[path] = f": got {detail['input']!r}"
+    for path, alternatives in messages.items():
+        dotted = ".".join(map(str, path)) or "the experiment"
+        message = " or ".join(dict.fromkeys(alternatives)).replace(" or must be ", " or ")
+        yield Problem(source.place(path), f"{dotted}: {message}{given.get(path, '')}")
+
+
+def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
+    """The error's location without what pydantic adds to it, such as a union's member."""
+    path: KeyPath = detail.get("ctx", {}).get("path", detail["loc"])
+    for length, key in enumerate(path):
+        is_key = isinstance(data, dict) and key in data
+        if not is_key and not (isinstance(data, list) and isinstance(key, int)):
+            return path if detail["type"] == "missing" else path[:length]
+        data = data[key]
+    return path
+
+
+def _message(detail: ErrorDetails, path: KeyPath) -> str:
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key{_suggestion(path)}"
+    if kind == "missing":
+        return "is required"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return re.sub("^should be ", "must be ", message)
+
+
+def _suggestion(path: KeyPath) -> str:
+    """The key that was meant: of the same section, or one of this name in another."""
+    known = [
+        (name, *([] if key is None else [key]))
+        for name, field in ExperimentConfig.model_fields.items()
+        for key in (None, *getattr(field.annotation, "model_fields", ()))
+    ]
+    *parents, wrong = map(str, path)
+    siblings = {names[-1]: names for names in known if list(names[:-1]) == parents}
+    others = {names[-1]: names for names in known}
+    for candidates in (siblings, others):
+        near = difflib.get_close_matches(wrong, candidates, n=1)
+        if near:
+            return f"; did you mean {'.'.join(candidates[near[0]])}?"
+    return f"; known here: {', '.join(sorted(siblings))}"

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""The sections of an experiment: named as RLlib's fluent methods, their keys as its keywords.
+
+Defaults are DQNConfig's where it has the key. Counts are in env steps unless the key says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rllib_per.dqn.schedules import schedule
+
+
+def _as_float(value: Any) -> Any:
+    """Numbers in quotes are numbers."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _as_int(value: Any) -> Any:
+    """1e6 is an integer, though YAML calls it a float."""
+    value = _as_float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_schedule(value: Any) -> Any:
+    value = _as_float(value)
+    try:
+        schedule(value)
+    except TypeError as error:  # What pydantic reports is a ValueError.
+        raise ValueError(str(error)) from error
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_as_float), Field(allow_inf_nan=False)]
+Int = Annotated[int, BeforeValidator(_as_int)]
+Count = Annotated[Int, Field(ge=0)]
+Positive = Annotated[Int, Field(ge=1)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+Unit = Annotated[Float, Field(ge=0, le=1)]
+# A number, RLlib's [[env_step, value], ...] or {type: linear, ...}; see rllib_per.dqn.schedules.
+ScheduleSpec = Annotated[Any, AfterValidator(_is_schedule)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows every key it may hold."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class Environment(Section):
+    env: str
+    """A Gymnasium id, or behind --allow-custom-classes the dotted path of an environment class."""
+    env_config: dict[str, Any] = {}
+    """Keywords of `gymnasium.make`, `max_episode_steps` among them."""
+    clip_rewards: bool | PositiveFloat | None = None
+    """Clip what replay stores, at ±1 if true, at ± a number; reported returns are never clipped."""
+
+
+class EnvRunners(Section):
+    num_env_runners: Count = 0
+    """Actors that collect experience; 0 collects in the driver."""
+    num_envs_per_env_runner: Positive = 1
+    rollout_fragment_length: Literal["auto"] | Positive = "auto"
+    """Rows that one runner collects per environment and round."""
+    gym_env_vectorize_mode: Literal["sync", "async", "vector_entry_point"] = "sync"
+    per_env_epsilon: bool = False
+    """Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018)."""
+    frame_stack: Positive | None = None
+    """Frames per observation; null finds it from the environment."""
+    frame_stack_padding: Literal["zero", "repeat"] = "zero"
+    """What the environment puts before an episode's first frame."""
+
+
+class Optimizer(Section):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Literal["adam", "rmsprop"] = "adam"
+    """Further keys are those of the PyTorch optimizer."""
+
+
+class Training(Section):
+    lr: ScheduleSpec = 5e-4
+    gamma: Unit = 0.99
+    train_batch_size_per_learner: Positive = 32
+    n_step: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = 1
+    """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
+    double_q: bool = True
+    dueling: bool = True
+    epsilon: ScheduleSpec = [[0, 1.0], [10_000, 0.05]]
+    target_network_update_freq: Positive = 500
+    target_network_update_unit: Literal["env_steps", "updates", "episodes"] = "env_steps"
+    tau: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    """Share of the online network in a target update; 1 copies it."""
+    grad_clip: PositiveFloat | None = 40.0
+    grad_clip_by: Literal["global_norm", "norm", "value"] = "global_norm"
+    td_error_loss_fn: Literal["huber", "mse"] = "huber"
+    optimizer: Optimizer = Optimizer()
+    adam_epsilon: PositiveFloat = 1e-8
+    num_steps_sampled_before_learning_starts: Count = 1000
+    replay_ratio: PositiveFloat | None = None
+    """Transitions sampled per transition added; null is RLlib's natural ratio."""
+    training_intensity: PositiveFloat | None = None
+    """RLlib's name for `replay_ratio`."""
+    broadcast_interval: Positive = 1
+    """Updates between two weight broadcasts to env runner actors."""
+
+    @model_validator(mode="after")
+    def _one_ratio(self) -> Training:
+        if self.replay_ratio is not None and self.training_intensity is not None:
+            raise ValueError("replay_ratio and training_intensity are the same: give one of them")
+        return self
+
+
+class Replay(Section):
+    type: Literal["prioritized", "uniform"] = "prioritized"
+    capacity: Positive = 50_000
+    """Transitions."""
+    alpha: Annotated[Float, Field(ge=0)] = 0.6
+    beta: ScheduleSpec = 0.4
+    priority_epsilon: PositiveFloat = 1e-6
+    priority: Literal["absolute", "huber", "clipped"] = "absolute"
+    """From TD error δ: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most `priority_clip`."""
+    priority_clip: PositiveFloat = 1.0
+    initial_priority: Literal["max", "td_error", "given"] = "max"
+    """Of a new transition: the maximum so far, its own n-step TD error, or a column `priority`."""
+    max_priority_decay: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    weight_normalization: Literal["buffer", "batch"] | None = "buffer"
+    """Importance weights are scaled by the largest possible in the buffer, in the batch, or not."""
+    stratified: bool = True
+    gather_threads: Positive = 1
+
+
+class Model(Section):
+    network: Literal["mlp", "nature", "impala"] = "mlp"
+    encoder_hiddens: list[Positive] = [256]
+    hiddens: list[Positive] = [256]
+    """Hidden layers of each head: value and advantage if dueling."""
+    activation: str = "relu"
+    module_class: str | None = None
+    """The dotted path of an RLModule class instead, behind --allow-custom-classes."""
+
+
+class Learners(Section):
+    num_learners: Count = 0
+    """Actors that compute gradients; 0 computes in the driver."""
+    num_gpus_per_learner: Annotated[Float, Field(ge=0)] = 0
+    fused_optimizer: bool = True
+    mixed_precision: bool = False
+    compile_module: bool = False
+    channels_last: bool = False
+
+
+class Callbacks(Section):
+    callbacks_class: str | None = None
+    """The dotted path of an RLlibCallback class, behind --allow-custom-classes."""
+
+
+class Reporting(Section):
+    min_sample_timesteps_per_iteration: Positive = 1000
+    """Env steps between two rows of metrics."""
+    metrics_num_episodes_for_smoothing: Positive = 100
+
+
+class Evaluation(Section):
+    interval_env_steps: Positive | None = None
+    """Play greedily this often; null judges training by its own episodes."""
+    num_episodes: Positive = 20
+    final_num_episodes: Positive = 100
+    """Episodes of the evaluation that decides whether the target is met."""
+    num_envs: Positive = 10
+    env_config: dict[str, Any] = {}
+    """What differs from `environment.env_config` while evaluating."""
+
+
+class Stop(Section):
+    env_steps: Positive | None = None
+    updates: Positive | None = None
+    time_s: PositiveFloat | None = None
+    target_return: Float | None = None
+    """Mean return that ends training early, once the final evaluation confirms it."""
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Stop:
+        if self.env_steps is self.updates is self.time_s is None:
+            raise ValueError("give at least one of env_steps, updates and time_s")
+        return self
+
+
+class Checkpoint(Section):
+    every_env_steps: Positive | None = 25_000
+    """null saves at the end only."""
+    keep: Positive = 2
+    """Newest checkpoints that stay."""
+    buffer: bool = True
+    """Save the replay buffer too, so that a resumed run goes on where it was."""

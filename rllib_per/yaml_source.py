@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""YAML read with care: safe tags only, a size cap, no duplicate keys, and the line of every key.
+
+What is wrong is collected as `Problem`s, so that a user sees all of it at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES = 1_000_000
+MAX_VALUES = 10_000  # Aliases count each time they are used, so that they cannot multiply.
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and where: a file and line, or a command line option."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, with every problem found in it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass
+class Source:
+    """The plain data of a YAML file, and where each value stands."""
+
+    data: dict[str, Any]
+    name: str
+    places: dict[KeyPath, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, path: KeyPath) -> str:
+        """Where `path` or, failing that, its nearest parent stands."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self.name
+
+    def override(self, assignment: str) -> None:
+        """Apply `section.key=value`, the value in YAML, as `--set` on the command line does."""
+        place = f"--set {assignment}"
+        dotted, equals, text = assignment.partition("=")
+        keys = dotted.strip().split(".")
+        if not equals or not all(keys):
+            self.problems.append(Problem(place, "write it as section.key=value"))
+            return
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            self.problems.append(Problem(place, f"not a YAML value: {_first_line(error)}"))
+            return
+        self.put(tuple(keys), value, place)
+
+    def put(self, keys: tuple[str, ...], value: Any, place: str) -> None:
+        """Set one value, and remember that it came from `place` and not from the file."""
+        target = self.data
+        for depth, key in enumerate(keys[:-1], start=1):
+            self.places.setdefault(keys[:depth], place)
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            target = target[key]
+        target[keys[-1]] = value
+        self.places[keys] = place
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: Path) -> Source:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: The file cannot be read, is larger than MAX_BYTES, or is no YAML mapping.
+    """
+    name = str(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigError(
+                [Problem(name, f"at most {MAX_BYTES:,} bytes are read: got {size:,}")]
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(name, f"cannot be read: {error}")]) from error
+    return parse_yaml(text, name)
+
+
+def parse_yaml(text: str, name: str) -> Source:
+    """Parse the text of a YAML mapping; `name` stands in its error messages."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        source = Source({}, name)
+        if root is None:
+            return source
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError([Problem(f"{name}:1", "the file must hold sections, `section: ...`")])
+        for values, (path, node, is_repeated) in enumerate(_walk(root, ()), start=1):
+            if values > MAX_VALUES:
+                raise ConfigError([Problem(name, f"more than {MAX_VALUES:,} values (aliases?)")])
+            place = f"{name}:{node.start_mark.line + 1}"
+            if is_repeated:
+                source.problems.append(Problem(place, f"{path[-1]} is given twice"))
+            source.places[path] = place
+        source.data = loader.construct_document(root)
+    except RecursionError as error:
+        raise ConfigError([Problem(name, "nested too deeply, or an alias to itself")]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        raise ConfigError([Problem(place, _first_line(error))]) from error
+    finally:
+        loader.dispose()
+    return source
+
+
+def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node, bool]]:
+    """Every value below `node`: its path, the node with its line, and whether it is a repeat."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            below = (*path, str(key.value))
+            yield below, key, below in seen
+            seen.add(below)
+            yield from _walk(value, below)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value, False
+            yield from _walk(value, (*path, index))
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]
