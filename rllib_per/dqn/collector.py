@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""The loop that fills fragments: Q-values, ε-greedy actions, env steps, columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
+from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
+
+from rllib_per.dqn.env_streams import EnvStreams, Row
+from rllib_per.dqn.exploration import EpsilonGreedy, choose
+from rllib_per.replay.fragment import Array, Fragment, Int64s
+
+AddTime = Callable[[str, float], None]
+
+
+class Collector:
+    """Plays N streams with an ε-greedy Q-network.
+
+    Attributes:
+        module: Any RLModule with RLlib's QNetAPI; may be replaced.
+        next_row: The number of the streams' next row.
+    """
+
+    def __init__(
+        self,
+        streams: EnvStreams,
+        policy: EpsilonGreedy,
+        module: Any,
+        *,
+        device: Any,
+        first_stream: int,
+        next_row: int,
+        records_q: bool,
+        add_time: AddTime,
+    ) -> None:
+        """
+        Args:
+            streams: The environments.
+            policy: ε-greedy over them.
+            module: See above.
+            device: Where the module computes.
+            first_stream: Id of the first stream; the others follow it.
+            next_row: See above.
+            records_q: Whether fragments carry q_taken and q_max.
+            add_time: Called as add_time(key, seconds) with RLlib's timer keys.
+        """
+        self.module = module
+        self.next_row = next_row
+        self.device = device
+        self._streams = streams
+        self._policy = policy
+        self._stream_ids = first_stream + np.arange(streams.num_envs, dtype=np.int64)
+        self._env_indices = np.arange(streams.num_envs)
+        self._records_q = records_q
+        self._add_time = add_time
+        self._cached_q: Array | None = None
+
+    def begin(self) -> None:
+        """The streams were reset: leave a gap in the row numbers, so that replay sees it."""
+        self.next_row += 1
+        self._cached_q = None
+
+    def collect(self, num_rows: int, epsilon: float) -> Fragment | None:
+        """The next rows of every stream; None if the environment failed, and nothing counts.
+
+        The Q-values of the fragment's last observations are computed for `q_max` and then choose the
+        next fragment's first actions, so those may come from weights one broadcast old.
+        """
+        streams, out = self._streams, self._new_fragment(num_rows)
+        explores, random_actions = self._policy.draw(num_rows, epsilon)
+        out.obs[0] = streams.frames
+        for t in range(num_rows):
+            actions = random_actions[t]
+            if self._records_q or not explores[t].all():
+                q_values = self._q_values()
+                actions = choose(q_values, explores[t], actions)
+                self._record_q(out, t, q_values, actions)
+            out.actions[t] = actions
+            out.reset[t] = streams.resets_next
+            row = self._step(actions)
+            if row is None:
+                return None
+            out.rewards[t], out.terminated[t], out.truncated[t] = row
+            out.obs[t + 1] = streams.frames
+        if out.q_max is not None:
+            self._cached_q = self._q_values()
+            out.q_max[num_rows] = self._cached_q.max(axis=1)
+        self._check_rewards(out)
+        self.next_row += num_rows
+        return out
+
+    def play_row(self, epsilon: float) -> bool:
+        """Step every stream once and keep nothing; False if the environment failed."""
+        explores, random_actions = self._policy.draw(1, epsilon)
+        actions = random_actions[0]
+        if not explores.all():
+            actions = choose(self._q_values(), explores[0], actions)
+        return self._step(actions) is not None
+
+    def _q_values(self) -> Array:
+        """(N, A) of the current observations; each is computed once."""
+        if self._cached_q is not None:
+            q_values, self._cached_q = self._cached_q, None
+            return q_values
+        start = time.perf_counter()
+        with torch.inference_mode():
+            obs = torch.from_numpy(self._streams.obs).to(self.device)
+            preds = self.module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
+            q_values = preds.float().cpu().numpy()
+        self._add_time(RLMODULE_INFERENCE_TIMER, time.perf_counter() - start)
+        return q_values
+
+    def _step(self, actions: Int64s) -> Row | None:
+        start = time.perf_counter()
+        row = self._streams.step(actions)
+        self._add_time(ENV_STEP_TIMER, time.perf_counter() - start)
+        return row
+
+    def _new_fragment(self, num_rows: int) -> Fragment:
+        """Uninitialised columns; new ones each time, since a fragment is sent off or stored."""
+        streams, n = self._streams, self._streams.num_envs
+        q_shape = (num_rows, n) if self._records_q else None
+        return Fragment(
+            stream_ids=self._stream_ids,
+            first_step=np.full(n, self.next_row, np.int64),
+            obs=np.empty((num_rows + 1, n, *streams.frame_shape), streams.dtype),
+            actions=np.empty((num_rows, n), np.int64),
+            rewards=np.empty((num_rows, n), np.float32),
+            terminated=np.empty((num_rows, n), np.bool_),
+            truncated=np.empty((num_rows, n), np.bool_),
+            reset=np.empty((num_rows, n), np.bool_),
+            q_taken=None if q_shape is None else np.empty(q_shape, np.float32),
+            q_max=None if q_shape is None else np.empty((num_rows + 1, n), np.float32),
+        )
+
+    def _record_q(self, out: Fragment, t: int, q_values: Array, actions: Int64s) -> None:
+        if out.q_taken is not None and out.q_max is not None:
+            out.q_taken[t] = q_values[self._env_indices, actions]
+            out.q_max[t] = q_values.max(axis=1)
+
+    def _check_rewards(self, fragment: Fragment) -> None:
+        finite = np.isfinite(fragment.rewards)
+        if not finite.all():
+            row, env = (int(index[0]) for index in np.nonzero(~finite))
+            raise RuntimeError(
+                f"A reward must be a finite number: environment {env} of the runner with streams "
+                f"{self._stream_ids[0]} to {self._stream_ids[-1]} returned "
+                f"{fragment.rewards[row, env]} at its step {self.next_row + row}. Learning from it "
+                "would make every Q-value NaN; fix the environment"
+            )

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: MIT
+"""ApexEnvRunner: vectorised environments in, columns out, under RLlib's EnvRunner contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import ray
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.apis.q_net_api import QNetAPI
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils import force_list
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.framework import get_device
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+
+from rllib_per.dqn.collector import Collector
+from rllib_per.dqn.env_streams import EnvStreams
+from rllib_per.dqn.episode_summary import EpisodeSummary
+from rllib_per.dqn.exploration import EpsilonGreedy, ladder_exponents
+from rllib_per.dqn.frame_stack import find_frame_stack
+from rllib_per.dqn.runner_metrics import RunnerMetrics
+from rllib_per.dqn.schedules import schedule
+from rllib_per.dqn.vector_env import make_vector_env
+from rllib_per.replay.fragment import Fragment, RowSpec
+
+EXPLORATION_RNG = "exploration_rng"
+
+
+class ApexEnvRunner(EnvRunner, Checkpointable):
+    """Steps N environments with an ε-greedy Q-network and writes what happens into columns.
+
+    `collect()` feeds replay. `sample()` is RLlib's, for evaluation: it returns `EpisodeSummary`s and
+    feeds nothing. Going from one to the other begins new episodes everywhere, and the gap shows in
+    the fragments' row numbers, so that replay never joins what does not belong together.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.spaces: dict[str, Any] = kwargs.get("spaces") or {}
+        self.tune_trial_id = kwargs.get("tune_trial_id")
+        self.env: gym.vector.VectorEnv | None = None
+        self.module: RLModule | None = None
+        self.num_envs: int = self.config.num_envs_per_env_runner
+        self._callbacks = [cls() for cls in force_list(self.config.callbacks_class)]
+        gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
+        self._device = get_device(self.config, gpus)
+        self._purpose: str | None = None
+        self._collector: Collector | None = None
+        self._is_seeded = False
+        self._shares_module = False
+        self._weights_seq_no = 0
+        self._place_in_ladder()
+        if (
+            self.worker_index != 0
+            or self.config.num_env_runners == 0
+            or self.config.create_env_on_local_worker
+        ):
+            self.make_env()
+        self.make_module()
+
+    def _place_in_ladder(self) -> None:
+        """Which of all runners' environments are this one's, and how they explore."""
+        config, n = self.config, self.num_envs
+        self._first_stream = max((self.worker_index or 0) - 1, 0) * n
+        total = n * max(config.num_env_runners, 1)
+        exponents, first_low = np.ones(n), None
+        if config.per_env_epsilon:
+            exponents = ladder_exponents(self._first_stream, n, total)
+            # As Ape-X did, the third with the smallest ε speaks for the greedy policy.
+            first_low = math.ceil(2 * total / 3) - self._first_stream
+        self._exponents = exponents
+        self._runner_metrics = RunnerMetrics(config, self.metrics, first_low)
+        self._rng = np.random.default_rng(self._seed)
+
+    # Environments and module.
+
+    def make_env(self) -> None:
+        """Make the vector environment that config names, in place of an older one."""
+        self.stop()
+        context = self.config.env_config
+        if not isinstance(context, EnvContext):
+            context = EnvContext(
+                context,
+                worker_index=self.worker_index,
+                num_workers=self.num_workers,
+                remote=self.config.remote_worker_envs,
+            )
+        self.env = make_vector_env(self.config, context)
+        self._make_collector()
+        self._callback("on_environment_created", env=self.env.unwrapped, env_context=context)
+
+    def _make_collector(self) -> None:
+        config = self.config
+        assert self.env is not None
+        stack = find_frame_stack(self.env, config.frame_stack, config.frame_stack_padding)
+        restarts = config.restart_failed_sub_environments
+        self._streams = EnvStreams(
+            self.env, stack, self._on_episode, self._try_env_step if restarts else None
+        )
+        self._row_spec = RowSpec(
+            frame_shape=self._streams.frame_shape,
+            frame_dtype=self._streams.dtype,
+            stack=stack.size if stack else None,
+            stack_padding=stack.padding if stack else "zero",
+        )
+        num_actions = int(self.env.single_action_space.n)
+        self._collector = Collector(
+            self._streams,
+            EpsilonGreedy(num_actions, self._exponents, self._rng),
+            self.module,
+            device=self._device,
+            first_stream=self._first_stream,
+            next_row=self._collector.next_row if self._collector else 0,
+            records_q=config.replay_buffer_config.get("initial_priority") == "td_error",
+            add_time=self._runner_metrics.add_time,
+        )
+        self._purpose = None
+
+    def make_module(self) -> None:
+        """Build the module that config names, without its target network."""
+        env = self.env.unwrapped if self.env is not None else None
+        spec = self.config.get_rl_module_spec(
+            env=env, spaces=self.get_spaces(), inference_only=True
+        )
+        module = spec.build()
+        if not isinstance(module, QNetAPI):
+            raise ValueError(
+                f"The module must implement RLlib's QNetAPI, `compute_q_values`: got {type(module)}"
+            )
+        module.to(self._device)
+        self._use_module(module, self._device)
+
+    def share_module(self, module: RLModule) -> None:
+        """Play with the learner's own module: no weights are copied, and none are taken in."""
+        self._shares_module = True
+        self._use_module(module, next(module.parameters()).device)
+
+    def _use_module(self, module: Any, device: Any) -> None:
+        self.module, self._device = module, device
+        if self._collector is not None:
+            self._collector.module, self._collector.device = module, device
+
+    @property
+    def row_spec(self) -> RowSpec:
+        """What one row of this runner's fragments looks like."""
+        self._require_env()
+        return self._row_spec
+
+    def get_spaces(self) -> dict[str, Any]:
+        """RLlib's spaces: of the vector environment, of a single one, and of the module."""
+        if self.env is None:
+            return self.spaces
+        single = (self.env.single_observation_space, self.env.single_action_space)
+        return {
+            INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space),
+            INPUT_ENV_SINGLE_SPACES: single,
+            DEFAULT_MODULE_ID: single,
+        }
+
+    # Experience.
+
+    def collect(
+        self, num_rows: int, *, epsilon: float | None, random_actions: bool = False
+    ) -> Fragment:
+        """Step every environment `num_rows` times, for replay; streams go on from call to call.
+
+        With replay's initial_priority "td_error" the fragment carries q_taken and q_max. Actions are
+        0-based, the index of a Q-value, whatever the action space's `start`.
+
+        Args:
+            num_rows: T >= 1, rows per environment, reset rows counted.
+            epsilon: Probability of a random action; None is 0.
+            random_actions: Play at random, as if epsilon were 1.
+        Raises:
+            RuntimeError: An environment returned a reward that is no finite number.
+        """
+        if num_rows < 1:
+            raise ValueError(f"`num_rows` must be at least 1: got {num_rows}")
+        collector = self._require_env()
+        with self._runner_metrics.sampling():
+            fragment = None
+            while fragment is None:
+                collector = self._begin("collect")
+                fragment = collector.collect(num_rows, 1.0 if random_actions else epsilon or 0.0)
+            finished = self._streams.pop_finished()
+            self._runner_metrics.add(fragment.num_env_steps, finished)
+            self._callback("on_sample_end", samples=finished)
+        return fragment
+
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool | None = None,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[EpisodeSummary]:
+        """RLlib's sampling, for evaluation: what is returned says how episodes went, not what was in.
+
+        `num_episodes` are shared out over the environments beforehand, and each plays its share from
+        new episodes: were the first so many to finish taken, short episodes would be favoured.
+        `num_timesteps` goes on with the episodes of the last call; unfinished ones are returned as
+        stretches. By default as many env steps as RLlib's rollout fragment has are played.
+
+        Args:
+            num_timesteps: At least so many env steps, and less than one more per environment.
+            num_episodes: Exactly so many episodes.
+            explore: With the ε of config's schedule, or greedily; None is config's `explore`.
+            random_actions: Play at random.
+            force_reset: Begin new episodes first.
+        """
+        if num_timesteps is not None and num_episodes is not None:
+            raise ValueError("give `num_timesteps` or `num_episodes`, not both")
+        self._require_env()
+        if num_timesteps is None and num_episodes is None:
+            if self.config.batch_mode == "truncate_episodes":
+                rows = self.config.get_rollout_fragment_length(self.worker_index or 0)
+                num_timesteps = rows * self.num_envs
+            else:
+                num_episodes = self.num_envs
+        epsilon = self._sampling_epsilon(explore, random_actions)
+        with self._runner_metrics.sampling():
+            if force_reset or num_episodes is not None:
+                self._purpose = None
+            if num_episodes is not None:
+                samples = self._play_episodes(num_episodes, epsilon)
+            else:
+                samples = self._play_steps(num_timesteps or 0, epsilon)
+            self._callback("on_sample_end", samples=samples)
+        return samples
+
+    def _sampling_epsilon(self, explore: bool | None, random_actions: bool) -> float:
+        if random_actions:
+            return 1.0
+        if not (self.config.explore if explore is None else explore):
+            return 0.0
+        return schedule(self.config.epsilon)(self.num_env_steps_sampled_lifetime)
+
+    def _play_episodes(self, num_episodes: int, epsilon: float) -> list[EpisodeSummary]:
+        shares = np.full(self.num_envs, num_episodes // self.num_envs)
+        shares[: num_episodes % self.num_envs] += 1
+        played: list[EpisodeSummary] = []
+        while len(played) < num_episodes:
+            self._begin("sample").play_row(epsilon)
+            for episode in self._streams.pop_finished():
+                if shares[episode.env_index] > 0:
+                    shares[episode.env_index] -= 1
+                    played.append(episode)
+        self._purpose = None
+        self._runner_metrics.add(sum(map(len, played)), played)
+        return played
+
+    def _play_steps(self, num_timesteps: int, epsilon: float) -> list[EpisodeSummary]:
+        self._begin("sample")
+        self._streams.mark()
+        num_steps = 0
+        while num_steps < num_timesteps:
+            collector, num_resets = self._begin("sample"), self._streams.num_resets_next
+            if collector.play_row(epsilon):
+                num_steps += self.num_envs - num_resets
+        stretches = self._streams.stretches_since_mark()
+        self._runner_metrics.add(num_steps, self._streams.pop_finished())
+        return stretches
+
+    def _begin(self, purpose: str) -> Collector:
+        """Reset everything unless the streams already run for this purpose."""
+        while self._purpose != purpose:
+            self._purpose = purpose
+            # An environment that fails here is made anew, which clears the purpose again.
+            self._streams.reset(self._reset_env)
+            self._require_env().begin()
+        return self._require_env()
+
+    def _reset_env(self) -> Any:
+        seed = None if self._is_seeded else self._seed
+        self._is_seeded = True
+        return self._try_env_reset(seed=seed)[0]
+
+    def _require_env(self) -> Collector:
+        if self._collector is None:
+            raise ValueError(
+                f"This runner (worker {self.worker_index} of {self.num_workers}) has no environment: "
+                "call a remote runner, or set create_env_on_local_worker=True"
+            )
+        return self._collector
+
+    def _on_episode(self, event: str, episode: EpisodeSummary) -> None:
+        assert self.env is not None
+        more = {"prev_episode_chunks": []} if event == "on_episode_end" else {}
+        self._callback(
+            event,
+            episode=episode,
+            env=self.env.unwrapped,
+            rl_module=self.module,
+            env_index=episode.env_index,
+            **more,
+        )
+
+    def _callback(self, event: str, **kwargs: Any) -> None:
+        make_callback(
+            event,
+            callbacks_objects=self._callbacks,
+            callbacks_functions=getattr(self.config, f"callbacks_{event}"),
+            kwargs={"env_runner": self, "metrics_logger": self.metrics, **kwargs},
+        )
+
+    # State, metrics and life cycle.
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Metrics since the last call, under SingleAgentEnvRunner's keys."""
+        self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
+        self._runner_metrics.flush()
+        return self.metrics.reduce()
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Weights and counters under RLlib's keys, and the exploration's random state."""
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        if self._check_component(EXPLORATION_RNG, components, not_components):
+            state[EXPLORATION_RNG] = self._rng.bit_generator.state
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(
+                components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
+                not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
+                **kwargs,
+            )
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take in what `get_state` gave, or any part of it; older weights than ours are ignored."""
+        if COMPONENT_RL_MODULE in state and not self._shares_module:
+            self._set_weights(state[COMPONENT_RL_MODULE], state.get(WEIGHTS_SEQ_NO, 0))
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        if EXPLORATION_RNG in state:
+            self._rng.bit_generator.state = state[EXPLORATION_RNG]
+
+    def _set_weights(self, weights: Any, seq_no: int) -> None:
+        # RLlib's sequence number 0 means: take these whatever you have.
+        if seq_no == 0 or seq_no > self._weights_seq_no:
+            if isinstance(weights, ray.ObjectRef):
+                weights = ray.get(weights)
+            self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
+        self._weights_seq_no = max(self._weights_seq_no, seq_no)
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What RLlib makes a new runner from."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """The module, which saves itself."""
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+    def assert_healthy(self) -> None:
+        """Raise unless there are environments and a module."""
+        self._require_env()
+        assert self.module is not None
+
+    def stop(self) -> None:
+        """Close the environments."""
+        if self.env is not None:
+            self.env.close()
+            self.env = None

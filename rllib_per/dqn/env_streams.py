@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""N environments stepped together, and the running length and return of each one's episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+
+from rllib_per.dqn.episode_summary import EpisodeSummary
+from rllib_per.dqn.frame_stack import FrameStack
+from rllib_per.replay.fragment import Array, Bools, Int64s
+
+# Of how many steps the observations are compared, before a frame stack is believed.
+NUM_CHECKED_STEPS = 16
+
+Announce = Callable[[str, EpisodeSummary], None]
+Row = tuple[Array, Bools, Bools]
+
+
+class EnvStreams:
+    """What the environments show now, and which episodes they are in.
+
+    Gymnasium's next-step autoreset: where `resets_next`, the next step ignores its action and begins
+    an episode. A vector environment whose `terminated` does not always end the episode (a lost life)
+    says in `infos["episode_over"]` where it does.
+
+    Attributes:
+        obs: (N, ...) current observations, the environment's own array: read it before stepping.
+        resets_next: (N,) bool.
+    """
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv,
+        frame_stack: FrameStack | None,
+        announce: Announce,
+        try_step: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            env: The vector environment.
+            frame_stack: How its observations stack frames, if they do.
+            announce: Called as announce("on_episode_start", episode), and so on.
+            try_step: Stands in for `env.step`; may answer RLlib's ENV_STEP_FAILURE.
+        """
+        self._env = env
+        self._step = try_step or env.step
+        self._announce = announce
+        self._frame_stack = frame_stack
+        self._unchecked_steps = NUM_CHECKED_STEPS if frame_stack else 0
+        self._first_action = int(env.single_action_space.start)
+        space = env.single_observation_space
+        # Learning is in float32; replay need not keep more than that.
+        self.dtype = np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
+        self.frame_shape = space.shape[1:] if frame_stack else space.shape
+        self.num_envs = env.num_envs
+        self._finished: list[EpisodeSummary] = []
+        self._stretches: list[EpisodeSummary] = []
+
+    @property
+    def frames(self) -> Array:
+        """(N, *frame_shape): the newest frame of each observation."""
+        return self.obs[:, -1] if self._frame_stack else self.obs
+
+    @property
+    def num_resets_next(self) -> int:
+        """On how many environments the next step will be no env step."""
+        return int(np.count_nonzero(self.resets_next))
+
+    def reset(self, reset_env: Callable[[], Any]) -> None:
+        """Begin an episode everywhere with the observations of `reset_env()`; drop the ongoing ones."""
+        self.pop_finished()
+        self._episodes = [self._new_episode(i) for i in range(self.num_envs)]
+        self.obs = np.asarray(reset_env(), self.dtype)
+        self.resets_next = np.zeros(self.num_envs, np.bool_)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._returns = np.zeros(self.num_envs, np.float64)
+        self._length_marks = self._lengths.copy()
+        self._return_marks = self._returns.copy()
+        if self._frame_stack and self._unchecked_steps:
+            self._frame_stack.check(self.obs, self.obs, ~self.resets_next)
+        for episode in self._episodes:
+            self._announce("on_episode_start", episode)
+
+    def step(self, actions: Int64s) -> Row | None:
+        """Step every environment; returns (rewards, terminated, truncated), or None if that failed."""
+        if self._unchecked_steps:
+            return self._checked_step(actions)
+        result = self._step(actions + self._first_action if self._first_action else actions)
+        if result is ENV_STEP_FAILURE:
+            return None
+        obs, rewards, terminated, truncated, infos = result
+        self.obs = np.asarray(obs, self.dtype)
+        was_reset = self.resets_next
+        over = infos.get("episode_over")
+        self.resets_next = terminated | truncated if over is None else np.array(over)
+        self._lengths += ~was_reset
+        self._returns += rewards
+        if was_reset.any():
+            for i in np.flatnonzero(was_reset):
+                self._announce("on_episode_start", self._episodes[i])
+        if self.resets_next.any():
+            for i in np.flatnonzero(self.resets_next):
+                self._finish(int(i), bool(truncated[i]))
+        return rewards, terminated, truncated
+
+    def _checked_step(self, actions: Int64s) -> Row | None:
+        assert self._frame_stack is not None
+        before, resets = self.obs.copy(), self.resets_next
+        self._unchecked_steps, remaining = 0, self._unchecked_steps - 1
+        row = self.step(actions)
+        self._unchecked_steps = remaining
+        if row is not None:
+            self._frame_stack.check(before, self.obs, resets)
+        return row
+
+    def pop_finished(self) -> list[EpisodeSummary]:
+        """The episodes that ended since the last call, in the order in which they did."""
+        finished, self._finished, self._stretches = self._finished, [], []
+        return finished
+
+    def mark(self) -> None:
+        """Let the stretches of `stretches_since_mark` begin here."""
+        self._length_marks[:] = self._lengths
+        self._return_marks[:] = self._returns
+
+    def stretches_since_mark(self) -> list[EpisodeSummary]:
+        """What happened since `mark`: of the episodes finished since, then of the ongoing ones."""
+        ongoing = []
+        for i in np.flatnonzero(self._lengths > self._length_marks):
+            self._episodes[i].record(int(self._lengths[i]), float(self._returns[i]))
+            ongoing.append(self._since_mark(i))
+        return self._stretches + ongoing
+
+    def _since_mark(self, i: int) -> EpisodeSummary:
+        return self._episodes[i].stretch(int(self._length_marks[i]), float(self._return_marks[i]))
+
+    def _new_episode(self, i: int) -> EpisodeSummary:
+        episode = EpisodeSummary(i)
+        self._announce("on_episode_created", episode)
+        return episode
+
+    def _finish(self, i: int, truncated: bool) -> None:
+        episode = self._episodes[i]
+        episode.is_terminated, episode.is_truncated = not truncated, truncated
+        episode.record(int(self._lengths[i]), float(self._returns[i]))
+        self._announce("on_episode_end", episode)
+        self._finished.append(episode)
+        self._stretches.append(self._since_mark(i))
+        self._lengths[i] = self._length_marks[i] = 0
+        self._returns[i] = self._return_marks[i] = 0.0
+        self._episodes[i] = self._new_episode(i)

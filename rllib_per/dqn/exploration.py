@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""ε-greedy over many environments at once, in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from rllib_per.replay.fragment import Array, Bools, Int64s
+
+Float64s = npt.NDArray[np.float64]
+
+
+def ladder_exponents(first: int, num_envs: int, num_envs_total: int) -> Float64s:
+    """Exponents x_i with which env i of all explores, ε_i = ε^x_i.
+
+    x_i = 1 + 7 i / (N - 1) (Horgan et al. 2018, §4): env 0 explores with ε itself and the last one
+    with ε^8. A single env explores with ε.
+
+    Args:
+        first: Number of this runner's first env among those of all runners.
+        num_envs: How many envs this runner steps.
+        num_envs_total: N, the envs of all runners.
+    """
+    return 1.0 + 7.0 * np.arange(first, first + num_envs) / max(num_envs_total - 1, 1)
+
+
+class EpsilonGreedy:
+    """Chooses greedy or uniformly random actions; each env may have an ε of its own.
+
+    The random numbers of a whole fragment are drawn at once, and as many of them whatever ε is, so
+    that two runs with different schedules see the same ones.
+    """
+
+    def __init__(
+        self, num_actions: int, exponents: Float64s, rng: np.random.Generator
+    ) -> None:
+        self.num_actions = num_actions
+        self.exponents = exponents
+        self.rng = rng
+
+    def draw(self, num_rows: int, epsilon: float) -> tuple[Bools, Int64s]:
+        """For each row and env, both (T, N): does it explore, and with which action."""
+        shape = (num_rows, len(self.exponents))
+        # ε = 0 stays 0 and ε = 1 stays 1 under any exponent.
+        explores = self.rng.random(shape) < epsilon**self.exponents
+        return explores, self.rng.integers(self.num_actions, size=shape)
+
+
+def choose(q_values: Array, explores: Bools, random_actions: Int64s) -> Int64s:
+    """(N,) actions: the random one where the env explores, else the first of highest Q."""
+    actions: Int64s = np.where(explores, random_actions, q_values.argmax(axis=1))
+    return actions

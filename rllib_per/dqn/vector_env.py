@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""From RLlib's `config.environment(...)` to a vectorised Gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, VectorizeMode
+from ray.rllib.env.env_context import EnvContext
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+import rllib_per.envs  # noqa: F401  (registers the environments of this package)
+
+
+def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
+    """`config.num_envs_per_env_runner` environments, stepped together.
+
+    As RLlib does it: `config.env` is an id of Gymnasium, whose constructor gets `env_config`, or a
+    class, a function or a name of `ray.tune.register_env`, which get the EnvContext.
+
+    Raises:
+        ValueError: There is no environment, or it is none that a discrete-action learner can play.
+    """
+    if not config.env:
+        raise ValueError("An environment is required: call config.environment('CartPole-v1')")
+    spec, kwargs = _spec_and_kwargs(config.env, context)
+    mode = VectorizeMode(config.gym_env_vectorize_mode)
+    if spec.entry_point is None:
+        mode = VectorizeMode.VECTOR_ENTRY_POINT
+    # The runner copies what it needs before the next step, so the environment need not.
+    options = {} if mode is VectorizeMode.VECTOR_ENTRY_POINT else {"copy": False}
+    env = gym.make_vec(
+        spec,
+        num_envs=config.num_envs_per_env_runner,
+        vectorization_mode=mode,
+        vector_kwargs=options,
+        **kwargs,
+    )
+    _check(env)
+    return env
+
+
+def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, Any]]:
+    if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
+        return gym.envs.registration._find_spec(env), dict(context)
+    creator = _global_registry.get(ENV_CREATOR, env) if isinstance(env, str) else env
+    spec = EnvSpec(
+        id="rllib-single-agent-env-v0",
+        entry_point=lambda: creator(context),
+        vector_entry_point=lambda num_envs: creator(context | {"num_envs": num_envs}),
+    )
+    return spec, {}
+
+
+def _check(env: gym.vector.VectorEnv) -> None:
+    mode = env.metadata.get("autoreset_mode")
+    if mode is not gym.vector.AutoresetMode.NEXT_STEP:
+        raise ValueError(
+            "The vector environment must reset on the step after an episode's end, "
+            f"metadata['autoreset_mode'] = AutoresetMode.NEXT_STEP: it has {mode}"
+        )
+    if not isinstance(env.single_observation_space, gym.spaces.Box):
+        raise ValueError(
+            f"Observations must be a Box: got {env.single_observation_space}. Add a connector such as "
+            "RLlib's FlattenObservations, or wrap the environment"
+        )
+    if not isinstance(env.single_action_space, gym.spaces.Discrete):
+        raise ValueError(
+            f"Actions must be Discrete, as Q-learning needs them: got {env.single_action_space}. Wrap "
+            "the environment so that it offers a finite set of actions"
+        )
