@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What a Q-network is made of, read from an RLModule's `model_config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+ConvFilters = tuple[tuple[int, int, int], ...]
+
+NATURE_FILTERS: ConvFilters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+IMPALA_CHANNELS = (16, 32, 32)
+
+# Each network's own encoder and stream sizes; the streams' 512 are those of Wang et al. (2016).
+_DEFAULT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "mlp": ((256,), (256,)),
+    "nature": ((), (512,)),
+    "impala": ((), (256,)),
+}
+
+# RLlib's names for settings of ours, for vectors and for images.
+_RLLIB_MLP_NAMES = {"encoder_hiddens": "fcnet_hiddens", "activation": "fcnet_activation"}
+_RLLIB_CNN_NAMES = {"conv_filters": "conv_filters", "activation": "conv_activation"}
+_RLLIB_HEAD_NAMES = {"hiddens": "head_fcnet_hiddens", "head_activation": "head_fcnet_activation"}
+
+# RLlib keys that mean nothing for a feed-forward Q-network, whatever their value ...
+_WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
+# ... and what DQNConfig adds for its own module; the learner and the runner look after these.
+_RLLIB_DQN_KEYS = frozenset({"double_q", "epsilon", "num_atoms", "std_init", "v_min", "v_max"})
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The sizes of a Q-network.
+
+    Attributes:
+        network: "mlp" for vectors; "nature" (Mnih et al. 2015) or "impala" (Espeholt et al. 2018)
+            for images.
+        encoder_hiddens: Dense layers before the streams; after the convolutions, if there are any.
+        hiddens: Dense layers of each stream (or of the only one).
+        activation: Of encoder layers.
+        head_activation: Of stream layers.
+        conv_filters: "nature" only, (channels, kernel, stride) of each convolution.
+        channels: "impala" only, of each residual block, times `width`.
+        width: "impala" only.
+        dueling: Separate value and advantage streams (Wang et al. 2016).
+        channels_last: Memory layout of images and convolutions.
+    """
+
+    network: str
+    encoder_hiddens: tuple[int, ...]
+    hiddens: tuple[int, ...]
+    activation: str = "relu"
+    head_activation: str = "relu"
+    conv_filters: ConvFilters = NATURE_FILTERS
+    channels: tuple[int, ...] = IMPALA_CHANNELS
+    width: int = 1
+    dueling: bool = True
+    channels_last: bool = False
+
+    @classmethod
+    def from_model_config(cls, model_config: Any, *, is_image: bool) -> NetworkConfig:
+        """Read our keys, or RLlib's `DefaultModelConfig` in their place.
+
+        RLlib's `fcnet_hiddens` and `fcnet_activation` (for vectors), `conv_filters` and
+        `conv_activation` (for images), `head_fcnet_hiddens` and `head_fcnet_activation` win over
+        ours, so that a program written for DQNConfig keeps its network's sizes.
+
+        Raises:
+            ValueError: A key is unknown, or asks for what these networks do not have.
+        """
+        given = (
+            dataclasses.asdict(model_config)
+            if dataclasses.is_dataclass(model_config) and not isinstance(model_config, type)
+            else dict(model_config or {})
+        )
+        _check_keys(given)
+        network = given.get("network") or ("nature" if is_image else "mlp")
+        if network not in _DEFAULT_SIZES:
+            known = ", ".join(map(repr, _DEFAULT_SIZES))
+            raise ValueError(f"model_config['network'] must be one of {known}: got {network!r}")
+        encoder_hiddens, hiddens = _DEFAULT_SIZES[network]
+        settings: dict[str, Any] = {"encoder_hiddens": encoder_hiddens, "hiddens": hiddens}
+        settings |= {key: given[key] for key in _names() if given.get(key) is not None}
+        names = _RLLIB_MLP_NAMES if network == "mlp" else _RLLIB_CNN_NAMES
+        for ours, rllibs in (names | _RLLIB_HEAD_NAMES).items():
+            if given.get(rllibs) is not None:
+                settings[ours] = given[rllibs]
+        settings["conv_filters"] = _conv_filters(settings.get("conv_filters", NATURE_FILTERS))
+        for sizes in ("encoder_hiddens", "hiddens", "channels"):
+            settings[sizes] = _sizes(sizes, settings.get(sizes, IMPALA_CHANNELS))
+        return cls(**(settings | {"network": network}))
+
+
+def _names() -> list[str]:
+    return [field.name for field in dataclasses.fields(NetworkConfig)]
+
+
+def _check_keys(given: Mapping[str, Any]) -> None:
+    rllib_defaults = dataclasses.asdict(DefaultModelConfig())
+    taken = {*_RLLIB_MLP_NAMES.values(), *_RLLIB_CNN_NAMES.values(), *_RLLIB_HEAD_NAMES.values()}
+    known = {*_names(), *rllib_defaults, *_RLLIB_DQN_KEYS}
+    for key, value in given.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"ours are {', '.join(_names())}"
+            raise ValueError(f"model_config has no key {key!r}; {hint}")
+        silent = key in taken or key.startswith(_WITHOUT_MEANING)
+        if key in rllib_defaults and not silent and value != rllib_defaults[key]:
+            raise ValueError(
+                f"model_config[{key!r}] = {value!r} is not supported by ApexDQNModule; leave it "
+                "out, or give a module of your own in `config.rl_module(rl_module_spec=...)`"
+            )
+    atoms = given.get("num_atoms", 1)
+    if atoms != 1:
+        raise ValueError(
+            f"num_atoms must be 1: got {given['num_atoms']}; there are no Q-distributions"
+        )
+
+
+def _sizes(name: str, sizes: Any) -> tuple[int, ...]:
+    sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if not all(isinstance(size, int) and size >= 1 for size in sizes):
+        raise ValueError(f"model_config[{name!r}] must be integers >= 1: got {sizes!r}")
+    return sizes
+
+
+def _conv_filters(filters: Any) -> ConvFilters:
+    try:
+        rows = [(int(channels), int(kernel), int(stride)) for channels, kernel, stride in filters]
+    except (TypeError, ValueError):
+        rows = []
+    if not rows or min(min(row) for row in rows) < 1:
+        raise ValueError(
+            f"model_config['conv_filters'] must be [channels, kernel, stride] rows: got {filters!r}"
+        )
+    return tuple(rows)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Optimizers by config, and what happens to gradients before them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.optim import Adam, Optimizer, RMSprop
+
+_OPTIMIZERS: dict[str, type[Adam] | type[RMSprop]] = {"adam": Adam, "rmsprop": RMSprop}
+
+
+def build_optimizer(
+    spec: Mapping[str, Any],
+    parameters: Sequence[Tensor],
+    *,
+    lr: float,
+    adam_epsilon: float = 1e-8,
+    fused: bool = True,
+) -> Optimizer:
+    """The optimizer that `spec` names: {"type": "adam" | "rmsprop", and PyTorch's own keywords}.
+
+    Args:
+        spec: RMSprop's ρ is called alpha there. "lr" belongs to the config's own `lr`.
+        adam_epsilon: RLlib's setting, Adam's `eps` where `spec` has none.
+        fused: Adam as one kernel over all parameters. RMSprop has none.
+
+    Raises:
+        ValueError: The type is unknown, or has no such keyword.
+    """
+    settings = dict(spec)
+    kind = settings.pop("type", None)
+    if kind not in _OPTIMIZERS:
+        raise ValueError(f"optimizer['type'] must be 'adam' or 'rmsprop': got {kind!r}")
+    optimizer_class = _OPTIMIZERS[kind]
+    known = [n for n in inspect.signature(optimizer_class).parameters if n not in ("params", "lr")]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"optimizer {kind!r} takes {', '.join(known)}: got {', '.join(unknown)}")
+    if kind == "adam":
+        settings = {"eps": adam_epsilon, "fused": fused} | settings
+    return optimizer_class(list(parameters), lr=lr, **settings)
+
+
+def clip_gradients(gradients: Sequence[Tensor], limit: float, by: str) -> Tensor | None:
+    """Clip in place as RLlib's `grad_clip_by` says, without reading a value back from the device.
+
+    "global_norm": all gradients together, to an L2 norm of `limit`; "norm": each by itself;
+    "value": each element into [-limit, limit].
+
+    Returns:
+        The global norm before clipping, of "global_norm" only.
+
+    Raises:
+        ValueError: `by` is none of the three.
+    """
+    if by == "value":
+        torch._foreach_clamp_min_(gradients, -limit)
+        torch._foreach_clamp_max_(gradients, limit)
+        return None
+    norms = torch._foreach_norm(gradients)
+    if by == "norm":
+        factors = (limit / torch.stack(norms)).clamp_(max=1.0)
+        torch._foreach_mul_(gradients, list(factors.unbind()))
+        return None
+    if by == "global_norm":
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp_(max=1.0))
+        return norm
+    raise ValueError(f"grad_clip_by must be 'global_norm', 'norm' or 'value': got {by!r}")
+
+
+def average_gradients(gradients: Sequence[Tensor], num_learners: int) -> None:
+    """Replace each gradient by its mean over all learners, in one collective for all of them."""
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat.div_(num_learners)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    means = [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
+    torch._foreach_copy_(gradients, means)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""What the updates since the last report were like, at next to no cost to each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.dqn.dqn_learner import (
+    QF_LOSS_KEY,
+    QF_MAX_KEY,
+    QF_MEAN_KEY,
+    QF_MIN_KEY,
+    TD_ERROR_MEAN_KEY,
+)
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    MODULE_TRAIN_BATCH_SIZE_MEAN,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    NUM_TARGET_UPDATES,
+)
+from torch import Tensor
+
+GRADIENTS_NORM_KEY = f"gradients_{DEFAULT_OPTIMIZER}_global_norm"
+
+# Updates are kept as they are, references to small tensors, and reduced so many at a time.
+_FOLD_EVERY = 64
+
+
+class UpdateMetrics:
+    """Means over all updates since the last `pop`, by RLlib's names; until then on the device."""
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._folded: list[dict[str, Tensor]] = []
+        self.num_updates = 0
+        self.num_transitions = 0
+        self.num_target_updates = 0
+
+    def record(
+        self, loss: Tensor, q_taken: Tensor, td_errors: Tensor, gradients_norm: Tensor | None
+    ) -> None:
+        """Count an update of (), (B,), (B,) and (), none of which may be written to afterwards."""
+        self.num_updates += 1
+        self.num_transitions += len(q_taken)
+        self._recent.append((loss, q_taken, td_errors, gradients_norm))
+        if len(self._recent) == _FOLD_EVERY:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Reduce the recent updates to sums and bounds."""
+        losses, q_taken, td_errors, norms = zip(*self._recent, strict=True)
+        self._recent = []
+        q_values = torch.cat(q_taken)
+        folded = {
+            QF_LOSS_KEY: torch.stack(losses).sum(),
+            QF_MEAN_KEY: q_values.sum(),
+            QF_MAX_KEY: q_values.max(),
+            QF_MIN_KEY: q_values.min(),
+            TD_ERROR_MEAN_KEY: torch.cat(td_errors).abs_().sum(),
+        }
+        if norms[0] is not None:
+            folded[GRADIENTS_NORM_KEY] = torch.stack(norms).sum()
+        self._folded.append(folded)
+
+    def pop(self) -> dict[str, float]:
+        """Means: loss and gradients' norm of updates, |δ| and Q of transitions. {} if none."""
+        if self._recent:
+            self._fold()
+        values: dict[str, float] = {}
+        for key in self._folded[0] if self._folded else ():
+            column = torch.stack([folded[key] for folded in self._folded])
+            if key == QF_MAX_KEY:
+                values[key] = column.max().item()
+            elif key == QF_MIN_KEY:
+                values[key] = column.min().item()
+            else:
+                by_update = key in (QF_LOSS_KEY, GRADIENTS_NORM_KEY)
+                count = self.num_updates if by_update else self.num_transitions
+                values[key] = column.sum().item() / count
+        self._clear()
+        return values
+
+
+def log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> None:
+    """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
+    updates, transitions = window.num_updates, window.num_transitions
+    metrics.log_value(
+        (module_id, NUM_TARGET_UPDATES), window.num_target_updates, reduce="lifetime_sum"
+    )
+    for key, value in window.pop().items():
+        metrics.log_value((module_id, key), value, window=1)
+    if updates:
+        metrics.log_value(
+            (module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), transitions / updates, reduce="mean"
+        )
+    for owner, name in (
+        (module_id, NUM_MODULE_STEPS_TRAINED),
+        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED),
+        (ALL_MODULES, NUM_ENV_STEPS_TRAINED),
+    ):
+        metrics.log_value((owner, name), transitions, reduce="sum")
+    for owner, name in (
+        (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME),
+        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME),
+        (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
+    ):
+        metrics.log_value((owner, name), transitions, reduce="lifetime_sum", with_throughput=True)
