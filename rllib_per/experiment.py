@@ -99,12 +99,12 @@ class ExperimentConfig(sections.Section):
         from rllib_per.dqn.config import ApexDQNConfig
 
         training = self.training.model_dump()
-        model = self.model.model_dump(exclude={"module_class"})
+        model = self.model.model_dump(exclude={"module_class"}, exclude_none=True)
         replay = self.replay.model_dump()
         config = ApexDQNConfig()
         config.environment(
             env=import_class(self.environment.env)
-            if _DOTTED_PATH.fullmatch(self.environment.env)
+            if is_dotted_path(self.environment.env)
             else self.environment.env,
             env_config=self.environment.env_config,
             clip_rewards=self.environment.clip_rewards,
@@ -112,7 +112,6 @@ class ExperimentConfig(sections.Section):
         config.env_runners(**self.env_runners.model_dump())
         config.training(
             **training,
-            hiddens=self.model.hiddens,
             replay_buffer_config=replay,
             store_buffer_in_checkpoints=self.checkpoint.buffer,
         )
@@ -172,11 +171,16 @@ def import_class(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def is_dotted_path(name: str) -> bool:
+    """Whether an environment is named by the path of its class and not by a Gymnasium id."""
+    return _DOTTED_PATH.fullmatch(name) is not None
+
+
 def _is_known_env(name: str) -> bool:
     module, colon, _ = name.rpartition(":")
     if colon:
         return module in _ENV_MODULES
-    return not _DOTTED_PATH.fullmatch(name)
+    return not is_dotted_path(name)
 
 
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:

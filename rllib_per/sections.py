@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The sections of an experiment: named as RLlib's fluent methods, their keys as its keywords.
 
-Defaults are DQNConfig's where it has the key. Counts are in env steps unless the key says otherwise.
+Defaults are DQNConfig's where it has the key; counts are in env steps unless a key says otherwise.
 """
 
 from __future__ import annotations
@@ -138,11 +138,20 @@ class Replay(Section):
 
 
 class Model(Section):
-    network: Literal["mlp", "nature", "impala"] = "mlp"
-    encoder_hiddens: list[Positive] = [256]
+    network: Literal["mlp", "nature", "impala"] | None = None
+    """null: "nature" (Mnih et al. 2015) for images, else "mlp". Below, null: the network's own."""
+    encoder_hiddens: list[Positive] | None = None
+    """Dense layers before the streams."""
     hiddens: list[Positive] = [256]
-    """Hidden layers of each head: value and advantage if dueling."""
+    """Dense layers of each stream, value and advantage, or of the only one."""
     activation: str = "relu"
+    head_activation: str = "relu"
+    conv_filters: list[list[Positive]] | None = None
+    """Of "nature": [channels, kernel, stride] of each convolution."""
+    channels: list[Positive] | None = None
+    """Of "impala": channels of each residual block."""
+    width: Positive = 1
+    """Of "impala": factor of the channels."""
     module_class: str | None = None
     """The dotted path of an RLModule class instead, behind --allow-custom-classes."""
 
@@ -175,6 +184,8 @@ class Evaluation(Section):
     final_num_episodes: Positive = 100
     """Episodes of the evaluation that decides whether the target is met."""
     num_envs: Positive = 10
+    video_interval_env_steps: Positive | None = None
+    """Record a game this often into the run's `videos`."""
     env_config: dict[str, Any] = {}
     """What differs from `environment.env_config` while evaluating."""
 

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""`rllib-per`: train, evaluate, play, plot and config.
+
+Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
+been checked, so that help and configuration errors come at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rllib_per.environment_check import check_environment
+from rllib_per.experiment import ExperimentConfig, load_experiment
+from rllib_per.run_folder import RunFolder
+from rllib_per.yaml_source import ConfigError
+
+USAGE_ERROR = 2
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+RUNS = Path("runs")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+allow_custom_classes = click.option(
+    "--allow-custom-classes",
+    is_flag=True,
+    help="Import the classes that the YAML names by dotted path: their code will run.",
+)
+
+
+def experiment_options(command: Command) -> Command:
+    """The options with which a configuration can be changed."""
+    for option in (
+        allow_custom_classes,
+        click.option("--smoke", is_flag=True, help="A tiny budget: does it run at all?"),
+        click.option("--seed", type=int, help="Replaces the configuration's seed."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Replaces one setting, e.g. --set replay.alpha=0.5; may be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rllib-per")
+def main() -> None:
+    """Prioritized experience replay and Ape-X dueling double DQN on RLlib."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+
+
+@main.command()
+@click.argument("config", type=_FILE, required=False)
+@experiment_options
+@click.option("--runs", "root", type=click.Path(path_type=Path), default=RUNS, show_default=True)
+@click.option("--resume", type=_FOLDER, metavar="RUN", help="Go on from RUN's newest checkpoint.")
+def train(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+    root: Path,
+    resume: Path | None,
+) -> None:
+    """Train the experiment CONFIG into runs/<config>/<time>.
+
+    Exit code 0: the target is met (or none was set); 3: the budget ended first; 130: interrupted,
+    after a checkpoint. Ctrl-C twice leaves at once.
+    """
+    if (config is None) == (resume is None):
+        raise click.UsageError("give either CONFIG or --resume RUN")
+    with _reported():
+        if resume is not None:
+            if seed is not None or smoke:
+                raise click.UsageError("--resume goes on as the run began: no --seed, no --smoke")
+            run = RunFolder.open(resume)
+            experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
+            click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
+        else:
+            assert config is not None
+            experiment = load_experiment(
+                config,
+                overrides,
+                seed=seed,
+                smoke=smoke,
+                allow_custom_classes=allow_custom_classes,
+            )
+            check_environment(experiment)
+            run = RunFolder.create(root, config.stem, experiment)
+    sys.exit(_train(experiment, run, resume=resume is not None))
+
+
+def _train(experiment: ExperimentConfig, run: RunFolder, *, resume: bool) -> int:
+    from rich.console import Console
+
+    from rllib_per.ray_session import ray_session
+
+    console = Console()
+    with ray_session(experiment):
+        from rllib_per.progress import ProgressDisplay
+        from rllib_per.training import EXIT_CODES, Training
+
+        display = ProgressDisplay(console, experiment.stop, run.label)
+        with _reported():
+            training = Training(experiment, run, display, resume=resume)
+        ending = training.run()
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    display.say(f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}")
+    if result["evaluation"] is not None:
+        display.say(
+            "greedy return {episode_return_mean:.1f} over {num_episodes} episodes".format(
+                **result["evaluation"]
+            )
+        )
+    return EXIT_CODES[ending]
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
+@click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with RLlib's keys.")
+@allow_custom_classes
+def evaluate(
+    run: Path, episodes: int, seed: int, as_json: bool, allow_custom_classes: bool
+) -> None:
+    """Play RUN's saved policy greedily. Reads YAML and safetensors only."""
+    with _reported():
+        folder = RunFolder.open(run)
+        experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
+        policy = _load_policy(folder, experiment)
+        evaluation = policy.evaluate(episodes, experiment.evaluation.num_envs, seed)
+    summary = evaluation.summary() | {"seed": seed}
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=folder.label, show_header=False)
+    for name, value in summary.items():
+        table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
+    Console().print(table)
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
+@click.option("--video", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--games", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@allow_custom_classes
+def play(run: Path, video: Path, games: int, seed: int, allow_custom_classes: bool) -> None:
+    """Record whole games of RUN's saved policy as an mp4. Reads YAML and safetensors only."""
+    with _reported():
+        folder = RunFolder.open(run)
+        policy = _load_policy(folder, folder.experiment(allow_custom_classes=allow_custom_classes))
+        from rllib_per.video import record_games
+
+        returns = record_games(policy, video, num_games=games, seed=seed)
+    click.echo(f"{video}: returns {', '.join(f'{value:g}' for value in returns)}")
+
+
+@main.command()
+@click.argument("runs", type=_FOLDER, nargs=-1, required=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def plot(runs: tuple[Path, ...], out: Path) -> None:
+    """Draw the learning curves of RUNS into one picture."""
+    from rllib_per.plotting import plot_runs
+
+    with _reported():
+        plot_runs([RunFolder.open(run) for run in runs], out)
+    click.echo(out)
+
+
+@main.command("config")
+@click.argument("path", type=_FILE, metavar="CONFIG")
+@experiment_options
+def show_config(
+    path: Path,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+) -> None:
+    """Print CONFIG with every default, as a run would save it."""
+    with _reported():
+        experiment = load_experiment(
+            path, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
+        )
+    click.echo(experiment.to_yaml(), nl=False)
+
+
+def _load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:
+    from rllib_per.ray_session import quiet_logs
+
+    quiet_logs()
+    from rllib_per.evaluation import GreedyPolicy
+
+    return GreedyPolicy.load(run, experiment)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Errors that a user can mend become a message and exit code 2, without a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(USAGE_ERROR)
+    except (ValueError, RuntimeError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USAGE_ERROR)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""Greedy play of a saved policy. Reads YAML and safetensors only: a shared run needs no trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_context import EnvContext
+
+from rllib_per.dqn.config import ApexDQNConfig
+from rllib_per.dqn.vector_env import make_vector_env
+from rllib_per.experiment import ExperimentConfig
+from rllib_per.replay.fragment import Array, Int64s
+from rllib_per.run_folder import RunFolder
+
+
+VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted, unclipped returns and lengths of whole episodes."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    def summary(self) -> dict[str, float | int]:
+        """The result under RLlib's keys."""
+        numbers: dict[str, float | int] = {}
+        for key, values in (("episode_return", self.returns), ("episode_len", self.lengths)):
+            numbers[f"{key}_mean"] = float(np.mean(values))
+            numbers[f"{key}_min"] = min(values)
+            numbers[f"{key}_max"] = max(values)
+        numbers["episode_return_std"] = float(np.std(self.returns))
+        numbers["num_episodes"] = len(self.returns)
+        return numbers
+
+
+class GreedyPolicy:
+    """argmax_a Q(s, a) of the module that an experiment describes."""
+
+    def __init__(self, experiment: ExperimentConfig) -> None:
+        self._config = evaluation_config(experiment)
+        env = self.make_env(1)
+        spaces = (env.single_observation_space, env.single_action_space)
+        env.close()
+        spec = self._config.get_rl_module_spec(
+            spaces={DEFAULT_MODULE_ID: spaces}, inference_only=True
+        )
+        self._module = spec.build()
+
+    @classmethod
+    def load(cls, run: RunFolder, experiment: ExperimentConfig) -> GreedyPolicy:
+        """The policy that a run saved.
+
+        Raises:
+            FileNotFoundError: The run has not saved one.
+            ValueError: The file is damaged, or holds other tensors than the experiment's network.
+        """
+        if not run.policy.is_file():
+            raise FileNotFoundError(f"{run.policy} does not exist: the run has not ended yet")
+        policy = cls(experiment)
+        try:
+            state = safetensors.numpy.load_file(run.policy)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{run.policy} is damaged: {error}") from error
+        policy.set_state(state)
+        return policy
+
+    @property
+    def state_names(self) -> list[str]:
+        """The tensors that the network is made of."""
+        return list(self._module.state_dict())
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Take over the weights; refuses any that do not fit exactly."""
+        expected = {name: value.shape for name, value in self._module.state_dict().items()}
+        given = {name: value.shape for name, value in state.items()}
+        if expected != given:
+            wrong = sorted(k for k in expected | given if expected.get(k) != given.get(k))
+            raise ValueError(
+                f"the weights are not of this network: {wrong[0]} must have shape "
+                f"{expected.get(wrong[0])}, got {given.get(wrong[0])}"
+            )
+        self._module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
+
+    def make_env(self, num_envs: int) -> VectorEnv:
+        """Environments as they are in evaluation."""
+        config = self._config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=num_envs)
+        return make_vector_env(config, EnvContext(config.env_config, worker_index=0))
+
+    def make_drawing_env(self) -> VectorEnv:
+        """One environment of which `render()` returns pictures."""
+        config = self._config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=1)
+        env_config = config.env_config | {"render_mode": "rgb_array"}
+        return make_vector_env(config, EnvContext(env_config, worker_index=0))
+
+    def actions(self, obs: Array) -> Int64s:
+        """Greedy actions (B,) for observations (B, ...)."""
+        with torch.inference_mode():
+            batch = {Columns.OBS: torch.from_numpy(np.asarray(obs))}
+            q_values = self._module.compute_q_values(batch)["qf_preds"]
+        actions: Int64s = q_values.argmax(dim=1).numpy()
+        return actions
+
+    def evaluate(self, num_episodes: int, num_envs: int, seed: int | list[int]) -> Evaluation:
+        """Play whole episodes, their number per environment fixed beforehand.
+
+        Taking the first `num_episodes` to end would favour short ones. Each environment is seeded
+        once, so the same `seed` and `num_envs` play the same episodes.
+        """
+        num_envs = min(num_envs, num_episodes)
+        to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
+        result = Evaluation([], [])
+        env = self.make_env(num_envs)
+        try:
+            obs, _ = env.reset(seed=_env_seeds(seed, num_envs))  # type: ignore[arg-type]
+            returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+            ended = np.zeros(num_envs, np.bool_)
+            while to_play.any():
+                obs, rewards, terminated, truncated, _ = env.step(self.actions(obs))
+                # An environment that ended resets itself on this row, which is no step of its own.
+                returns = np.where(ended, 0.0, returns + rewards)
+                lengths = np.where(ended, 0, lengths + 1)
+                ended = terminated | truncated
+                for i in np.flatnonzero(ended & (to_play > 0)):
+                    result.returns.append(float(returns[i]))
+                    result.lengths.append(int(lengths[i]))
+                    to_play[i] -= 1
+        finally:
+            env.close()
+        return result
+
+
+def save_policy(state: dict[str, Any], path: Path, experiment: ExperimentConfig) -> None:
+    """Write a module's weights, so that a reader sees the old file or the new one."""
+    tensors = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    beside = path.with_name(f".{path.name}")
+    metadata = {"format": "rllib_per.policy", "env": experiment.environment.env}
+    safetensors.numpy.save_file(tensors, beside, metadata=metadata)
+    beside.replace(path)
+
+
+def evaluation_config(experiment: ExperimentConfig) -> ApexDQNConfig:
+    """The experiment's config with the environment as evaluation wants it."""
+    config = experiment.algorithm_config()
+    env_config = experiment.environment.env_config | experiment.evaluation.env_config
+    config.environment(env_config=env_config)
+    if config.gym_env_vectorize_mode == "async":
+        config.env_runners(gym_env_vectorize_mode="sync")
+    return config
+
+
+def _env_seeds(seed: int | list[int], num_envs: int) -> list[int]:
+    """Well mixed, so that no evaluation shares an environment's seed with training or another."""
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs)]

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""Ctrl-C once: end in good order. Twice: now."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+EXIT_CODE = 130  # 128 + SIGINT, as shells report it.
+
+
+class Interruption:
+    """While entered, the first SIGINT or SIGTERM is only noted; the second ends the process."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(EXIT_CODE)
+        self.requested = True

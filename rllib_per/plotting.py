@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Learning curves: the mean return of the last 50 episodes, and greedy evaluations, of any runs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from rllib_per.run_folder import RunFolder
+
+WINDOW_EPISODES = 50
+
+Floats = npt.NDArray[np.float64]
+
+
+def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | None = None) -> None:
+    """Draw the runs into one picture; a single run shows its episodes as dots too.
+
+    Raises:
+        ValueError: No run has finished an episode.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="env steps", ylabel="episode return")
+    drawn = 0
+    for run in runs:
+        steps, returns = _columns(run.episodes_csv, "env_steps", "episode_return")
+        if not len(steps):
+            continue
+        drawn += 1
+        if len(runs) == 1:
+            axes.plot(steps, returns, ".", markersize=2, alpha=0.3, color="C0")
+        label = f"{run.label}, mean of {WINDOW_EPISODES} episodes"
+        (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=label)
+        at, greedy = _columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
+        if len(at):
+            axes.plot(at, greedy, "--", color=line.get_color(), label=f"{run.label}, greedy")
+    if not drawn:
+        raise ValueError("nothing to plot: no episode has ended in " + ", ".join(map(str, runs)))
+    if target_return is not None:
+        axes.axhline(target_return, color="grey", linewidth=0.8, label="target")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def moving_mean(values: Floats, window: int) -> Floats:
+    """The mean of the last `window` values, of fewer at the beginning."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def _columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
+    """Two columns of a CSV file, without the rows where the second is empty."""
+    if not path.is_file():
+        return np.empty(0), np.empty(0)
+    with path.open(newline="", encoding="utf-8") as file:
+        pairs = [(float(row[x]), float(row[y])) for row in csv.DictReader(file) if row[y]]
+    table = np.array(pairs, np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]

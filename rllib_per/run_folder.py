@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""A run is a folder: what was asked, what ran, and what came of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rllib_per.experiment import ExperimentConfig, load_experiment
+
+_PACKAGES = ("rllib-per", "ray", "torch", "gymnasium", "numpy", "ale-py")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, each under its only name."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: Path, name: str, experiment: ExperimentConfig) -> RunFolder:
+        """Make `root/name/<time>` and record there what is about to run; `latest` points to it."""
+        started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        path, repeat = root / name / started, 1
+        while True:
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:  # Two runs began within one second.
+                repeat += 1
+                path = root / name / f"{started}-{repeat}"
+        run = cls(path)
+        run.config.write_text(experiment.to_yaml(), encoding="utf-8")
+        write_json(run.versions, _versions())
+        run.command.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+        _point(root / name / "latest", path.name)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            FileNotFoundError: `path` holds no run.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise FileNotFoundError(f"{path} is no run: it has no {run.config.name}")
+        return run
+
+    def experiment(
+        self, overrides: tuple[str, ...] = (), *, allow_custom_classes: bool = False
+    ) -> ExperimentConfig:
+        """The experiment as it ran; raises ConfigError like `load_experiment`."""
+        return load_experiment(self.config, overrides, allow_custom_classes=allow_custom_classes)
+
+    @property
+    def label(self) -> str:
+        """`<config>/<time>`, for people."""
+        path = self.path.resolve()
+        return f"{path.parent.name}/{path.name}"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def versions(self) -> Path:
+        """Versions of what ran."""
+        return self.path / "versions.json"
+
+    @property
+    def command(self) -> Path:
+        """The command line."""
+        return self.path / "command.txt"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """One row per training iteration: what the live table shows."""
+        return self.path / "metrics.csv"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        """One object per training iteration: every number of RLlib's result."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def episodes_csv(self) -> Path:
+        """One row per training episode."""
+        return self.path / "episodes.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def videos(self) -> Path:
+        """Games recorded on the way."""
+        return self.path / "videos"
+
+    @property
+    def policy(self) -> Path:
+        """The policy at the end, as plain tensors."""
+        return self.path / "policy.safetensors"
+
+    @property
+    def result(self) -> Path:
+        """How it ended."""
+        return self.path / "result.json"
+
+    @property
+    def learning_curve(self) -> Path:
+        """The picture."""
+        return self.path / "learning_curve.png"
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write so that a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def _point(link: Path, target: str) -> None:
+    beside = link.with_name(f".{link.name}.{os.getpid()}")
+    beside.symlink_to(target)
+    beside.replace(link)
+
+
+def _versions() -> dict[str, Any]:
+    versions: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    versions["commit"] = _commit()
+    return versions
+
+
+def _commit() -> str | None:
+    """The commit of a source checkout; None for an installed package."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""Train one experiment into one run folder: until it is solved, its budget ends, or Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils import force_list
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, REPLAY_BUFFER_RESULTS
+
+from rllib_per.checkpoints import newest_checkpoint, save_checkpoint
+from rllib_per.dqn.algorithm import ApexDQN
+from rllib_per.evaluation import Evaluation, GreedyPolicy, save_policy
+from rllib_per.experiment import ExperimentConfig
+from rllib_per.interruption import Interruption
+from rllib_per.metrics_log import MetricsLog, Snapshot
+from rllib_per.plotting import plot_runs
+from rllib_per.progress import ProgressDisplay
+from rllib_per.run_folder import RunFolder, write_json
+
+Ending = Literal["target_met", "finished", "budget_ended", "interrupted"]
+
+EXIT_CODES: dict[Ending, int] = {
+    "target_met": 0,
+    "finished": 0,  # There was no target.
+    "budget_ended": 3,
+    "interrupted": 130,
+}
+
+FINISHED_EPISODES = "finished_episodes"
+
+# Evaluations draw their seeds from (experiment's seed, stream, env steps): no two share one.
+_PERIODIC, _FINAL = 1, 2
+
+
+class EpisodeLog(RLlibCallback):  # type: ignore[misc]
+    """Brings every episode's return and length into the result, for the learning curve."""
+
+    def on_episode_end(self, *, episode: Any, metrics_logger: Any, **kwargs: Any) -> None:
+        value = (episode.get_return(), len(episode))
+        metrics_logger.log_value(FINISHED_EPISODES, value, reduce="item_series")
+
+
+class Training:
+    """One run: RLlib's `train()` over and over, and what has to happen in between."""
+
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        run: RunFolder,
+        display: ProgressDisplay,
+        *,
+        resume: bool = False,
+    ) -> None:
+        self._experiment = experiment
+        self._run = run
+        self._display = display
+        config = experiment.algorithm_config()
+        config.callbacks([EpisodeLog, *force_list(config.callbacks_class)])
+        checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+        self._algorithm: ApexDQN = config.build_algo()
+        self._policy = GreedyPolicy(experiment)
+        self._time_before_s = 0.0
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self._started_s = time.monotonic()
+        self._saved_at = self._evaluated_at = self._filmed_at = self._env_steps
+        self._log = MetricsLog(run, resume_at=self._env_steps if resume else None)
+
+    def run(self) -> Ending:
+        """Train to the end, and leave policy, result and learning curve in the run folder."""
+        with Interruption() as interruption, self._log, self._display:
+            try:
+                ending, final = self._train(interruption)
+                self._finish(ending, final)
+            finally:
+                self._algorithm.stop()
+        return ending
+
+    def _train(self, interruption: Interruption) -> tuple[Ending, Evaluation | None]:
+        stop, target = self._experiment.stop, self._experiment.stop.target_return
+        while True:
+            snapshot = self._iterate()
+            if interruption.requested:
+                return "interrupted", None
+            is_over = (
+                self._env_steps >= (stop.env_steps or float("inf"))
+                or snapshot.updates >= (stop.updates or float("inf"))
+                or snapshot.time_s >= (stop.time_s or float("inf"))
+            )
+            if is_over or self._seems_solved(snapshot):
+                final = self._evaluate(self._experiment.evaluation.final_num_episodes, _FINAL)
+                mean = final.summary()["episode_return_mean"]
+                if target is not None and mean >= target:
+                    return "target_met", final
+                if is_over:
+                    return "finished" if target is None else "budget_ended", final
+                self._display.say(f"final evaluation {mean:.1f} < {target:g}: training goes on")
+            self._save_if_due()
+
+    def _iterate(self) -> Snapshot:
+        """One RLlib iteration, measured and written down."""
+        began_s, steps, updates = time.monotonic(), self._env_steps, self._updates
+        result = self._algorithm.train()
+        took_s = time.monotonic() - began_s
+        runners = result.get(ENV_RUNNER_RESULTS, {})
+        replay = result.get(REPLAY_BUFFER_RESULTS, {})
+        snapshot = Snapshot(
+            env_steps=self._env_steps,
+            updates=self._updates,
+            episodes=self._algorithm.progress.episodes,
+            time_s=round(self._time_s, 3),
+            episode_return_mean=runners.get(EPISODE_RETURN_MEAN),
+            evaluation_return_mean=self._evaluate_if_due(),
+            env_steps_per_s=round((self._env_steps - steps) / took_s, 1),
+            updates_per_s=round((self._updates - updates) / took_s, 1),
+            replay_ratio=replay.get("replay_ratio"),
+            epsilon=replay.get("epsilon"),
+            beta=replay.get("beta"),
+            buffer_size=int(replay["size"]),
+            buffer_capacity=int(replay["capacity"]),
+        )
+        episodes = runners.pop(FINISHED_EPISODES, [])
+        self._log.write(snapshot, result, _spread(episodes, steps, self._env_steps))
+        self._display.show(snapshot)
+        return snapshot
+
+    def _seems_solved(self, snapshot: Snapshot) -> bool:
+        """Worth a final evaluation: by greedy play if there is any, else by training episodes."""
+        target = self._experiment.stop.target_return
+        if target is None:
+            return False
+        if self._experiment.evaluation.interval_env_steps is not None:
+            mean = snapshot.evaluation_return_mean
+            return mean is not None and mean >= target
+        enough = self._experiment.reporting.metrics_num_episodes_for_smoothing
+        mean = snapshot.episode_return_mean
+        return mean is not None and mean >= target and snapshot.episodes >= enough
+
+    def _evaluate_if_due(self) -> float | None:
+        evaluation = self._experiment.evaluation
+        if _is_due(evaluation.video_interval_env_steps, self._filmed_at, self._env_steps):
+            self._filmed_at = self._env_steps
+            self._record_game()
+        if not _is_due(evaluation.interval_env_steps, self._evaluated_at, self._env_steps):
+            return None
+        self._evaluated_at = self._env_steps
+        return self._evaluate(evaluation.num_episodes, _PERIODIC).summary()["episode_return_mean"]
+
+    def _evaluate(self, num_episodes: int, stream: int) -> Evaluation:
+        self._policy.set_state(self._weights())
+        seed = [self._experiment.seed, stream, self._env_steps]
+        return self._policy.evaluate(num_episodes, self._experiment.evaluation.num_envs, seed)
+
+    def _record_game(self) -> None:
+        from rllib_per.video import record_games
+
+        self._policy.set_state(self._weights())
+        path = self._run.videos / f"step-{self._env_steps:012d}.mp4"
+        record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
+
+    def _weights(self) -> dict[str, Any]:
+        state = self._algorithm.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
+        return {name: state[name] for name in self._policy.state_names}
+
+    def _save_if_due(self) -> None:
+        if _is_due(self._experiment.checkpoint.every_env_steps, self._saved_at, self._env_steps):
+            self._save()
+
+    def _save(self) -> None:
+        self._saved_at = self._env_steps
+        save_checkpoint(
+            self._run.checkpoints,
+            self._env_steps,
+            self._write_checkpoint,
+            keep=self._experiment.checkpoint.keep,
+        )
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        self._algorithm.save_to_path(str(folder / "algorithm"))
+        write_json(folder / "training.json", {"time_s": self._time_s})
+
+    def _restore(self, checkpoint: Path) -> None:
+        self._algorithm.restore_from_path(str((checkpoint / "algorithm").resolve()))
+        self._time_before_s = json.loads((checkpoint / "training.json").read_text())["time_s"]
+
+    def _finish(self, ending: Ending, final: Evaluation | None) -> None:
+        self._save()
+        save_policy(self._weights(), self._run.policy, self._experiment)
+        result = {
+            "ending": ending,
+            "target_return": self._experiment.stop.target_return,
+            "env_steps": self._env_steps,
+            "updates": self._updates,
+            "episodes": self._algorithm.progress.episodes,
+            "time_s": round(self._time_s, 3),
+            "seed": self._experiment.seed,
+            "evaluation": None if final is None else final.summary(),
+        }
+        write_json(self._run.result, result)
+        if self._algorithm.progress.episodes:
+            target = self._experiment.stop.target_return
+            plot_runs([self._run], self._run.learning_curve, target_return=target)
+
+    @property
+    def _env_steps(self) -> int:
+        return self._algorithm.progress.env_steps
+
+    @property
+    def _updates(self) -> int:
+        return self._algorithm.progress.updates
+
+    @property
+    def _time_s(self) -> float:
+        return self._time_before_s + time.monotonic() - self._started_s
+
+
+def _is_due(interval: int | None, last: int, now: int) -> bool:
+    """Whether a multiple of `interval` was reached after `last`."""
+    return interval is not None and now // interval > last // interval
+
+
+def _spread(episodes: list[Any], begin: int, end: int) -> Iterator[tuple[int, float, int]]:
+    """Give the episodes of one iteration env steps between its begin and end, in their order."""
+    for number, (episode_return, length) in enumerate(episodes, start=1):
+        steps = begin + (end - begin) * number // len(episodes)
+        yield steps, float(episode_return), int(length)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Whole games as an mp4 file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllib_per.evaluation import GreedyPolicy, VectorEnv
+from rllib_per.replay.fragment import Array
+
+
+def record_games(policy: GreedyPolicy, path: Path, *, num_games: int, seed: int) -> list[float]:
+    """Play greedily and write what the environment draws; returns each game's return.
+
+    Raises:
+        RuntimeError: imageio-ffmpeg is not installed, or the environment draws nothing.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise RuntimeError("videos need more packages: pip install 'rllib-per[video]'") from error
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen.
+    env = policy.make_drawing_env()
+    returns: list[float] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = _frames(env, policy, num_games, seed, returns)
+    try:
+        first = next(frames)
+        height, width = first.shape[:2]
+        writer = imageio_ffmpeg.write_frames(
+            str(path), (width, height), fps=env.metadata.get("render_fps", 30), macro_block_size=2
+        )
+        writer.send(None)
+        try:
+            writer.send(first)
+            for frame in frames:
+                writer.send(frame)
+        finally:
+            writer.close()
+    finally:
+        env.close()
+    return returns
+
+
+def _frames(
+    env: VectorEnv,
+    policy: GreedyPolicy,
+    num_games: int,
+    seed: int,
+    returns: list[float],
+) -> Iterator[Array]:
+    for game in range(num_games):
+        obs, _ = env.reset(seed=seed + game)
+        yield _draw(env)
+        total, over = 0.0, False
+        while not over:
+            obs, rewards, terminated, truncated, _ = env.step(policy.actions(obs))
+            yield _draw(env)
+            total += float(rewards[0])
+            over = bool(terminated[0] or truncated[0])
+        returns.append(total)
+
+
+def _draw(env: VectorEnv) -> Array:
+    pictures: Any = env.render()
+    if not pictures or not isinstance(pictures[0], np.ndarray):
+        raise RuntimeError(f"{env} draws nothing: its render() returned {pictures!r}")
+    return np.ascontiguousarray(pictures[0], np.uint8)
