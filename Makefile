@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CYTHON := $(shell find cython_tree rllib_per -name '*.pyx' -o -name '*.pxd')
+CYTHON := $(shell find cython_tree rllib_per -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 CONFIG ?= configs/cartpole.yaml
 
 .DEFAULT_GOAL := help

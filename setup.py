@@ -7,7 +7,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# CYTHON_TREE_DEBUG=1 turns every bounds and initialisation check on (`make debug`).
+# CYTHON_TREE_DEBUG=1 turns every bounds and initialisation check, and C's assert, on (`make debug`).
 DEBUG = os.environ.get("CYTHON_TREE_DEBUG") == "1"
 
 DIRECTIVES = {
@@ -27,7 +27,10 @@ setup(
             Extension(
                 ".".join(source.with_suffix("").parts),
                 [str(source)],
-                extra_compile_args=["-O1", "-g"] if DEBUG else ["-O3"],
+                depends=[str(header) for header in source.parent.glob("*.h")],
+                # Without fused multiply-adds every machine rounds, and so draws, alike.
+                extra_compile_args=["-ffp-contract=off", *(["-O1", "-g"] if DEBUG else ["-O3"])],
+                undef_macros=["NDEBUG"] if DEBUG else [],
             )
             for source in SOURCES
         ],
