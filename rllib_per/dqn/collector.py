@@ -26,6 +26,7 @@ class Collector:
     Attributes:
         module: Any RLModule with RLlib's QNetAPI; may be replaced.
         next_row: The number of the streams' next row.
+        streams: The environments.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Collector:
         self.module = module
         self.next_row = next_row
         self.device = device
-        self._streams = streams
+        self.streams = streams
         self._policy = policy
         self._stream_ids = first_stream + np.arange(streams.num_envs, dtype=np.int64)
         self._env_indices = np.arange(streams.num_envs)
@@ -70,10 +71,10 @@ class Collector:
     def collect(self, num_rows: int, epsilon: float) -> Fragment | None:
         """The next rows of every stream; None if the environment failed, and nothing counts.
 
-        The Q-values of the fragment's last observations are computed for `q_max` and then choose the
-        next fragment's first actions, so those may come from weights one broadcast old.
+        The Q-values of the fragment's last observations are computed for `q_max` and then choose
+        the next fragment's first actions, so those may come from weights one broadcast old.
         """
-        streams, out = self._streams, self._new_fragment(num_rows)
+        streams, out = self.streams, self._new_fragment(num_rows)
         explores, random_actions = self._policy.draw(num_rows, epsilon)
         out.obs[0] = streams.frames
         for t in range(num_rows):
@@ -111,7 +112,7 @@ class Collector:
             return q_values
         start = time.perf_counter()
         with torch.inference_mode():
-            obs = torch.from_numpy(self._streams.obs).to(self.device)
+            obs = torch.from_numpy(self.streams.obs).to(self.device)
             preds = self.module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
             q_values = preds.float().cpu().numpy()
         self._add_time(RLMODULE_INFERENCE_TIMER, time.perf_counter() - start)
@@ -119,13 +120,13 @@ class Collector:
 
     def _step(self, actions: Int64s) -> Row | None:
         start = time.perf_counter()
-        row = self._streams.step(actions)
+        row = self.streams.step(actions)
         self._add_time(ENV_STEP_TIMER, time.perf_counter() - start)
         return row
 
     def _new_fragment(self, num_rows: int) -> Fragment:
         """Uninitialised columns; new ones each time, since a fragment is sent off or stored."""
-        streams, n = self._streams, self._streams.num_envs
+        streams, n = self.streams, self.streams.num_envs
         q_shape = (num_rows, n) if self._records_q else None
         return Fragment(
             stream_ids=self._stream_ids,
@@ -148,7 +149,7 @@ class Collector:
     def _check_rewards(self, fragment: Fragment) -> None:
         finite = np.isfinite(fragment.rewards)
         if not finite.all():
-            row, env = (int(index[0]) for index in np.nonzero(~finite))
+            row, env = (int(i) for i in np.argwhere(~finite)[0])
             raise RuntimeError(
                 f"A reward must be a finite number: environment {env} of the runner with streams "
                 f"{self._stream_ids[0]} to {self._stream_ids[-1]} returned "

@@ -7,17 +7,14 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import ray
-from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.apis.q_net_api import QNetAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.utils import force_list
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
@@ -27,8 +24,9 @@ from rllib_per.dqn.env_streams import EnvStreams
 from rllib_per.dqn.episode_summary import EpisodeSummary
 from rllib_per.dqn.exploration import EpsilonGreedy, ladder_exponents
 from rllib_per.dqn.frame_stack import find_frame_stack
+from rllib_per.dqn.play import default_amount, play_episodes, play_steps, sampling_epsilon
+from rllib_per.dqn.runner_callbacks import RunnerCallbacks
 from rllib_per.dqn.runner_metrics import RunnerMetrics
-from rllib_per.dqn.schedules import schedule
 from rllib_per.dqn.vector_env import make_vector_env
 from rllib_per.replay.fragment import Fragment, RowSpec
 
@@ -38,19 +36,19 @@ EXPLORATION_RNG = "exploration_rng"
 class ApexEnvRunner(EnvRunner, Checkpointable):
     """Steps N environments with an ε-greedy Q-network and writes what happens into columns.
 
-    `collect()` feeds replay. `sample()` is RLlib's, for evaluation: it returns `EpisodeSummary`s and
-    feeds nothing. Going from one to the other begins new episodes everywhere, and the gap shows in
-    the fragments' row numbers, so that replay never joins what does not belong together.
+    `collect()` feeds replay. `sample()` is RLlib's, for evaluation: it returns `EpisodeSummary`s
+    and feeds nothing. Going from one to the other begins new episodes everywhere, and the gap shows
+    in the fragments' row numbers, so that replay never joins what does not belong together.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.spaces: dict[str, Any] = kwargs.get("spaces") or {}
         self.tune_trial_id = kwargs.get("tune_trial_id")
-        self.env: gym.vector.VectorEnv | None = None
-        self.module: RLModule | None = None
+        self.env: Any = None
+        self.module: Any = None
         self.num_envs: int = self.config.num_envs_per_env_runner
-        self._callbacks = [cls() for cls in force_list(self.config.callbacks_class)]
+        self._callbacks = RunnerCallbacks(self)
         gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
         self._device = get_device(self.config, gpus)
         self._purpose: str | None = None
@@ -96,15 +94,14 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             )
         self.env = make_vector_env(self.config, context)
         self._make_collector()
-        self._callback("on_environment_created", env=self.env.unwrapped, env_context=context)
+        self._callbacks("on_environment_created", env=self.env.unwrapped, env_context=context)
 
     def _make_collector(self) -> None:
         config = self.config
-        assert self.env is not None
         stack = find_frame_stack(self.env, config.frame_stack, config.frame_stack_padding)
         restarts = config.restart_failed_sub_environments
         self._streams = EnvStreams(
-            self.env, stack, self._on_episode, self._try_env_step if restarts else None
+            self.env, stack, self._callbacks.on_episode, self._try_env_step if restarts else None
         )
         self._row_spec = RowSpec(
             frame_shape=self._streams.frame_shape,
@@ -173,8 +170,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     ) -> Fragment:
         """Step every environment `num_rows` times, for replay; streams go on from call to call.
 
-        With replay's initial_priority "td_error" the fragment carries q_taken and q_max. Actions are
-        0-based, the index of a Q-value, whatever the action space's `start`.
+        With replay's initial_priority "td_error" the fragment carries q_taken and q_max. Actions
+        are 0-based, the index of a Q-value, whatever the action space's `start`.
 
         Args:
             num_rows: T >= 1, rows per environment, reset rows counted.
@@ -193,7 +190,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
                 fragment = collector.collect(num_rows, 1.0 if random_actions else epsilon or 0.0)
             finished = self._streams.pop_finished()
             self._runner_metrics.add(fragment.num_env_steps, finished)
-            self._callback("on_sample_end", samples=finished)
+            self._callbacks("on_sample_end", samples=finished)
         return fragment
 
     def sample(
@@ -205,12 +202,11 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[EpisodeSummary]:
-        """RLlib's sampling, for evaluation: what is returned says how episodes went, not what was in.
+        """RLlib's sampling, for evaluation: how episodes went, not what was in them.
 
-        `num_episodes` are shared out over the environments beforehand, and each plays its share from
-        new episodes: were the first so many to finish taken, short episodes would be favoured.
-        `num_timesteps` goes on with the episodes of the last call; unfinished ones are returned as
-        stretches. By default as many env steps as RLlib's rollout fragment has are played.
+        `num_episodes` begin anew and are shared out evenly over the environments. `num_timesteps`
+        goes on with the episodes of the last call; unfinished ones are returned as stretches. By
+        default it is as many env steps as RLlib's rollout fragment has.
 
         Args:
             num_timesteps: At least so many env steps, and less than one more per environment.
@@ -223,54 +219,22 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             raise ValueError("give `num_timesteps` or `num_episodes`, not both")
         self._require_env()
         if num_timesteps is None and num_episodes is None:
-            if self.config.batch_mode == "truncate_episodes":
-                rows = self.config.get_rollout_fragment_length(self.worker_index or 0)
-                num_timesteps = rows * self.num_envs
-            else:
-                num_episodes = self.num_envs
-        epsilon = self._sampling_epsilon(explore, random_actions)
+            num_timesteps, num_episodes = default_amount(self.config, self.worker_index or 0)
+        env_step = self.num_env_steps_sampled_lifetime
+        epsilon = sampling_epsilon(self.config, env_step, explore, random_actions)
         with self._runner_metrics.sampling():
             if force_reset or num_episodes is not None:
                 self._purpose = None
             if num_episodes is not None:
-                samples = self._play_episodes(num_episodes, epsilon)
+                samples = play_episodes(self._begin_sampling, num_episodes, epsilon)
+                num_steps, finished = sum(map(len, samples)), samples
+                self._purpose = None
             else:
-                samples = self._play_steps(num_timesteps or 0, epsilon)
-            self._callback("on_sample_end", samples=samples)
+                samples, num_steps = play_steps(self._begin_sampling, num_timesteps or 0, epsilon)
+                finished = self._streams.pop_finished()
+            self._runner_metrics.add(num_steps, finished)
+            self._callbacks("on_sample_end", samples=samples)
         return samples
-
-    def _sampling_epsilon(self, explore: bool | None, random_actions: bool) -> float:
-        if random_actions:
-            return 1.0
-        if not (self.config.explore if explore is None else explore):
-            return 0.0
-        return schedule(self.config.epsilon)(self.num_env_steps_sampled_lifetime)
-
-    def _play_episodes(self, num_episodes: int, epsilon: float) -> list[EpisodeSummary]:
-        shares = np.full(self.num_envs, num_episodes // self.num_envs)
-        shares[: num_episodes % self.num_envs] += 1
-        played: list[EpisodeSummary] = []
-        while len(played) < num_episodes:
-            self._begin("sample").play_row(epsilon)
-            for episode in self._streams.pop_finished():
-                if shares[episode.env_index] > 0:
-                    shares[episode.env_index] -= 1
-                    played.append(episode)
-        self._purpose = None
-        self._runner_metrics.add(sum(map(len, played)), played)
-        return played
-
-    def _play_steps(self, num_timesteps: int, epsilon: float) -> list[EpisodeSummary]:
-        self._begin("sample")
-        self._streams.mark()
-        num_steps = 0
-        while num_steps < num_timesteps:
-            collector, num_resets = self._begin("sample"), self._streams.num_resets_next
-            if collector.play_row(epsilon):
-                num_steps += self.num_envs - num_resets
-        stretches = self._streams.stretches_since_mark()
-        self._runner_metrics.add(num_steps, self._streams.pop_finished())
-        return stretches
 
     def _begin(self, purpose: str) -> Collector:
         """Reset everything unless the streams already run for this purpose."""
@@ -281,6 +245,9 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._require_env().begin()
         return self._require_env()
 
+    def _begin_sampling(self) -> Collector:
+        return self._begin("sample")
+
     def _reset_env(self) -> Any:
         seed = None if self._is_seeded else self._seed
         self._is_seeded = True
@@ -289,30 +256,10 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     def _require_env(self) -> Collector:
         if self._collector is None:
             raise ValueError(
-                f"This runner (worker {self.worker_index} of {self.num_workers}) has no environment: "
-                "call a remote runner, or set create_env_on_local_worker=True"
+                f"This runner, worker {self.worker_index} of {self.num_workers}, has no "
+                "environment: call a remote one, or set create_env_on_local_worker=True"
             )
         return self._collector
-
-    def _on_episode(self, event: str, episode: EpisodeSummary) -> None:
-        assert self.env is not None
-        more = {"prev_episode_chunks": []} if event == "on_episode_end" else {}
-        self._callback(
-            event,
-            episode=episode,
-            env=self.env.unwrapped,
-            rl_module=self.module,
-            env_index=episode.env_index,
-            **more,
-        )
-
-    def _callback(self, event: str, **kwargs: Any) -> None:
-        make_callback(
-            event,
-            callbacks_objects=self._callbacks,
-            callbacks_functions=getattr(self.config, f"callbacks_{event}"),
-            kwargs={"env_runner": self, "metrics_logger": self.metrics, **kwargs},
-        )
 
     # State, metrics and life cycle.
 
@@ -330,7 +277,9 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Weights and counters under RLlib's keys, and the exploration's random state."""
-        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        state: dict[str, Any] = {
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime
+        }
         if self._check_component(EXPLORATION_RNG, components, not_components):
             state[EXPLORATION_RNG] = self._rng.bit_generator.state
         if self._check_component(COMPONENT_RL_MODULE, components, not_components):

@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
 from rllib_per.dqn.episode_summary import EpisodeSummary
-from rllib_per.dqn.frame_stack import FrameStack
+from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.fragment import Array, Bools, Int64s
 
 # Of how many steps the observations are compared, before a frame stack is believed.
@@ -24,9 +23,9 @@ Row = tuple[Array, Bools, Bools]
 class EnvStreams:
     """What the environments show now, and which episodes they are in.
 
-    Gymnasium's next-step autoreset: where `resets_next`, the next step ignores its action and begins
-    an episode. A vector environment whose `terminated` does not always end the episode (a lost life)
-    says in `infos["episode_over"]` where it does.
+    Gymnasium's next-step autoreset: where `resets_next`, the next step ignores its action and
+    begins an episode. A vector environment whose `terminated` does not always end the episode (a
+    lost life) says in `infos["episode_over"]` where it does.
 
     Attributes:
         obs: (N, ...) current observations, the environment's own array: read it before stepping.
@@ -35,7 +34,7 @@ class EnvStreams:
 
     def __init__(
         self,
-        env: gym.vector.VectorEnv,
+        env: Any,
         frame_stack: FrameStack | None,
         announce: Announce,
         try_step: Callable[[Any], Any] | None = None,
@@ -72,7 +71,7 @@ class EnvStreams:
         return int(np.count_nonzero(self.resets_next))
 
     def reset(self, reset_env: Callable[[], Any]) -> None:
-        """Begin an episode everywhere with the observations of `reset_env()`; drop the ongoing ones."""
+        """Begin episodes everywhere with the observations of `reset_env()`; drop the ongoing."""
         self.pop_finished()
         self._episodes = [self._new_episode(i) for i in range(self.num_envs)]
         self.obs = np.asarray(reset_env(), self.dtype)
@@ -87,7 +86,7 @@ class EnvStreams:
             self._announce("on_episode_start", episode)
 
     def step(self, actions: Int64s) -> Row | None:
-        """Step every environment; returns (rewards, terminated, truncated), or None if that failed."""
+        """Step every environment: (rewards, terminated, truncated), or None if that failed."""
         if self._unchecked_steps:
             return self._checked_step(actions)
         result = self._step(actions + self._first_action if self._first_action else actions)
@@ -101,11 +100,11 @@ class EnvStreams:
         self._lengths += ~was_reset
         self._returns += rewards
         if was_reset.any():
-            for i in np.flatnonzero(was_reset):
-                self._announce("on_episode_start", self._episodes[i])
+            for begun in np.flatnonzero(was_reset).tolist():
+                self._announce("on_episode_start", self._episodes[begun])
         if self.resets_next.any():
-            for i in np.flatnonzero(self.resets_next):
-                self._finish(int(i), bool(truncated[i]))
+            for i in np.flatnonzero(self.resets_next).tolist():
+                self._finish(i, bool(truncated[i]))
         return rewards, terminated, truncated
 
     def _checked_step(self, actions: Int64s) -> Row | None:
@@ -131,7 +130,7 @@ class EnvStreams:
     def stretches_since_mark(self) -> list[EpisodeSummary]:
         """What happened since `mark`: of the episodes finished since, then of the ongoing ones."""
         ongoing = []
-        for i in np.flatnonzero(self._lengths > self._length_marks):
+        for i in np.flatnonzero(self._lengths > self._length_marks).tolist():
             self._episodes[i].record(int(self._lengths[i]), float(self._returns[i]))
             ongoing.append(self._since_mark(i))
         return self._stretches + ongoing

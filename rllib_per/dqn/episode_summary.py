@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import uuid
 from typing import Any, NoReturn
@@ -18,7 +19,6 @@ class EpisodeSummary:
     AttributeError that says so.
 
     Attributes:
-        id_: Unique; stretches of the same episode share it.
         env_index: Which of the runner's environments played it.
         t_started: The episode's env steps before this stretch; 0 for a whole episode.
         custom_data: For callbacks to write into.
@@ -27,11 +27,11 @@ class EpisodeSummary:
     __slots__ = (
         "_began_s",
         "_duration_s",
+        "_id",
         "_length",
         "_return",
         "custom_data",
         "env_index",
-        "id_",
         "is_terminated",
         "is_truncated",
         "t_started",
@@ -41,7 +41,7 @@ class EpisodeSummary:
     module_id = DEFAULT_MODULE_ID
 
     def __init__(self, env_index: int) -> None:
-        self.id_ = uuid.uuid4().hex
+        self._id: str | None = None
         self.env_index = env_index
         self.t_started = 0
         self.is_terminated = False
@@ -60,13 +60,21 @@ class EpisodeSummary:
 
     def stretch(self, t_started: int, return_before: float) -> EpisodeSummary:
         """The part of this episode after its first `t_started` env steps."""
-        part = EpisodeSummary(self.env_index)
-        for name in self.__slots__:
-            setattr(part, name, getattr(self, name))
+        if t_started == 0:
+            return self
+        part = copy.copy(self)
+        part._id = self.id_
         part.t_started = t_started
         part._length = self._length - t_started
         part._return = self._return - return_before
         return part
+
+    @property
+    def id_(self) -> str:
+        """Unique; the stretches of an episode share it."""
+        if self._id is None:
+            self._id = uuid.uuid4().hex
+        return self._id
 
     @property
     def t(self) -> int:

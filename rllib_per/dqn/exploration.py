@@ -32,9 +32,7 @@ class EpsilonGreedy:
     that two runs with different schedules see the same ones.
     """
 
-    def __init__(
-        self, num_actions: int, exponents: Float64s, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, num_actions: int, exponents: Float64s, rng: np.random.Generator) -> None:
         self.num_actions = num_actions
         self.exponents = exponents
         self.rng = rng

@@ -1,53 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Is an observation a stack of frames? Told by config or found on the environment, then checked."""
+"""Does an environment stack frames? Told by config, or found on the environment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.wrappers import FrameStackObservation
 
-from rllib_per.replay.fragment import Array, Bools
+from rllib_per.frame_stack import FrameStack
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
-
-
-@dataclass(frozen=True)
-class FrameStack:
-    """Observations hold `size` frames along their first axis, oldest first.
-
-    `padding` is what stands before an episode's first frame: "zero", or "repeat" for that frame.
-    """
-
-    size: int
-    padding: str
-
-    def check(self, obs: Array, next_obs: Array, reset: Bools) -> None:
-        """Raise unless `next_obs` is `obs` moved on by one frame, or newly padded where `reset`.
-
-        Args:
-            obs: (N, size, ...).
-            next_obs: (N, size, ...), one step later.
-            reset: (N,), which environments began an episode with `next_obs`.
-        """
-        went_on = ~reset
-        if not np.array_equal(next_obs[went_on, :-1], obs[went_on, 1:]):
-            raise ValueError(
-                f"Observations must be stacks of {self.size} frames, oldest first, along their first "
-                f"axis of {obs.shape[1:]}, but an observation's older frames differ from the newer "
-                "frames of the one before. Set `frame_stack` to the number of frames that the "
-                "environment stacks, or stack on the first axis"
-            )
-        first = next_obs[reset]
-        padding = first[:, -1:] if self.padding == "repeat" else np.zeros_like(first[:, -1:])
-        if not np.array_equal(first[:, :-1], np.broadcast_to(padding, first[:, :-1].shape)):
-            raise ValueError(
-                f"`frame_stack_padding` is {self.padding!r}, but the first observation of an episode "
-                "is padded otherwise. Set it to 'zero' or 'repeat', as the environment does"
-            )
 
 
 def find_frame_stack(
@@ -65,8 +28,8 @@ def find_frame_stack(
     if size is not None:
         if not shape or shape[0] != size:
             raise ValueError(
-                f"`frame_stack` is {size}, so the observation's first axis must hold {size} frames: "
-                f"its shape is {shape}. Leave `frame_stack` at None if observations are single frames"
+                f"`frame_stack` is {size}, so an observation's first axis must hold {size} frames: "
+                f"its shape is {shape}. Leave `frame_stack` at None if it is a single frame"
             )
         return FrameStack(size, padding)
     declared = getattr(env, "frame_stack", None)
@@ -96,8 +59,8 @@ def _declared_by(env: Any) -> FrameStack | None:
             padding = _PADDING_OF_WRAPPER.get(env.padding_type)
             if padding is None:
                 raise ValueError(
-                    "FrameStackObservation must pad with 'reset' or 'zero', so that replay can build "
-                    f"the same stacks: its padding_type is {env.padding_type!r}"
+                    "FrameStackObservation must pad with 'reset' or 'zero', so that replay can "
+                    f"build the same stacks: its padding_type is {env.padding_type!r}"
                 )
             return FrameStack(env.stack_size, padding)
         env = env.env

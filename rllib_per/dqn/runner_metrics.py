@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An env runner's metrics, under SingleAgentEnvRunner's keys, counted cheaply and logged when asked."""
+"""An env runner's metrics under SingleAgentEnvRunner's keys: counted cheaply, logged on demand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ LOW_EPSILON_RETURN_MEAN = "low_epsilon_episode_return_mean"
 class RunnerMetrics:
     """Counts in plain numbers; RLlib's MetricsLogger, slow per call, is only used in `flush`."""
 
-    def __init__(self, config: Any, logger: MetricsLogger, first_low_epsilon_env: int | None) -> None:
+    def __init__(
+        self, config: Any, logger: MetricsLogger, first_low_epsilon_env: int | None
+    ) -> None:
         """
         Args:
             config: The AlgorithmConfig.

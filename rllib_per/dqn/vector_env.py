@@ -10,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
-import rllib_per.envs  # noqa: F401  (registers the environments of this package)
+from rllib_per.dqn.sync_vector_env import ColumnSyncVectorEnv
 
 
 def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
@@ -28,15 +28,13 @@ def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
     mode = VectorizeMode(config.gym_env_vectorize_mode)
     if spec.entry_point is None:
         mode = VectorizeMode.VECTOR_ENTRY_POINT
-    # The runner copies what it needs before the next step, so the environment need not.
-    options = {} if mode is VectorizeMode.VECTOR_ENTRY_POINT else {"copy": False}
-    env = gym.make_vec(
-        spec,
-        num_envs=config.num_envs_per_env_runner,
-        vectorization_mode=mode,
-        vector_kwargs=options,
-        **kwargs,
-    )
+    num_envs = config.num_envs_per_env_runner
+    if mode is VectorizeMode.SYNC:
+        env: gym.vector.VectorEnv = ColumnSyncVectorEnv(
+            [lambda: gym.make(spec, **kwargs) for _ in range(num_envs)]
+        )
+    else:
+        env = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
     _check(env)
     return env
 
@@ -45,12 +43,16 @@ def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, 
     if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
         return gym.envs.registration._find_spec(env), dict(context)
     creator = _global_registry.get(ENV_CREATOR, env) if isinstance(env, str) else env
-    spec = EnvSpec(
-        id="rllib-single-agent-env-v0",
-        entry_point=lambda: creator(context),
-        vector_entry_point=lambda num_envs: creator(context | {"num_envs": num_envs}),
-    )
-    return spec, {}
+
+    def make() -> Any:
+        return creator(context)
+
+    def make_vec(num_envs: int) -> Any:
+        return creator(context | {"num_envs": num_envs})
+
+    # The id is RLlib's; nothing is registered under it.
+    spec: Any = EnvSpec
+    return spec("rllib-single-agent-env-v0", entry_point=make, vector_entry_point=make_vec), {}
 
 
 def _check(env: gym.vector.VectorEnv) -> None:
@@ -62,11 +64,11 @@ def _check(env: gym.vector.VectorEnv) -> None:
         )
     if not isinstance(env.single_observation_space, gym.spaces.Box):
         raise ValueError(
-            f"Observations must be a Box: got {env.single_observation_space}. Add a connector such as "
-            "RLlib's FlattenObservations, or wrap the environment"
+            f"Observations must be a Box: got {env.single_observation_space}. Add a connector such "
+            "as RLlib's FlattenObservations, or wrap the environment"
         )
     if not isinstance(env.single_action_space, gym.spaces.Discrete):
         raise ValueError(
-            f"Actions must be Discrete, as Q-learning needs them: got {env.single_action_space}. Wrap "
-            "the environment so that it offers a finite set of actions"
+            f"Actions must be Discrete, as Q-learning needs them: got {env.single_action_space}. "
+            "Wrap the environment so that it offers a finite set of actions"
         )

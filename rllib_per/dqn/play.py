@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Playing without recording: what evaluation does with the environments of a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rllib_per.dqn.collector import Collector
+from rllib_per.dqn.episode_summary import EpisodeSummary
+from rllib_per.dqn.schedules import schedule
+
+# Gives the collector to play on, its environments reset if they failed or served something else.
+Begin = Callable[[], Collector]
+
+
+def default_amount(config: Any, worker_index: int) -> tuple[int | None, int | None]:
+    """RLlib's (num_timesteps, num_episodes) where `sample()` is told neither."""
+    num_envs = config.num_envs_per_env_runner
+    if config.batch_mode == "truncate_episodes":
+        return config.get_rollout_fragment_length(worker_index) * num_envs, None
+    return None, num_envs
+
+
+def sampling_epsilon(config: Any, env_step: int, explore: bool | None, at_random: bool) -> float:
+    """The ε that `sample()` plays with: config's schedule, nothing, or everything at random."""
+    if at_random:
+        return 1.0
+    if not (config.explore if explore is None else explore):
+        return 0.0
+    return schedule(config.epsilon)(env_step)
+
+
+def play_episodes(begin: Begin, num_episodes: int, epsilon: float) -> list[EpisodeSummary]:
+    """Exactly `num_episodes` whole episodes, shared out over the environments beforehand.
+
+    Were the first so many to finish taken, short episodes would be favoured. An environment that
+    has played its share goes on until the last is done, and its further episodes do not count.
+    """
+    num_envs = begin().streams.num_envs
+    shares = np.full(num_envs, num_episodes // num_envs)
+    shares[: num_episodes % num_envs] += 1
+    played: list[EpisodeSummary] = []
+    while len(played) < num_episodes:
+        collector = begin()
+        collector.play_row(epsilon)
+        for episode in collector.streams.pop_finished():
+            if shares[episode.env_index] > 0:
+                shares[episode.env_index] -= 1
+                played.append(episode)
+    return played
+
+
+def play_steps(
+    begin: Begin, num_timesteps: int, epsilon: float
+) -> tuple[list[EpisodeSummary], int]:
+    """At least `num_timesteps` env steps: the stretches that they make up, and how many they are.
+
+    When an environment fails, what was not returned before is lost, from the count too.
+    """
+    collector = begin()
+    collector.streams.mark()
+    num_steps = 0
+    while num_steps < num_timesteps:
+        num_resets = collector.streams.num_resets_next
+        if collector.play_row(epsilon):
+            num_steps += collector.streams.num_envs - num_resets
+        else:
+            collector, num_steps = begin(), 0
+    return collector.streams.stretches_since_mark(), num_steps

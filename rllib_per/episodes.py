@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""RLlib's episodes become Fragments, for runs that need RLlib's own env runner."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from rllib_per.frame_stack import FrameStack
+from rllib_per.replay.fragment import Array, Fragment, RowSpec
+
+
+class EpisodeFragmenter:
+    """Gives every ongoing episode a stream of rows, and its chunks the right place in it.
+
+    A stream is free again when its episode is done, and the next episode in it begins with a reset
+    row. There are never more streams than environments: an episode that was abandoned (its runner
+    died, or was reset for an evaluation) loses its stream to a new one. What does not continue the
+    stream's last row is numbered with a gap, so that replay never joins it.
+    """
+
+    def __init__(self, config: Any) -> None:
+        """
+        Args:
+            config: The AlgorithmConfig. `frame_stack` says how many frames an observation stacks;
+                None stores observations whole.
+        """
+        size = config.frame_stack
+        self._stack = FrameStack(size, config.frame_stack_padding) if size else None
+        self._max_streams = config.num_envs_per_env_runner * max(config.num_env_runners, 1)
+        self._free: list[_Stream] = []
+        # Ongoing episodes' streams by episode id, the one fed longest ago first.
+        self._ongoing: OrderedDict[str, _Stream] = OrderedDict()
+        self._num_streams = 0
+        self._frame_shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def row_spec(self, spaces: tuple[Any, Any]) -> RowSpec:
+        """What one row looks like, by the module's observation and action spaces."""
+        obs_space, action_space = spaces
+        self._frame_shape = obs_space.shape[1:] if self._stack else obs_space.shape
+        is_double = obs_space.dtype == np.float64
+        self._dtype = np.dtype(np.float32) if is_double else obs_space.dtype
+        return RowSpec(
+            frame_shape=self._frame_shape,
+            frame_dtype=self._dtype,
+            action_shape=action_space.shape,
+            action_dtype=action_space.dtype,
+            stack=self._stack.size if self._stack else None,
+            stack_padding=self._stack.padding if self._stack else "zero",
+        )
+
+    def fragments(self, episodes: Iterable[SingleAgentEpisode]) -> list[Fragment]:
+        """One fragment of one stream per chunk; chunks of an episode must come in order.
+
+        Raises:
+            ValueError: Observations are not what the module's space says, or no stacks of frames.
+        """
+        return [self._fragment(episode) for episode in episodes if len(episode)]
+
+    def _fragment(self, episode: SingleAgentEpisode) -> Fragment:
+        frames = self._frames(episode)
+        stream = self._ongoing.pop(episode.id_, None) or self._take_stream()
+        begins = episode.t_started == 0
+        lead = 1 if begins and stream.last_frame is not None else 0
+        if not begins and stream.t_next != episode.t_started:
+            stream.next_row += 1
+        fragment = _columns(episode, frames, stream, lead)
+        stream.next_row += lead + len(episode)
+        stream.last_frame, stream.t_next = frames[-1], episode.t
+        if episode.is_done:
+            stream.t_next = -1
+            self._free.append(stream)
+        else:
+            self._ongoing[episode.id_] = stream
+        return fragment
+
+    def _take_stream(self) -> _Stream:
+        if self._free:
+            return self._free.pop()
+        if self._num_streams < self._max_streams:
+            self._num_streams += 1
+            return _Stream(self._num_streams - 1)
+        _, abandoned = self._ongoing.popitem(last=False)
+        abandoned.t_next = -1
+        # Its episode never ended, so what follows must not look like its next row.
+        abandoned.next_row += 1
+        abandoned.last_frame = None
+        return abandoned
+
+    def _frames(self, episode: SingleAgentEpisode) -> Array:
+        obs = np.asarray(episode.get_observations(), self._dtype)
+        shape = obs.shape[2:] if self._stack else obs.shape[1:]
+        if shape != self._frame_shape:
+            raise ValueError(
+                "Episodes must hold observations as the module gets them: their shape is "
+                f"{obs.shape[1:]}, but the module's frames have {self._frame_shape}. A connector "
+                "that changes observations must write them back into the episode, as RLlib's "
+                "FlattenObservations does; stack frames in the environment"
+            )
+        if self._stack is None:
+            return obs
+        self._stack.check(obs[:-1], obs[1:], np.zeros(len(episode), np.bool_))
+        return obs[:, -1]
+
+
+class _Stream:
+    def __init__(self, stream_id: int) -> None:
+        self.id = stream_id
+        self.next_row = 0
+        self.t_next = -1
+        self.last_frame: Array | None = None
+
+
+def _columns(episode: SingleAgentEpisode, frames: Array, stream: _Stream, lead: int) -> Fragment:
+    """The chunk's rows, behind `lead` reset rows."""
+    num_rows = lead + len(episode)
+    actions = np.asarray(episode.get_actions())
+    rewards = np.zeros((num_rows, 1), np.float32)
+    rewards[lead:, 0] = episode.get_rewards()
+    reset, terminated, truncated = np.zeros((3, num_rows, 1), np.bool_)
+    reset[:lead] = True
+    terminated[-1], truncated[-1] = episode.is_terminated, episode.is_truncated
+    before = [stream.last_frame[None]] if lead and stream.last_frame is not None else []
+    return Fragment(
+        stream_ids=np.array([stream.id]),
+        first_step=np.array([stream.next_row]),
+        obs=np.concatenate([*before, frames])[:, None],
+        actions=np.concatenate([np.zeros_like(actions[:lead]), actions])[:, None],
+        rewards=rewards,
+        terminated=terminated,
+        truncated=truncated,
+        reset=reset,
+    )

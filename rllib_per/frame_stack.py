@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Observations that are stacks of frames: how many, how padded, and whether the data agrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rllib_per.replay.fragment import Array, Bools
+
+
+@dataclass(frozen=True)
+class FrameStack:
+    """Observations hold `size` frames along their first axis, oldest first.
+
+    `padding` is what stands before an episode's first frame: "zero", or "repeat" for that frame.
+    """
+
+    size: int
+    padding: str
+
+    def check(self, obs: Array, next_obs: Array, reset: Bools) -> None:
+        """Raise unless `next_obs` is `obs` moved on by one frame, or newly padded where `reset`.
+
+        Args:
+            obs: (N, size, ...).
+            next_obs: (N, size, ...), one step later.
+            reset: (N,), which environments began an episode with `next_obs`.
+        """
+        went_on = ~reset
+        if not np.array_equal(next_obs[went_on, :-1], obs[went_on, 1:]):
+            raise ValueError(
+                f"Observations must be stacks of {self.size} frames, oldest first, along the first "
+                f"axis of their shape {obs.shape[1:]}, but an observation's older frames differ "
+                "from the newer frames of the one before. Set `frame_stack` to the number of "
+                "frames that the environment stacks, or stack on the first axis"
+            )
+        first = next_obs[reset]
+        padding = first[:, -1:] if self.padding == "repeat" else np.zeros_like(first[:, -1:])
+        if not np.array_equal(first[:, :-1], np.broadcast_to(padding, first[:, :-1].shape)):
+            raise ValueError(
+                f"`frame_stack_padding` is {self.padding!r}, but the first observation of an "
+                "episode is padded otherwise. Set it to 'zero' or 'repeat', as the environment does"
+            )
