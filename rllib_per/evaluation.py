@@ -22,7 +22,6 @@ from rllib_per.experiment import ExperimentConfig
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.run_folder import RunFolder
 
-
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 
 

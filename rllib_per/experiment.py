@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _ENV_MODULES = ("rllib_per.envs", "ale_py")
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 
+_CAPACITY = ("replay", "capacity")
+
 # Kinds of error whose message needs no "got ..." after it.
 _SELF_CONTAINED = ("extra_forbidden", "missing", "custom_class", "relation")
 
@@ -73,18 +75,15 @@ class ExperimentConfig(sections.Section):
 
     @model_validator(mode="after")
     def _learning_can_start(self) -> ExperimentConfig:
+        capacity = self.replay.capacity
         for key in ("num_steps_sampled_before_learning_starts", "train_batch_size_per_learner"):
             needed = getattr(self.training, key)
-            if needed > self.replay.capacity:
+            if needed > capacity:
                 raise PydanticCustomError(
                     "relation",
-                    "must be at most replay.capacity: got {needed} and {capacity}; raise "
-                    "replay.capacity to {needed}",
-                    {
-                        "needed": needed,
-                        "capacity": self.replay.capacity,
-                        "path": ("training", key),
-                    },
+                    "must be at least training.{key}: got {capacity} and {needed}; raise one or "
+                    "lower the other",
+                    {"key": key, "needed": needed, "capacity": capacity, "path": _CAPACITY},
                 )
         return self
 
@@ -200,7 +199,10 @@ def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
 
 def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
     """The error's location without what pydantic adds to it, such as a union's member."""
-    path: KeyPath = detail.get("ctx", {}).get("path", detail["loc"])
+    if "path" in detail.get("ctx", {}):
+        told: KeyPath = detail["ctx"]["path"]
+        return told
+    path: KeyPath = detail["loc"]
     for length, key in enumerate(path):
         is_key = isinstance(data, dict) and key in data
         if not is_key and not (isinstance(data, list) and isinstance(key, int)):

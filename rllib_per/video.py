@@ -24,7 +24,8 @@ def record_games(policy: GreedyPolicy, path: Path, *, num_games: int, seed: int)
         import imageio_ffmpeg
     except ImportError as error:
         raise RuntimeError("videos need more packages: pip install 'rllib-per[video]'") from error
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen.
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame needs no screen, no sound.
+        os.environ.setdefault(driver, "dummy")
     env = policy.make_drawing_env()
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ class Source:
             return
         try:
             value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             self.problems.append(Problem(place, f"not a YAML value: {_first_line(error)}"))
             return
         self.put(tuple(keys), value, place)
@@ -114,31 +114,36 @@ def read_yaml(path: Path) -> Source:
 
 def parse_yaml(text: str, name: str) -> Source:
     """Parse the text of a YAML mapping; `name` stands in its error messages."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         source = Source({}, name)
-        if root is None:
-            return source
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError([Problem(f"{name}:1", "the file must hold sections, `section: ...`")])
-        for values, (path, node, is_repeated) in enumerate(_walk(root, ()), start=1):
-            if values > MAX_VALUES:
-                raise ConfigError([Problem(name, f"more than {MAX_VALUES:,} values (aliases?)")])
-            place = f"{name}:{node.start_mark.line + 1}"
-            if is_repeated:
-                source.problems.append(Problem(place, f"{path[-1]} is given twice"))
-            source.places[path] = place
-        source.data = loader.construct_document(root)
+        if root is not None:
+            _locate(root, source)
+            source.data = loader.construct_document(root)
     except RecursionError as error:
         raise ConfigError([Problem(name, "nested too deeply, or an alias to itself")]) from error
-    except yaml.YAMLError as error:
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of a 13th month.
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError([Problem(place, _first_line(error))]) from error
-    finally:
-        loader.dispose()
     return source
+
+
+def _locate(root: yaml.Node, source: Source) -> None:
+    """Note where every value stands, before anything is made of it."""
+    if not isinstance(root, yaml.MappingNode):
+        message = "the file must hold sections, `section: ...`"
+        raise ConfigError([Problem(f"{source.name}:1", message)])
+    for count, (path, node, is_repeated) in enumerate(_walk(root, ()), start=1):
+        if count > MAX_VALUES:
+            raise ConfigError([Problem(source.name, f"more than {MAX_VALUES:,} values (aliases?)")])
+        place = f"{source.name}:{node.start_mark.line + 1}"
+        if is_repeated:
+            source.problems.append(Problem(place, f"{path[-1]} is given twice"))
+        source.places[path] = place
 
 
 def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node, bool]]:
@@ -156,5 +161,5 @@ def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node, 
             yield from _walk(value, (*path, index))
 
 
-def _first_line(error: yaml.YAMLError) -> str:
+def _first_line(error: Exception) -> str:
     return str(getattr(error, "problem", None) or error).splitlines()[0]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""Every shipped configuration loads, survives being saved, and builds."""
+
+from pathlib import Path
+
+import pytest
+
+from rllib_per.environment_check import check_environment
+from rllib_per.experiment import build_experiment, load_experiment
+from rllib_per.yaml_source import parse_yaml
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.fixture(params=FILES, ids=[str(path.relative_to(CONFIGS)) for path in FILES])
+def experiment(request):
+    return load_experiment(request.param)
+
+
+def test_a_resolved_config_reads_back_as_itself(experiment):
+    assert build_experiment(parse_yaml(experiment.to_yaml(), "resolved")) == experiment
+
+
+def test_its_environment_exists(experiment):
+    check_environment(experiment)
+
+
+def test_rllib_accepts_it(experiment):
+    experiment.algorithm_config().validate()
+
+
+def test_its_header_says_what_it_is():
+    for path in FILES:
+        assert path.read_text().startswith("# "), path
+
+
+def test_the_smoke_budget_applies_to_it():
+    for path in FILES:
+        smoke = load_experiment(path, smoke=True)
+        assert smoke.stop.env_steps <= 2000
+        assert smoke.stop.target_return is None

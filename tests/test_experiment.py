@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""The schema refuses nonsense, all at once and with lines; what it takes reaches RLlib."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rllib_per.environment_check import check_environment
+from rllib_per.experiment import ExperimentConfig, build_experiment, load_experiment
+from rllib_per.sections import EnvRunners, Learners, Training
+from rllib_per.yaml_source import MAX_BYTES, ConfigError, parse_yaml
+
+ROOT = Path(__file__).parent.parent
+SOUND = "environment: {env: CartPole-v1}\nstop: {env_steps: 1000}\n"
+
+
+def read(text, *overrides, **options):
+    source = parse_yaml(text, "x.yaml")
+    for assignment in overrides:
+        source.override(assignment)
+    return build_experiment(source, **options)
+
+
+def problems(text, *overrides, **options):
+    with pytest.raises(ConfigError) as caught:
+        read(text, *overrides, **options)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_problem_is_told_at_once_with_its_line():
+    text = (
+        "environment: {env: CartPole-v1}\n"
+        "stop: {env_steps: 1000}\n"
+        "training:\n"
+        "  gamma: 7\n"
+        "  lr: fast\n"
+        "  n_step: 0\n"
+        "  double_q: 1\n"
+        "replay:\n"
+        "  alhpa: 0.5\n"
+        "  capacity: 1.5\n"
+        "alpha: 0.5\n"
+    )
+    found = problems(text)
+    assert sorted(problem.split(": ")[0] for problem in found) == sorted(
+        f"x.yaml:{line}" for line in (4, 5, 6, 7, 9, 10, 11)
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("replay: {alhpa: 0.5}", "replay.alhpa: unknown key; did you mean replay.alpha?"),
+        ("alpha: 0.5", "alpha: unknown key; did you mean replay.alpha?"),
+        ("training: {gamma: 7}", "training.gamma: must be less than or equal to 1: got 7"),
+        ("training: {lr: fast}", "a schedule must be a number"),
+        ("training: {n_step: [3, 1, 2]}", "training.n_step: must be"),
+        ("replay: {capacity: 10}", "at least training.num_steps_sampled_before_learning_starts"),
+        ("seed: -1", "seed: must be greater than or equal to 0: got -1"),
+        ("learners: {num_learners: -1}", "greater than or equal to 0"),
+        ("training: {replay_ratio: 4, training_intensity: 4}", "give one of them"),
+        ("training: {target_network_update_freq: 0}", "greater than or equal to 1"),
+        ("replay: {beta: .nan}", "a schedule must be a number"),
+        ("training: {gamma: true}", "must be a valid number"),
+        ("training: {train_batch_size_per_learner: true}", "must be a valid integer"),
+    ],
+)
+def test_a_problem_says_what_is_required_and_what_came(wrong, message):
+    (problem,) = problems(SOUND + wrong)
+    assert problem.startswith("x.yaml:3: ")
+    assert message in problem
+
+
+def test_a_key_given_twice_is_refused_where_it_is_repeated():
+    assert problems(SOUND + "replay:\n  alpha: 0.5\n  alpha: 0.6") == [
+        "x.yaml:5: alpha is given twice"
+    ]
+
+
+def test_a_missing_section_is_named():
+    assert problems("stop: {env_steps: 1}") == ["x.yaml: environment: is required"]
+
+
+def test_a_run_without_end_is_refused():
+    (problem,) = problems("environment: {env: CartPole-v1}\nstop: {target_return: 475}")
+    assert "at least one of env_steps, updates and time_s" in problem
+
+
+@pytest.mark.parametrize("text", ["1e-4", "'1e-4'", "1.0e-4", "0.0001"])
+def test_every_notation_of_a_number_is_that_number(text):
+    assert read(SOUND + f"training: {{adam_epsilon: {text}}}").training.adam_epsilon == 1e-4
+
+
+def test_an_integer_may_be_written_in_scientific_notation():
+    assert read(SOUND, "replay.capacity=1e6").replay.capacity == 1_000_000
+
+
+def test_an_override_replaces_a_value_and_answers_for_it():
+    assert read(SOUND, "replay.alpha=0.5").replay.alpha == 0.5
+    assert problems(SOUND, "replay.alhpa=0.5", "alpha") == [
+        "--set alpha: write it as section.key=value",
+        "--set replay.alhpa=0.5: replay.alhpa: unknown key; did you mean replay.alpha?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "environment:\n\tenv: CartPole-v1",
+        "environment: !!python/object/apply:os.mkdir [made]",
+        "environment: {env: [}",
+        "- a list",
+        "a: &a [*a]",
+        "[" * 5000,
+    ],
+    ids=["tab", "python tag", "syntax", "no mapping", "alias to itself", "deep"],
+)
+def test_yaml_that_is_none_is_refused_and_nothing_runs(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert problems(text)[0].startswith("x.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_aliases_cannot_multiply():
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
+    )
+    assert "values" in problems(bomb)[0]
+
+
+def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text(SOUND + "#" * MAX_BYTES)
+    with pytest.raises(ConfigError, match="bytes"):
+        load_experiment(path)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_an_experiment_or_a_config_error(text):
+    with contextlib.suppress(ConfigError):
+        build_experiment(parse_yaml(text, "x.yaml"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "environment: {env: os.system}",
+        "environment: {env: 'antigravity:CartPole-v1'}",
+        "environment: {env: CartPole-v1}\nmodel: {module_class: os.system}",
+        "environment: {env: CartPole-v1}\ncallbacks: {callbacks_class: os.system}",
+    ],
+)
+def test_naming_a_class_takes_a_flag(wrong):
+    text = wrong + "\nstop: {env_steps: 1}"
+    assert "--allow-custom-classes" in problems(text)[0]
+    read(text, allow_custom_classes=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ("{env: CartPol-v1}", "CartPole"),
+        ("{env: CartPole-v1, env_config: {gravity: 3}}", "gravity"),
+        ("{env: Pendulum-v1}", "Discrete"),
+    ],
+)
+def test_an_environment_that_cannot_be_learned_is_found_before_ray_starts(environment, message):
+    experiment = read(f"environment: {environment}\nstop: {{env_steps: 1}}")
+    with pytest.raises(ConfigError, match=message):
+        check_environment(experiment)
+
+
+@pytest.mark.parametrize("section", [EnvRunners, Training, Learners])
+def test_defaults_are_those_of_the_algorithm_config(section):
+    from rllib_per.dqn.config import ApexDQNConfig
+
+    config = ApexDQNConfig()
+    for key, value in section().model_dump().items():
+        expected = getattr(config, key)
+        if key == "epsilon":
+            expected = [list(point) for point in expected]
+        assert value == expected, key
+
+
+def test_every_setting_reaches_the_algorithm_config():
+    config = read(
+        SOUND,
+        "environment.env_config={max_episode_steps: 200}",
+        "environment.clip_rewards=1.0",
+        "env_runners.num_envs_per_env_runner=8",
+        "training={lr: 1e-3, n_step: [1, 3], replay_ratio: 8}",
+        "training.optimizer={type: rmsprop, eps: 0.1}",
+        "replay={capacity: 2000, alpha: 0.5, beta: [[0, 0.4], [100, 1.0]]}",
+        "model={encoder_hiddens: [64], hiddens: []}",
+        "learners.mixed_precision=true",
+        "seed=3",
+    ).algorithm_config()
+    config.validate()
+    assert config.env == "CartPole-v1"
+    assert config.env_config == {"max_episode_steps": 200}
+    assert config.get_reward_clip() == 1.0
+    assert config.num_envs_per_env_runner == 8
+    assert config.lr == 1e-3
+    assert config.n_step == [1, 3]
+    assert config.get_replay_ratio() == 8
+    assert config.optimizer == {"type": "rmsprop", "eps": 0.1}
+    assert config.replay_buffer_config["alpha"] == 0.5
+    assert config.replay_buffer_config["beta"] == [[0, 0.4], [100, 1.0]]
+    assert config.model_config["encoder_hiddens"] == [64]
+    assert config.model_config["hiddens"] == []
+    assert config.mixed_precision
+    assert config.seed == 3
+
+
+def test_an_experiment_cannot_be_changed():
+    experiment = read(SOUND)
+    with pytest.raises(ValueError, match="frozen"):
+        experiment.seed = 1
+
+
+def test_reading_an_experiment_imports_neither_ray_nor_torch():
+    program = (
+        "import sys; from rllib_per.cli import main; from rllib_per.experiment import *;"
+        "load_experiment(Path('configs/cartpole.yaml'));"
+        "sys.exit(bool({'ray', 'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_setting_is_documented_in_the_schema():
+    schema = ExperimentConfig.model_json_schema()
+    assert set(schema["properties"]) >= {"environment", "training", "replay", "stop"}
