@@ -123,8 +123,8 @@ class ApexDQNLearner(DQNTorchLearner):
             lr: The learning rate from now on; None leaves it.
 
         Returns:
-            TD errors δ, signed, beside their ids: this batch's on a CPU; on a GPU those of the batch
-            before, None the first time, so that nobody waits for the device. `flush` gives the last.
+            TD errors δ, signed, beside their ids: this batch's on a CPU; on a GPU the last batch's,
+            None the first time, so that nobody waits for the device. `flush` gives what is left.
         """
         if lr is not None:
             self._set_optimizer_lr(self._optimizer, lr)
@@ -166,7 +166,7 @@ class ApexDQNLearner(DQNTorchLearner):
         return q_targets(columns.n_step_returns, columns.bootstrap_discounts, bootstraps)
 
     def _descend(self, loss: Tensor) -> Tensor | None:
-        """Apply the averaged, clipped gradients. Their norm before clipping, where that knows it."""
+        """Apply the averaged, clipped gradients; their norm, if clipping needed it."""
         for parameter in self._parameters:
             parameter.grad = None
         # Past RLlib's DistributedDataParallel: its hooks stay idle unless its forward was called.
@@ -195,7 +195,7 @@ class ApexDQNLearner(DQNTorchLearner):
         self._log_pending_metrics()
 
     def pop_metrics(self) -> dict[str, Any]:
-        """What `Learner.update` returns, RLlib's result dict, of all updates since the last time."""
+        """RLlib's result dict of all updates since the last time."""
         self._log_pending_metrics()
         return self.metrics.reduce()
 

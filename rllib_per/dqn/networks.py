@@ -48,7 +48,7 @@ class QNetwork(nn.Module):
             else torch.preserve_format
         )
         if config.channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, obs: Tensor) -> Tensor:
         if self._is_image and obs.ndim == 3:

@@ -46,7 +46,7 @@ def build_optimizer(
     return optimizer_class(list(parameters), lr=lr, **settings)
 
 
-def clip_gradients(gradients: Sequence[Tensor], limit: float, by: str) -> Tensor | None:
+def clip_gradients(gradients: list[Tensor], limit: float, by: str) -> Tensor | None:
     """Clip in place as RLlib's `grad_clip_by` says, without reading a value back from the device.
 
     "global_norm": all gradients together, to an L2 norm of `limit`; "norm": each by itself;
@@ -74,11 +74,11 @@ def clip_gradients(gradients: Sequence[Tensor], limit: float, by: str) -> Tensor
     raise ValueError(f"grad_clip_by must be 'global_norm', 'norm' or 'value': got {by!r}")
 
 
-def average_gradients(gradients: Sequence[Tensor], num_learners: int) -> None:
+def average_gradients(gradients: list[Tensor], num_learners: int) -> None:
     """Replace each gradient by its mean over all learners, in one collective for all of them."""
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(flat)
     flat.div_(num_learners)
-    parts = flat.split([gradient.numel() for gradient in gradients])
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     means = [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
     torch._foreach_copy_(gradients, means)

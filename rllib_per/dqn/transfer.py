@@ -93,7 +93,7 @@ class CudaTransfer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copies = torch.cuda.Stream(device)
+        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._in_flight: _InFlight | None = None
 
     def load(self, batch: TransitionBatch) -> TensorBatch:
@@ -114,7 +114,7 @@ class CudaTransfer:
     def hand_over(self, batch: TransitionBatch, td_errors: Tensor) -> PriorityUpdate | None:
         on_host = torch.empty(td_errors.shape, dtype=td_errors.dtype, pin_memory=True)
         on_host.copy_(td_errors, non_blocking=True)
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(torch.cuda.current_stream(self._device))
         previous = self.flush()
         self._in_flight = _InFlight(batch, on_host, arrived)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""One gradient step: ApexDQNLearner against a bare torch loop and RLlib's DQNTorchLearner.
+
+    make bench-learner
+
+Dueling double DQN with Huber loss, importance weights, gradient clipping and Adam, batch 32, for the
+CartPole MLP and the Nature CNN; all three take numpy batches and give TD errors back as numpy. They
+take turns in this process; ratios are of the times within one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.algorithms.dqn.dqn import DQNConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from benchmarks.report import describe_machine, table
+from rllib_per import ApexDQNConfig
+from rllib_per.replay import TransitionBatch
+
+GAMMA, LR, GRAD_CLIP, BATCH_SIZE = 0.99, 1e-4, 40.0, 32
+NETWORKS = {
+    "MLP 256, 256": ((4,), np.float32, 2, {"fcnet_hiddens": [256], "head_fcnet_hiddens": [256]}),
+    "Nature CNN": ((4, 84, 84), np.uint8, 6, {"head_fcnet_hiddens": [512]}),
+}
+
+
+def draw_batch(shape: tuple[int, ...], dtype: Any, num_actions: int) -> TransitionBatch:
+    rng = np.random.default_rng(0)
+
+    def observations() -> Any:
+        if dtype == np.uint8:
+            return rng.integers(0, 256, (BATCH_SIZE, *shape), dtype=np.uint8)
+        return rng.standard_normal((BATCH_SIZE, *shape), dtype=np.float32)
+
+    return TransitionBatch(
+        obs=observations(),
+        actions=rng.integers(0, num_actions, BATCH_SIZE),
+        n_step_returns=rng.standard_normal(BATCH_SIZE, dtype=np.float32),
+        next_obs=observations(),
+        bootstrap_discounts=np.full(BATCH_SIZE, GAMMA, np.float32),
+        importance_weights=rng.uniform(0.1, 1.0, BATCH_SIZE).astype(np.float32),
+        ids=np.arange(BATCH_SIZE),
+    )
+
+
+def build_learner(config_class: type, shape: Any, dtype: Any, num_actions: int, model: Any) -> Any:
+    high = 255 if dtype == np.uint8 else np.inf
+    config = (
+        config_class()
+        .training(lr=LR, grad_clip=GRAD_CLIP, target_network_update_freq=500, gamma=GAMMA)
+        .rl_module(model_config=model)
+        .debugging(seed=0, log_level="ERROR")
+    )
+    learner = config.build_learner(
+        spaces={"default_policy": (gym.spaces.Box(0 if high == 255 else -high, high, shape, dtype),
+                                   gym.spaces.Discrete(num_actions))}
+    )  # fmt: skip
+    learner.build()
+    return learner
+
+
+def ours(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
+    counts = {"env_steps": 0, "episodes": 0}
+
+    def update() -> Any:
+        counts["env_steps"] += 4
+        return learner.update_from_replay(batch, timesteps=counts, lr=LR)
+
+    return update
+
+
+def bare(network: torch.nn.Module, batch: TransitionBatch) -> Callable[[], Any]:
+    """What one would write without any framework, on the same network."""
+    target = copy.deepcopy(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR)
+    num_updates = 0
+
+    def update() -> Any:
+        nonlocal num_updates
+        obs, actions = torch.from_numpy(batch.obs), torch.from_numpy(batch.actions)
+        next_obs = torch.from_numpy(batch.next_obs)
+        with torch.no_grad():
+            best = network(next_obs).argmax(1, keepdim=True)
+            bootstrap = target(next_obs).gather(1, best).squeeze(1)
+            goal = torch.from_numpy(batch.n_step_returns)
+            goal = goal + torch.from_numpy(batch.bootstrap_discounts) * bootstrap
+        q_taken = network(obs).gather(1, actions.unsqueeze(1)).squeeze(1)
+        losses = functional.huber_loss(q_taken, goal, reduction="none")
+        optimizer.zero_grad()
+        (torch.from_numpy(batch.importance_weights) * losses).mean().backward()
+        clip_grad_norm_(network.parameters(), GRAD_CLIP)
+        optimizer.step()
+        num_updates += 1
+        if num_updates % 125 == 0:
+            target.load_state_dict(network.state_dict())
+        return (goal - q_taken.detach()).numpy()
+
+    return update
+
+
+def rllib(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
+    """RLlib's own learner past its connector, with float32 channels-last images as it wants them."""
+    pixels = batch.obs.dtype == np.uint8
+    obs, next_obs = (
+        np.ascontiguousarray(o.transpose(0, 2, 3, 1), dtype=np.float32) / 255 if pixels else o
+        for o in (batch.obs, batch.next_obs)
+    )
+    columns = {
+        "obs": obs,
+        "new_obs": next_obs,
+        "actions": batch.actions,
+        "rewards": batch.n_step_returns,
+        "terminateds": np.zeros(BATCH_SIZE, bool),
+        "weights": batch.importance_weights,
+        "n_step": np.ones(BATCH_SIZE, np.float32),
+    }
+    env_steps = 0
+
+    def update() -> Any:
+        nonlocal env_steps
+        env_steps += 4
+        return learner.update(
+            batch=MultiAgentBatch({"default_policy": SampleBatch(columns)}, BATCH_SIZE),
+            timesteps={"num_env_steps_sampled_lifetime": env_steps},
+        )
+
+    return update
+
+
+def contestants(name: str) -> dict[str, Callable[[], Any]]:
+    shape, dtype, num_actions, model = NETWORKS[name]
+    batch = draw_batch(shape, dtype, num_actions)
+    activations = {"fcnet_activation": "relu"}
+    learner = build_learner(ApexDQNConfig, shape, dtype, num_actions, model | activations)
+    theirs = DefaultModelConfig(**model, **activations)
+    if dtype == np.uint8:
+        theirs.conv_filters, shape = [[32, 8, 4], [64, 4, 2], [64, 3, 1]], (84, 84, 4)
+    stock = build_learner(DQNConfig, shape, np.float32, num_actions, theirs)
+    network = copy.deepcopy(learner.module["default_policy"].q_network)
+    return {
+        "bare torch": bare(network, batch),
+        "ApexDQNLearner": ours(learner, batch),
+        "RLlib": rllib(stock, batch),
+    }
+
+
+def measure(updates: dict[str, Callable[[], Any]], rounds: int, seconds: float) -> dict[str, Any]:
+    """Milliseconds per update of each contestant in each round."""
+    for update in updates.values():
+        for _ in range(5):
+            update()
+    times: dict[str, list[float]] = {name: [] for name in updates}
+    for _ in range(rounds):
+        for name, update in updates.items():
+            count, start = 0, time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                update()
+                count += 1
+            times[name].append(1e3 * (time.perf_counter() - start) / count)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each contestant's turn")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments = parser.parse_args()
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    rows = []
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        for network in NETWORKS:
+            times = measure(contestants(network), arguments.rounds, arguments.seconds)
+            for name, own in times.items():
+                ratios = [t / bare for t, bare in zip(own, times["bare torch"], strict=True)]
+                rows.append(
+                    [network, str(threads), name, f"{min(own):.2f}", f"{median(own):.2f}",
+                     f"{min(ratios):.2f}", f"{median(ratios):.2f}"]
+                )  # fmt: skip
+    print(describe_machine())
+    print(
+        table(
+            ["network", "threads", "learner", "ms min", "ms median", "× bare min", "× bare median"],
+            rows,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
