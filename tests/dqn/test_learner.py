@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+from tests.support.learner import build_from, build_learner, learner_config, random_batch
+
+START = {"env_steps": 0, "episodes": 0}
+
+
+def net(learner):
+    return learner.module["default_policy"].unwrapped()
+
+
+def parameters(learner):
+    return torch.cat([p.detach().reshape(-1) for p in net(learner).q_network.parameters()])
+
+
+def target_parameters(learner):
+    return torch.cat([p.reshape(-1) for p in net(learner).target_q_network.parameters()])
+
+
+def peek(result, *keys):
+    for key in keys:
+        result = result[key]
+    return result.peek()
+
+
+def rllib_batch(batch):
+    """The same transitions as RLlib's DQN loss wants them."""
+    columns = SampleBatch(
+        obs=batch.obs,
+        new_obs=batch.next_obs,
+        actions=batch.actions,
+        rewards=batch.n_step_returns,
+        terminateds=batch.bootstrap_discounts == 0,
+        weights=batch.importance_weights,
+        n_step=np.ones(len(batch), np.float32),
+    )
+    return MultiAgentBatch({"default_policy": columns}, len(batch))
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+@pytest.mark.parametrize("td_error_loss_fn", ["huber", "mse"])
+@pytest.mark.parametrize(("grad_clip", "grad_clip_by"), [(0.1, "global_norm"), (None, "value")])
+def test_a_lean_step_is_the_step_of_rllibs_own_update(
+    double_q, td_error_loss_fn, grad_clip, grad_clip_by
+):
+    settings = {
+        "double_q": double_q,
+        "td_error_loss_fn": td_error_loss_fn,
+        "grad_clip": grad_clip,
+        "grad_clip_by": grad_clip_by,
+        "target_network_update_freq": 10,
+    }
+    ours, theirs = build_learner(**settings), build_learner(**settings)
+    assert torch.equal(parameters(ours), parameters(theirs))
+    for seed in range(12):
+        batch = random_batch(seed)
+        update = ours.update_from_replay(batch, timesteps={"env_steps": 4 * seed, "episodes": 0})
+        result = theirs.update(
+            batch=rllib_batch(batch), timesteps={"num_env_steps_sampled_lifetime": 4 * seed}
+        )
+        td_errors = peek(result, "default_policy", "td_error")
+        np.testing.assert_allclose(
+            np.abs(update.td_errors), np.ravel(td_errors), rtol=1e-3, atol=1e-6
+        )
+    torch.testing.assert_close(parameters(ours), parameters(theirs))
+    torch.testing.assert_close(target_parameters(ours), target_parameters(theirs))
+
+
+def test_td_errors_are_signed_and_stand_beside_their_ids():
+    learner, batch = build_learner(), random_batch(size=6)
+    reference = copy.deepcopy(net(learner))
+    update = learner.update_from_replay(batch, timesteps=START)
+    with torch.no_grad():
+        q_values = reference.q_network(torch.from_numpy(batch.obs)).numpy()
+        best = reference.q_network(torch.from_numpy(batch.next_obs)).numpy().argmax(1)
+        next_q = reference.target_q_network(torch.from_numpy(batch.next_obs)).numpy()
+    rows = np.arange(6)
+    targets = batch.n_step_returns + batch.bootstrap_discounts * next_q[rows, best]
+    assert np.array_equal(update.ids, batch.ids)
+    assert update.td_errors.dtype == np.float32
+    np.testing.assert_allclose(update.td_errors, targets - q_values[rows, batch.actions], rtol=1e-4)
+    assert learner.flush() is None
+
+
+def test_td_errors_move_with_their_rows():
+    batch, order = random_batch(size=32), np.random.default_rng(0).permutation(32)
+    shuffled = replace(
+        batch,
+        **{
+            name: getattr(batch, name)[order]
+            for name in vars(batch)
+            if name != "extras"
+        },
+    )  # fmt: skip
+    straight = build_learner().update_from_replay(batch, timesteps=START)
+    mixed = build_learner().update_from_replay(shuffled, timesteps=START)
+    assert np.array_equal(mixed.ids, straight.ids[order])
+    np.testing.assert_allclose(mixed.td_errors, straight.td_errors[order], rtol=1e-4, atol=1e-6)
+
+
+def test_an_importance_weight_of_zero_silences_a_transition():
+    batch = random_batch()
+    silent = replace(batch, importance_weights=np.zeros(len(batch), np.float32))
+    learner = build_learner(optimizer={"type": "rmsprop"})
+    before = parameters(learner)
+    update = learner.update_from_replay(silent, timesteps=START)
+    assert torch.equal(parameters(learner), before)
+    assert np.abs(update.td_errors).min() > 0
+
+
+def test_next_observations_get_no_gradient():
+    learner, batch = build_learner(), random_batch()
+    kept = []
+    net(learner).q_network.register_forward_hook(lambda _, __, out: kept.append(out.requires_grad))
+    learner.update_from_replay(batch, timesteps=START)
+    assert sorted(kept) == [False, True]
+
+
+def test_batches_are_read_and_never_written():
+    learner, batch = build_learner(), random_batch()
+    before = copy.deepcopy(batch)
+    for column in vars(batch).values():
+        if isinstance(column, np.ndarray):
+            column.flags.writeable = False  # As Ray's object store hands them out.
+    learner.update_from_replay(batch, timesteps=START)
+    for name in ("obs", "next_obs", "actions", "n_step_returns", "importance_weights"):
+        assert np.array_equal(getattr(batch, name), getattr(before, name))
+
+
+def test_learning_reduces_td_errors():
+    learner, batch = build_learner(lr=1e-2), random_batch(size=16)
+    errors = [
+        np.abs(learner.update_from_replay(batch, timesteps=START).td_errors).mean()
+        for _ in range(200)
+    ]
+    assert errors[-1] < 0.1 * errors[0]
+
+
+def test_the_learning_rate_is_the_callers():
+    learner = build_learner(lr=[[0, 0.5], [10, 0.25]])
+    learner.update_from_replay(random_batch(), timesteps=START)
+    assert peek(learner.pop_metrics(), "default_policy", "default_optimizer_learning_rate") == 0.5
+    before = parameters(learner)
+    learner.update_from_replay(random_batch(), timesteps=START, lr=0.0)
+    assert torch.equal(parameters(learner), before)
+
+
+@pytest.mark.parametrize(
+    ("unit", "frequency", "expected"),
+    [
+        ("env_steps", 10, [False, False, False, True, False, False, False, True]),
+        ("updates", 3, [False, False, True, False, False, True, False, False]),
+        ("episodes", 2, [False, False, True, False, True, False, True, False]),
+    ],
+)
+def test_target_networks_follow_by_env_steps_updates_or_episodes(unit, frequency, expected):
+    learner = build_learner(target_network_update_freq=frequency, target_network_update_unit=unit)
+    followed = []
+    for update in range(8):
+        learner.update_from_replay(
+            random_batch(update), timesteps={"env_steps": 3 * update + 1, "episodes": update}
+        )
+        followed.append(torch.equal(parameters(learner), target_parameters(learner)))
+    assert followed == expected
+
+
+def test_a_soft_update_goes_a_part_of_the_way():
+    learner = build_learner(
+        tau=0.25, target_network_update_freq=1, target_network_update_unit="updates"
+    )
+    before = target_parameters(learner)
+    learner.update_from_replay(random_batch(), timesteps=START)
+    expected = 0.25 * parameters(learner) + 0.75 * before
+    torch.testing.assert_close(target_parameters(learner), expected)
+
+
+def test_a_restored_learner_goes_on_exactly_where_the_first_one_was(tmp_path):
+    settings = {"target_network_update_freq": 5, "target_network_update_unit": "updates"}
+    first, second = build_learner(**settings), build_learner(**settings)
+    for seed in range(8):
+        first.update_from_replay(random_batch(seed), timesteps=START)
+    first.save_to_path(tmp_path)
+    for seed in range(20):  # Ahead of the checkpoint, and elsewhere.
+        second.update_from_replay(random_batch(100 + seed), timesteps=START)
+    second.restore_from_path(tmp_path)
+    assert torch.equal(parameters(first), parameters(second))
+    for seed in range(8, 14):
+        for learner in (first, second):
+            learner.update_from_replay(random_batch(seed), timesteps=START)
+    assert torch.equal(parameters(first), parameters(second))
+    assert torch.equal(target_parameters(first), target_parameters(second))
+    results = first.pop_metrics(), second.pop_metrics()
+    for key in ("weights_seq_no", "last_target_update_ts"):
+        assert peek(results[0], "default_policy", key) == peek(results[1], "default_policy", key)
+
+
+def test_metrics_are_means_over_all_updates_under_rllibs_keys():
+    learner = build_learner(target_network_update_freq=25, target_network_update_unit="updates")
+    updates = [
+        learner.update_from_replay(random_batch(seed), timesteps=START) for seed in range(100)
+    ]
+    result = learner.pop_metrics()
+    td_error_mean = np.mean([np.abs(update.td_errors) for update in updates])
+    assert peek(result, "default_policy", "td_error_mean") == pytest.approx(td_error_mean, rel=1e-5)
+    assert peek(result, "default_policy", "num_target_updates") == 4
+    for owner, key in (
+        ("__all_modules__", "num_env_steps_trained_lifetime"),
+        ("__all_modules__", "num_module_steps_trained_lifetime"),
+        ("default_policy", "num_module_steps_trained_lifetime"),
+    ):
+        assert peek(result, owner, key) == 800
+    module = result["default_policy"]
+    assert {"qf_loss", "qf_mean", "qf_min", "qf_max", "weights_seq_no"} <= module.keys()
+    assert module["gradients_default_optimizer_global_norm"].peek() > 0
+
+
+def test_rllibs_own_update_still_trains_and_reports():
+    learner = build_learner(lr={"type": "linear", "initial": 1e-3, "final": 0.0, "steps": 10})
+    before = parameters(learner)
+    result = learner.update(
+        batch=rllib_batch(random_batch()), timesteps={"num_env_steps_sampled_lifetime": 5}
+    )
+    assert not torch.equal(parameters(learner), before)
+    assert peek(result, "default_policy", "default_optimizer_learning_rate") == pytest.approx(5e-4)
+    assert peek(result, "__all_modules__", "num_env_steps_trained_lifetime") == 8
+
+
+def test_no_connector_pipeline_is_needed():
+    learner = build_learner(add_default_connectors_to_learner_pipeline=False)
+    assert learner.update_from_replay(random_batch(), timesteps=START) is not None
+
+
+@pytest.mark.parametrize("setting", ["mixed_precision", "fused_optimizer"])
+def test_precision_and_kernels_change_the_step_by_rounding_only(setting):
+    plain, other = build_learner(**{setting: False}), build_learner(**{setting: True})
+    for seed in range(5):
+        for learner in (plain, other):
+            learner.update_from_replay(random_batch(seed), timesteps=START)
+    difference = (parameters(plain) - parameters(other)).abs().max()
+    assert difference < (1e-2 if setting == "mixed_precision" else 1e-5)
+
+
+class LinearQ(TorchRLModule, QNetAPI, TargetNetworkAPI):
+    """A user's module: nothing but RLlib's interfaces."""
+
+    def setup(self):
+        self.q = torch.nn.Linear(4, 3)
+
+    def compute_q_values(self, batch):
+        return {"qf_preds": self.q(batch["obs"])}
+
+    def make_target_networks(self):
+        self.target = copy.deepcopy(self.q).requires_grad_(False)
+
+    def get_target_network_pairs(self):
+        return [(self.q, self.target)]
+
+    def forward_target(self, batch):
+        return {"qf_preds": self.target(batch["obs"])}
+
+
+class NoTarget(TorchRLModule):
+    def setup(self):
+        self.q = torch.nn.Linear(4, 3)
+
+
+def test_a_users_own_module_is_trained_through_rllibs_interfaces():
+    config = learner_config()
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=LinearQ))
+    learner = build_from(config)
+    before = net(learner).q.weight.detach().clone()
+    learner.update_from_replay(random_batch(), timesteps=START)
+    assert not torch.equal(net(learner).q.weight, before)
+
+
+def test_a_module_without_those_interfaces_is_refused():
+    config = learner_config()
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=NoTarget))
+    with pytest.raises(TypeError, match="NoTarget must implement RLlib's QNetAPI"):
+        build_from(config)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Learners and batches to test them with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rllib_per import ApexDQNConfig
+from rllib_per.dqn.learner import ApexDQNLearner
+from rllib_per.replay.fragment import TransitionBatch
+
+OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+NUM_ACTIONS = 3
+
+
+def learner_config(**settings: Any) -> ApexDQNConfig:
+    """A small network and no surprises; `settings` are the config's attributes."""
+    config = ApexDQNConfig().training(lr=1e-3, gamma=0.9).debugging(seed=7)
+    config.rl_module(model_config={"encoder_hiddens": [16], "hiddens": [8]})
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return config
+
+
+def build_learner(**settings: Any) -> ApexDQNLearner:
+    """A built learner for `OBSERVATIONS` and `NUM_ACTIONS`; equal settings, equal parameters."""
+    return build_from(learner_config(**settings))
+
+
+def build_from(config: ApexDQNConfig) -> ApexDQNLearner:
+    spaces = {"default_policy": (OBSERVATIONS, gym.spaces.Discrete(NUM_ACTIONS))}
+    learner = config.build_learner(spaces=spaces)
+    learner.build()
+    return learner
+
+
+def random_batch(seed: int = 0, size: int = 8, gamma: float = 0.9) -> TransitionBatch:
+    """Single-step transitions, some of them terminal."""
+    rng = np.random.default_rng(seed)
+    return TransitionBatch(
+        obs=rng.standard_normal((size, 4), dtype=np.float32),
+        actions=rng.integers(0, NUM_ACTIONS, size),
+        n_step_returns=rng.standard_normal(size, dtype=np.float32),
+        next_obs=rng.standard_normal((size, 4), dtype=np.float32),
+        bootstrap_discounts=np.where(rng.random(size) < 0.25, 0, gamma).astype(np.float32),
+        importance_weights=rng.uniform(0.1, 1.0, size).astype(np.float32),
+        ids=rng.permutation(1000)[:size] + 1000 * seed,
+    )
