@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Several learners, each in a process of its own, over gloo."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from tests.support.learner import build_learner, random_batch
+
+NUM_UPDATES = 20
+SETTINGS = {
+    "grad_clip": 0.5,
+    "target_network_update_freq": 4,
+    "target_network_update_unit": "updates",
+}
+
+
+def train(learner, part=slice(None)):
+    """TD errors of every update on the given rows, and the parameters in the end."""
+    td_errors = []
+    for seed in range(NUM_UPDATES):
+        batch = random_batch(seed, size=12)
+        columns = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "extras"}
+        rows = replace(batch, **{name: column[part] for name, column in columns.items()})
+        update = learner.update_from_replay(rows, timesteps={"env_steps": 0, "episodes": 0})
+        assert np.array_equal(update.ids, rows.ids)
+        td_errors.append(update.td_errors)
+    module = learner.module["default_policy"].unwrapped()
+    return np.stack(td_errors), module.get_state()
+
+
+def train_one_of_several(rank, num_learners, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_learners
+    )
+    size = 12 // num_learners
+    # A seed of its own, so that equal parameters are the group's doing.
+    learner = build_learner(num_learners=num_learners, **SETTINGS, seed=7 + rank)
+    torch.save(train(learner, slice(rank * size, (rank + 1) * size)), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("num_learners", [2, 3])
+def test_several_learners_learn_what_one_learns_from_the_whole_batch(num_learners, tmp_path):
+    alone_td_errors, alone_state = train(build_learner(**SETTINGS))
+    multiprocessing.spawn(train_one_of_several, (num_learners, str(tmp_path)), num_learners)
+    results = [
+        torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(num_learners)
+    ]
+    td_errors = np.concatenate([result for result, _ in results], axis=1)
+    np.testing.assert_allclose(td_errors, alone_td_errors, rtol=1e-3, atol=1e-4)
+    for _, state in results:
+        for name, value in state.items():
+            np.testing.assert_allclose(value, alone_state[name], rtol=1e-3, atol=1e-5)
