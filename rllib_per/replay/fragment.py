@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What travels: env runner == Fragment ==> replay == TransitionBatch ==> learner == PriorityUpdate ==> replay.
+"""What travels, each thing a plain struct of arrays.
 
-Each is a plain struct of arrays. T counts rows, N environment streams, B transitions.
+    env runner == Fragment ==> replay == TransitionBatch ==> learner == PriorityUpdate ==> replay
+
+T counts rows, N environment streams, B transitions.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ Float32s = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
+STACK_PADDINGS = ("zero", "repeat")
+
 
 @dataclass(frozen=True)
 class RowSpec:
@@ -29,8 +33,10 @@ class RowSpec:
         action_shape: () for a discrete action.
         action_dtype: Its dtype.
         stack: How many frames make an observation; observations of a batch then have the shape
-            (B, stack, *frame_shape), oldest first. None: an observation is one frame, (B, *frame_shape).
-        stack_padding: What stands before an episode's first frame: "zero", or "repeat" for that frame.
+            (B, stack, *frame_shape), oldest first. None: an observation is one frame,
+            (B, *frame_shape).
+        stack_padding: What stands before an episode's first frame: "zero", or "repeat" for that
+            frame.
         extras: Further columns by name, each (shape, dtype).
     """
 
@@ -42,16 +48,63 @@ class RowSpec:
     stack_padding: str = "zero"
     extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.stack is not None and self.stack < 1:
+            raise ValueError(f"stack must be at least 1, or None: got {self.stack}")
+        if self.stack_padding not in STACK_PADDINGS:
+            raise ValueError(
+                f"stack_padding must be one of {STACK_PADDINGS}: got {self.stack_padding!r}"
+            )
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        stack: int | None = None,
+        stack_padding: str = "zero",
+        extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] | None = None,
+    ) -> RowSpec:
+        """Rows for Gymnasium's spaces, or what has their shape and dtype.
+
+        Args:
+            stack: How many frames the observation space's first axis stacks; None: no stack.
+
+        Raises:
+            ValueError: A space has no one shape and dtype, or no such stack.
+        """
+        for name, space in (("observation", observation_space), ("action", action_space)):
+            if getattr(space, "shape", None) is None or getattr(space, "dtype", None) is None:
+                raise ValueError(
+                    f"the {name} space must have one shape and dtype: got {space}; flatten it, or "
+                    "write the RowSpec yourself"
+                )
+        shape = tuple(observation_space.shape)
+        if stack is not None and shape[:1] != (stack,):
+            raise ValueError(
+                f"stack={stack} must be the observation space's first axis: got the shape {shape}"
+            )
+        return cls(
+            frame_shape=shape if stack is None else shape[1:],
+            frame_dtype=observation_space.dtype,
+            action_shape=tuple(action_space.shape),
+            action_dtype=action_space.dtype,
+            stack=stack,
+            stack_padding=stack_padding,
+            extras=dict(extras or {}),
+        )
+
 
 @dataclass(frozen=True)
 class Fragment:
     """T consecutive rows of N environment streams, in Gymnasium's next-step autoreset.
 
-    Row t of a stream is `obs[t]`, the action that answered it and what came of it. `terminated` ends
-    the value (no bootstrap), `truncated` ends the episode with a bootstrap from `obs[t + 1]`, and
-    `reset` breaks the frame history: on such a row the environment reset itself, the row is never a
-    transition, and the next episode's first frame is `obs[t + 1]`. A lost life is `terminated`
-    without a `reset` row after it.
+    Row t of a stream is `obs[t]`, the action that answered it and what came of it. `terminated`
+    ends the value (no bootstrap), `truncated` ends the episode with a bootstrap from `obs[t + 1]`,
+    and `reset` breaks the frame history: on such a row the environment reset itself, the row is
+    never a transition, and the next episode's first frame is `obs[t + 1]`. A lost life is
+    `terminated` without a `reset` row after it. Where both flags are set, `terminated` holds.
 
     Attributes:
         stream_ids: (N,) int64, which stream.
@@ -98,7 +151,8 @@ class TransitionBatch:
     Attributes:
         obs: (B, [stack,] *frame_shape).
         actions: (B, *action_shape).
-        n_step_returns: (B,) float32, Σ_{i<k} γ^i r_{t+i} over the k <= n steps before the window's end.
+        n_step_returns: (B,) float32, Σ_{i<k} γ^i r_{t+i} over the k <= n steps before the window's
+            end.
         next_obs: Like `obs`, the observation k steps later.
         bootstrap_discounts: (B,) float32, γ^k, or 0 where the window ends in a termination.
         importance_weights: (B,) float32.

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""What a buffer's columns must look like, checked before a fragment is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rllib_per.replay.fragment import Array, Fragment, RowSpec
+
+_NUMBERS = "biufc"  # kinds of numpy dtypes that are plain bytes
+
+
+class Column:
+    """One column of rows: a name, and the shape and dtype of its items."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        self.name = name
+        self.shape = tuple(map(int, shape))
+        self.dtype = np.dtype(dtype).newbyteorder("=")
+        if self.dtype.kind not in _NUMBERS:
+            raise ValueError(f"{name} must have a numeric dtype: got {self.dtype}")
+        if not all(n > 0 for n in self.shape):
+            raise ValueError(f"{name} must have no empty axis: got shape {self.shape}")
+        self.num_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+    def fit(self, value: Any, leading: tuple[int, ...]) -> Array:
+        """`value` as a contiguous array of items, (*leading, *shape); not copied if it is one.
+
+        Raises:
+            ValueError: Another shape, or a dtype that can't be cast without a loss.
+        """
+        array = np.asarray(value)
+        if array.shape != leading + self.shape:
+            raise ValueError(
+                f"{self.name} must have the shape {leading + self.shape}: got {array.shape}"
+            )
+        if array.dtype != self.dtype:
+            if not np.can_cast(array.dtype, self.dtype, "safe"):
+                raise ValueError(
+                    f"{self.name} must be {self.dtype}: got {array.dtype}, which can't be cast to "
+                    "it without a loss; convert it, or declare the dtype in RowSpec"
+                )
+            array = array.astype(self.dtype)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+class FragmentColumns:
+    """Checks whole fragments against a RowSpec.
+
+    Args:
+        rows: What a row consists of.
+        with_q: Whether q_taken and q_max are needed.
+    """
+
+    def __init__(self, rows: RowSpec, with_q: bool) -> None:
+        self.frames = Column("obs", rows.frame_shape, rows.frame_dtype)
+        self.actions = Column("actions", rows.action_shape, rows.action_dtype)
+        self._numbers = Column("stream_ids", (), np.int64)
+        self._steps = Column("first_step", (), np.int64)
+        self._flags = [Column(name, (), np.bool_) for name in ("terminated", "truncated", "reset")]
+        self.q = [Column(name, (), np.float32) for name in ("q_taken", "q_max")] if with_q else []
+        self.extras = [Column(name, *spec) for name, spec in rows.extras.items()]
+
+    def fit(self, fragment: Fragment) -> Fragment:
+        """The fragment with contiguous arrays of the right dtypes.
+
+        Raises:
+            ValueError: A column is missing, is not known, or has another shape or dtype.
+        """
+        rewards = _rewards(fragment.rewards)
+        num_rows, num_streams = leading = rewards.shape
+        q_taken, q_max = self._fit_q(fragment, leading) if self.q else (None, None)
+        terminated, truncated, reset = (
+            column.fit(getattr(fragment, column.name), leading) for column in self._flags
+        )
+        return Fragment(
+            stream_ids=self._numbers.fit(fragment.stream_ids, (num_streams,)),
+            first_step=self._steps.fit(fragment.first_step, (num_streams,)),
+            obs=self.frames.fit(fragment.obs, (num_rows + 1, num_streams)),
+            actions=self.actions.fit(fragment.actions, leading),
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            reset=reset,
+            q_taken=q_taken,
+            q_max=q_max,
+            extras=self._fit_extras(fragment, leading),
+        )
+
+    def _fit_q(self, fragment: Fragment, leading: tuple[int, ...]) -> tuple[Array, Array]:
+        if fragment.q_taken is None or fragment.q_max is None:
+            raise ValueError(
+                "q_taken and q_max are required by initial_priority='td_error': let the env "
+                "runner send them, or choose initial_priority='max'"
+            )
+        q_taken, q_max = self.q
+        return (
+            q_taken.fit(fragment.q_taken, leading),
+            q_max.fit(fragment.q_max, (leading[0] + 1, leading[1])),
+        )
+
+    def _fit_extras(self, fragment: Fragment, leading: tuple[int, ...]) -> dict[str, Array]:
+        if len(fragment.extras) != len(self.extras) or not all(
+            column.name in fragment.extras for column in self.extras
+        ):
+            raise ValueError(
+                f"extras must be {sorted(c.name for c in self.extras)}: got "
+                f"{sorted(fragment.extras)}; declare every extra column in RowSpec"
+            )
+        return {c.name: c.fit(fragment.extras[c.name], leading) for c in self.extras}
+
+
+def _rewards(value: Any) -> Array:
+    """Rewards are the one column that is rounded: environments give float64."""
+    array = np.asarray(value)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"rewards must have the shape (T, N) with rows and streams: got {array.shape}"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"rewards must be real numbers: got {array.dtype}")
+    return np.ascontiguousarray(array, np.float32)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""td_error -> priority -> mass -> probability -> importance weight (Schaul et al. 2016)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float64s = npt.NDArray[np.float64]
+
+PRIORITIES = ("absolute", "huber", "clipped")
+WEIGHT_NORMALIZATIONS = ("buffer", "batch", None)
+
+# A priority beyond float32 is as good as infinite: masses stay finite for every alpha allowed.
+LARGEST_PRIORITY = float(np.finfo(np.float32).max)
+_LARGEST_ALPHA = 4.0
+
+# "buffer" scales by the weight of the smallest mass, but of no smaller one than this share of the
+# mean mass: else a single TD error of 0 would take the others' weights to nothing.
+SMALLEST_MASS_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Prioritization:
+    """How TD errors become priorities, and priorities masses.
+
+    Attributes:
+        alpha: mass = priority^alpha; 0 draws uniformly.
+        epsilon: Added to every priority, so that a TD error of 0 can still be drawn.
+        kind: "absolute": |δ| + ε. "huber": δ²/2 where |δ| <= 1, else |δ| - 1/2, + ε. "clipped":
+            |δ| + ε, at most `clip`.
+        clip: The bound of "clipped".
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    alpha: float
+    epsilon: float
+    kind: str = "absolute"
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= _LARGEST_ALPHA:
+            raise ValueError(f"alpha must be in [0, {_LARGEST_ALPHA}]: got {self.alpha}")
+        if self.alpha > 1.0:
+            warnings.warn(
+                f"alpha={self.alpha} is above 1: few transitions will get almost all draws",
+                stacklevel=4,
+            )
+        if not 0.0 <= self.epsilon < math.inf:
+            raise ValueError(f"priority_epsilon must be finite and not negative: {self.epsilon}")
+        if self.kind not in PRIORITIES:
+            raise ValueError(f"priority must be one of {PRIORITIES}: got {self.kind!r}")
+        if not 0.0 < self.clip < math.inf:
+            raise ValueError(f"priority_clip must be positive and finite: got {self.clip}")
+
+    def with_alpha(self, alpha: float) -> Prioritization:
+        """The same with another exponent."""
+        return replace(self, alpha=alpha)
+
+    def priorities(self, td_errors: npt.NDArray[Any]) -> Float64s:
+        """(B,) float64; not finite exactly where the TD error is not."""
+        magnitude = np.abs(td_errors, dtype=np.float64)
+        if self.kind == "huber":
+            small = np.minimum(magnitude, 1.0)
+            magnitude = small * (magnitude - 0.5 * small)
+        magnitude += self.epsilon
+        if self.kind == "clipped":
+            # A clip would turn an infinite TD error into an ordinary priority.
+            finite = magnitude <= LARGEST_PRIORITY
+            magnitude = np.where(finite, np.minimum(magnitude, self.clip), magnitude)
+        return magnitude
+
+    def masses(self, priorities: Float64s) -> Float64s:
+        """(B,) priority^alpha; 0^0 is 1: with alpha 0 every transition counts the same."""
+        masses: Float64s = np.power(priorities, self.alpha)
+        return masses
+
+
+def unit_mass(
+    normalization: str | None, masses: Float64s, *, total: float, smallest: float, size: int
+) -> float:
+    """The mass whose importance weight is 1, m_1: w_i = (N·P(i))^-β scaled is (m_1 / m_i)^β.
+
+    "batch" scales by the largest weight of the batch, "buffer" by that of the buffer (§3.4), None
+    not at all: there N·P is 1 for the mean mass. P is the chance of each draw, stratified or not.
+
+    Args:
+        masses: (B,) of the drawn transitions, all positive.
+        total, smallest, size: Sum and minimum of the buffer's N masses.
+    """
+    if normalization == "batch":
+        return float(masses.min())
+    if normalization == "buffer":
+        return max(smallest, SMALLEST_MASS_SHARE * total / size)
+    return total / size
+
+
+class TrainingDivergedError(RuntimeError):
+    """TD errors keep being NaN or infinite."""
+
+
+class DivergenceGuard:
+    """Counts TD errors that are not finite, and raises when they are no accident any more.
+
+    The newest 100 calls may hold 1 % of them, so as many as an average call has TD errors: one bad
+    batch passes, a second one soon after does not.
+    """
+
+    CALLS = 100
+    SHARE = 0.01
+
+    def __init__(self) -> None:
+        self.num_non_finite_lifetime = 0
+        self._calls: deque[tuple[int, int]] = deque(maxlen=self.CALLS)
+        self._num_updates = 0
+        self._num_non_finite = 0
+
+    def count(self, num_updates: int, num_non_finite: int) -> None:
+        """Take note of one call.
+
+        Raises:
+            TrainingDivergedError: Too many were not finite.
+        """
+        if len(self._calls) == self.CALLS:
+            oldest = self._calls[0]
+            self._num_updates -= oldest[0]
+            self._num_non_finite -= oldest[1]
+        self._calls.append((num_updates, num_non_finite))
+        self._num_updates += num_updates
+        self._num_non_finite += num_non_finite
+        self.num_non_finite_lifetime += num_non_finite
+        allowed = self.SHARE * self.CALLS * self._num_updates / len(self._calls)
+        if num_non_finite and self._num_non_finite > allowed:
+            raise TrainingDivergedError(
+                f"TD errors must be finite: {self._num_non_finite} of the last {self._num_updates} "
+                f"were NaN or infinite, {num_non_finite} of them now (their transitions keep their "
+                "priorities). Training has diverged: go back to a checkpoint, and lower lr, set "
+                "grad_clip or clip rewards"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return {
+            "num_non_finite_lifetime": self.num_non_finite_lifetime,
+            "calls": [list(call) for call in self._calls],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` gave."""
+        self.num_non_finite_lifetime = int(state["num_non_finite_lifetime"])
+        self._calls = deque(((int(n), int(bad)) for n, bad in state["calls"]), maxlen=self.CALLS)
+        self._num_updates = sum(n for n, _ in self._calls)
+        self._num_non_finite = sum(bad for _, bad in self._calls)

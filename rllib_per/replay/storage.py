@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""The ring: every frame once; stacks and n-step windows are put together when they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rllib_per.replay._gather import put, take
+from rllib_per.replay._ring import ROW_DTYPE, Ring
+from rllib_per.replay.columns import FragmentColumns
+from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
+from rllib_per.replay.memory import require_bytes
+from rllib_per.replay.n_step import NStep
+
+Allocator = Callable[[tuple[int, ...], npt.DTypeLike], Array]
+
+_INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
+_MAX_CAPACITY = 2**31  # distances between rows are 32 bits wide
+_BYTES_PER_THREAD = 1 << 18  # a thread with less to copy costs more than it brings
+
+
+class Changes(NamedTuple):
+    """Slots whose mass changes: the first `num_gone` leave, the others come."""
+
+    slots: Int64s
+    num_gone: int
+
+
+class Storage:
+    """Rows of experience, and batches of transitions made from them.
+
+    Args:
+        capacity: Rows; a frame that only ends an episode needs one too.
+        rows: What a row consists of.
+        n_step: The windows.
+        with_q: Keep q_taken and q_max, for `td_errors`.
+        reward_clip: Rewards are clipped to [-reward_clip, reward_clip] on writing; None: not.
+        first_id: The id of the first row ever.
+        gather_threads: Threads that copy frames into a batch.
+        allocator: Makes a batch's arrays from (shape, dtype), for pinned memory and the like.
+        bytes_beside: Bytes per row that others allocate, counted into what must fit.
+
+    Raises:
+        ValueError, TypeError: An argument is out of range.
+        MemoryError: The capacity can't fit; nothing has been allocated.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        rows: RowSpec,
+        n_step: NStep,
+        *,
+        with_q: bool = False,
+        reward_clip: float | None = None,
+        first_id: int = 0,
+        gather_threads: int = 1,
+        allocator: Allocator = np.empty,
+        bytes_beside: int = 0,
+    ) -> None:
+        _check(capacity, rows, n_step, reward_clip, gather_threads)
+        self.columns = columns = FragmentColumns(rows, with_q)
+        stored = {
+            "frames": columns.frames,
+            "actions": columns.actions,
+            **{column.name: column for column in columns.q},
+            **{f"extras.{column.name}": column for column in columns.extras},
+        }
+        row_bytes = ROW_DTYPE.itemsize + sum(column.num_bytes for column in stored.values())
+        require_bytes(capacity, row_bytes + bytes_beside)
+        self.rows = rows
+        self.ring = Ring(capacity, rows.stack or 1, n_step.longest, first_id)
+        self.stored = {
+            name: np.empty((capacity, *column.shape), column.dtype)
+            for name, column in stored.items()
+        }
+        self._n_step = n_step
+        self._reward_clip = np.inf if reward_clip is None else float(reward_clip)
+        self._allocate = allocator
+        self._stack = rows.stack or 1
+        self._obs_shape = columns.frames.shape if rows.stack is None else (
+            rows.stack, *columns.frames.shape
+        )  # fmt: skip
+        self._threads = gather_threads
+        self._pool = ThreadPoolExecutor(gather_threads - 1) if gather_threads > 1 else None
+
+    def add(self, fragment: Fragment) -> Changes:
+        """Write a fragment; if it is refused, nothing has changed.
+
+        Raises:
+            ValueError: The fragment does not fit the row spec or the ring, or has a reward that is
+                not finite.
+        """
+        fragment = self.columns.fit(fragment)
+        row_slots, frame_slots, changed, num_gone = self.ring.append(
+            fragment.stream_ids,
+            fragment.first_step,
+            fragment.rewards,
+            fragment.terminated.view(np.uint8),
+            fragment.truncated.view(np.uint8),
+            fragment.reset.view(np.uint8),
+            self._reward_clip,
+        )
+        put(self.stored["frames"], frame_slots, fragment.obs)
+        put(self.stored["actions"], row_slots, fragment.actions)
+        if fragment.q_taken is not None and fragment.q_max is not None:
+            put(self.stored["q_taken"], row_slots, fragment.q_taken)
+            put(self.stored["q_max"], frame_slots, fragment.q_max)
+        for name, values in fragment.extras.items():
+            put(self.stored[f"extras.{name}"], row_slots, values)
+        return Changes(changed, num_gone)
+
+    def gather(self, slots: Int64s, lengths: Int64s, importance_weights: Array) -> TransitionBatch:
+        """The transitions in `slots`, each with a window of up to `lengths` steps."""
+        size = len(slots)
+        returns, discounts, obs_slots, next_obs_slots = self._windows(slots, lengths)
+        ids = self._allocate((size,), _INT64)
+        self.ring.ids(slots, ids)
+        frames = self.stored["frames"]
+        obs = self._allocate((size, *self._obs_shape), frames.dtype)
+        next_obs = self._allocate((size, *self._obs_shape), frames.dtype)
+        self._take_frames(((obs_slots, obs), (next_obs_slots, next_obs)))
+        return TransitionBatch(
+            obs=obs,
+            actions=self._take("actions", slots),
+            n_step_returns=returns,
+            next_obs=next_obs,
+            bootstrap_discounts=discounts,
+            importance_weights=importance_weights,
+            ids=ids,
+            extras={c.name: self._take(f"extras.{c.name}", slots) for c in self.columns.extras},
+        )
+
+    def td_errors(self, slots: Int64s) -> Array:
+        """R + γ^k max_a Q(s', a) - Q(s, a) with the Q-values that came with the rows; float64."""
+        lengths = np.full(len(slots), self._n_step.longest)
+        returns, discounts, _, next_slots = self._windows(slots, lengths)
+        last = next_slots[self._stack - 1 :: self._stack]
+        q_max = self.stored["q_max"][last].astype(np.float64)
+        return returns + discounts * q_max - self.stored["q_taken"][slots]
+
+    def _windows(self, slots: Int64s, lengths: Int64s) -> tuple[Array, Array, Int64s, Int64s]:
+        size = len(slots)
+        returns = self._allocate((size,), _FLOAT32)
+        discounts = self._allocate((size,), _FLOAT32)
+        obs_slots = np.empty(size * self._stack, _INT64)
+        next_obs_slots = np.empty(size * self._stack, _INT64)
+        self.ring.windows(
+            slots,
+            lengths,
+            self._n_step.discounts,
+            self.rows.stack_padding == "repeat",
+            returns,
+            discounts,
+            obs_slots,
+            next_obs_slots,
+        )
+        return returns, discounts, obs_slots, next_obs_slots
+
+    def _take(self, name: str, slots: Int64s) -> Array:
+        column = self.stored[name]
+        out = self._allocate((len(slots), *column.shape[1:]), column.dtype)
+        take(column, slots, out)
+        return out
+
+    def _take_frames(self, jobs: tuple[tuple[Int64s, Array], ...]) -> None:
+        """Fill each job's array with the frames of its slots, in as many threads as it pays."""
+        frames = self.stored["frames"]
+        threads = min(self._threads, sum(out.nbytes for _, out in jobs) // _BYTES_PER_THREAD)
+        if self._pool is None or threads < 2:
+            for slots, out in jobs:
+                take(frames, slots, out)
+            return
+        pending = []
+        for slots, out in jobs:
+            bounds = [len(slots) * i // threads for i in range(threads + 1)]
+            pending += [
+                self._pool.submit(take, frames, slots, out, bounds[i], bounds[i + 1])
+                for i in range(1, threads)
+            ]
+            take(frames, slots, out, 0, bounds[1])
+        for future in pending:
+            future.result()
+
+    # -- state -------------------------------------------------------------------------------
+
+    @property
+    def state_arrays(self) -> tuple[str, ...]:
+        """Which entries of the state are arrays."""
+        return ("rows", "streams", *self.stored)
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all rows: arrays, and values that JSON can hold."""
+        filled = min(self.ring.written, self.ring.capacity)
+        return {
+            "spec": self._spec(),
+            "written": self.ring.written,
+            "num_gaps": self.ring.num_gaps,
+            "rows": self.ring.rows[:filled].copy(),
+            "streams": self.ring.streams().copy(),
+            **{name: column[:filled].copy() for name, column in self.stored.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` gave; if it is refused, nothing has changed.
+
+        Raises:
+            ValueError: It is of another kind of buffer, or contradicts itself.
+        """
+        if state["spec"] != self._spec():
+            raise ValueError(
+                f"the state must be of the same kind of buffer: this one is {self._spec()}, the "
+                f"state is of {state['spec']}; make a buffer with the state's arguments"
+            )
+        filled = min(state["written"], self.ring.capacity)
+        for name, column in self.stored.items():
+            expected, given = (filled, *column.shape[1:]), state[name]
+            if given.shape != expected or given.dtype != column.dtype:
+                raise ValueError(
+                    f"{name} of the state must be {column.dtype} {expected}: "
+                    f"got {given.dtype} {given.shape}"
+                )
+        self.ring.load(state["written"], state["num_gaps"], state["rows"], state["streams"])
+        for name, column in self.stored.items():
+            column[:filled] = state[name]
+
+    def _spec(self) -> dict[str, Any]:
+        """What decides the layout of the state, in values that JSON can hold."""
+        return {
+            "capacity": self.ring.capacity,
+            "stack": self.rows.stack,
+            "stack_padding": self.rows.stack_padding,
+            "longest_window": self._n_step.longest,
+            "columns": {
+                name: [column.dtype.str, list(column.shape[1:])]
+                for name, column in self.stored.items()
+            },
+        }
+
+
+def _check(
+    capacity: int, rows: RowSpec, n_step: NStep, reward_clip: float | None, gather_threads: int
+) -> None:
+    least = n_step.longest + (rows.stack or 1)
+    if isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)):
+        raise TypeError(f"capacity must be an integer: got {capacity!r}")
+    if not least <= capacity <= _MAX_CAPACITY:
+        raise ValueError(
+            f"capacity must be at least {least} rows (n_step={n_step.longest} and a stack of "
+            f"{rows.stack or 1}) and at most {_MAX_CAPACITY}: got {capacity}"
+        )
+    if reward_clip is not None and not 0.0 < reward_clip < np.inf:
+        raise ValueError(f"reward_clip must be positive, or None: got {reward_clip}")
+    if gather_threads < 1:
+        raise ValueError(f"gather_threads must be at least 1: got {gather_threads}")

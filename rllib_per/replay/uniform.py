@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""UniformReplayBuffer: what prioritized replay is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rllib_per.replay.buffer import PrioritizedReplayBuffer
+from rllib_per.replay.fragment import RowSpec
+from rllib_per.replay.storage import Allocator
+
+
+class UniformReplayBuffer(PrioritizedReplayBuffer):
+    """Every transition is as likely as any other, and every importance weight is 1.
+
+    The same buffer with alpha 0, so that a comparison differs in the priorities alone. TD errors
+    are taken, checked for divergence, and change no draw. Arguments as there.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        rows: RowSpec,
+        *,
+        n_step: int | tuple[int, int] = 1,
+        gamma: float = 0.99,
+        reward_clip: float | None = None,
+        stratified: bool = True,
+        gather_threads: int = 1,
+        seed: int | None = None,
+        shard: int = 0,
+        incarnation: int = 0,
+        allocator: Allocator = np.empty,
+    ) -> None:
+        super().__init__(
+            capacity,
+            rows,
+            n_step=n_step,
+            gamma=gamma,
+            alpha=0.0,
+            reward_clip=reward_clip,
+            stratified=stratified,
+            gather_threads=gather_threads,
+            seed=seed,
+            shard=shard,
+            incarnation=incarnation,
+            allocator=allocator,
+        )
+
+    @property
+    def alpha(self) -> float:
+        """Always 0."""
+        return 0.0
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        if alpha != 0.0:
+            raise ValueError(f"a uniform buffer has alpha 0: got {alpha}; use the prioritized one")
