@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from cython_tree import SumTree, importance_weights
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
-from rllib_per.replay.ids import first_id
 from rllib_per.replay.metrics import ReplayCounts
 from rllib_per.replay.n_step import NStep
 from rllib_per.replay.prioritization import (
@@ -56,7 +55,7 @@ class PrioritizedReplayBuffer:
         stratified: One draw from each of B equal shares of the mass, or B independent draws.
         gather_threads: Threads that copy frames into a batch.
         seed: Of the draws.
-        shard, incarnation: Go into the ids (see `ids`).
+        first_id: The id of the first row ever; of a shard, `ids.first_id` makes it.
         allocator: Makes a batch's arrays from (shape, dtype), for pinned memory and the like.
 
     Raises:
@@ -82,8 +81,7 @@ class PrioritizedReplayBuffer:
         stratified: bool = True,
         gather_threads: int = 1,
         seed: int | None = None,
-        shard: int = 0,
-        incarnation: int = 0,
+        first_id: int = 0,
         allocator: Allocator = np.empty,
     ) -> None:
         self._prioritization = Prioritization(alpha, priority_epsilon, priority, priority_clip)
@@ -95,7 +93,7 @@ class PrioritizedReplayBuffer:
             self._n_step,
             with_q=initial_priority == "td_error",
             reward_clip=reward_clip,
-            first_id=first_id(shard, incarnation),
+            first_id=first_id,
             gather_threads=gather_threads,
             allocator=allocator,
             bytes_beside=_BYTES_PER_ROW,
@@ -107,7 +105,6 @@ class PrioritizedReplayBuffer:
         self._max_priority = 1.0
         self._max_priority_decay = max_priority_decay
         self._normalization = weight_normalization
-        self._largest_weight = np.float32(np.inf if weight_normalization is None else 1.0)
         self._stratified = stratified
         self._allocate = allocator
         self._rng = np.random.default_rng(seed)
@@ -190,24 +187,36 @@ class PrioritizedReplayBuffer:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1: got {batch_size}")
-        if not 0.0 <= beta <= 1.0:
-            raise ValueError(f"beta must be in [0, 1]: got {beta}")
+        _check_beta(beta)
         with self._lock:
-            tree, size = self._tree, self._ring.num_ready
-            total = tree.total
-            if not total > 0.0:
-                raise RuntimeError(
-                    f"no transition can be drawn yet: {self._ring.written} rows are stored and "
-                    f"{size} of their n-step windows are complete; add more fragments first"
-                )
-            slots, masses = tree.sample_with_values(batch_size, self._rng, self._stratified)
-            unit = unit_mass(self._normalization, masses, total=total, smallest=tree.min, size=size)
-            weights = self._allocate((batch_size,), np.float32)
-            np.minimum(importance_weights(masses, unit, beta), self._largest_weight, out=weights)
-            lengths = self._n_step.draw(batch_size, self._rng)
-            batch = self._storage.gather(slots, lengths, weights)
-            self._counts.note_sample(batch)
-            return batch
+            self._require_mass()
+            slots, masses = self._tree.sample_with_values(batch_size, self._rng, self._stratified)
+            return self._gather(slots, masses, beta, self._normalization)
+
+    def draw(self, fractions: npt.ArrayLike, beta: float) -> TransitionBatch:
+        """The transitions at given places of the mass line, with unscaled importance weights.
+
+        What `sample` does with places of its own choice. Of several buffers that are drawn from as
+        one, the caller chooses the places, and scales the weights.
+
+        Args:
+            fractions: (B,) in [0, 1), of the total mass.
+            beta: β in [0, 1].
+
+        Raises:
+            ValueError: An argument is out of range.
+            RuntimeError: No transition can be drawn yet.
+        """
+        places = np.asarray(fractions, np.float64)
+        if places.ndim != 1 or not ((places >= 0.0) & (places < 1.0)).all():
+            raise ValueError(f"fractions must be one-dimensional and in [0, 1): got {places}")
+        _check_beta(beta)
+        with self._lock:
+            self._require_mass()
+            # Rounding must not lead past the last mass.
+            targets = np.minimum(places * self._tree.total, np.nextafter(self._tree.total, 0.0))
+            slots = self._tree.find(targets)
+            return self._gather(slots, self._tree.get(slots), beta, None)
 
     def update_priorities(
         self, ids: npt.ArrayLike | Int64s, td_errors: npt.ArrayLike | Array
@@ -265,6 +274,16 @@ class PrioritizedReplayBuffer:
             slots = self._ring.ready_slots()
             self._tree.set(slots, changed.masses(self._priorities[slots]))
             self._prioritization = changed
+
+    @property
+    def total_mass(self) -> float:
+        """Sum of the masses of all transitions that can be drawn."""
+        return self._tree.total
+
+    @property
+    def smallest_mass(self) -> float:
+        """The smallest positive mass; infinite where there is none."""
+        return self._tree.min
 
     def metrics(self) -> dict[str, float]:
         """Figures of now, of the newest batch, and since the beginning (`..._lifetime`)."""
@@ -332,7 +351,7 @@ class PrioritizedReplayBuffer:
             self._prioritization, self._max_priority = prioritization, max_priority
             self._rng, self._guard, self._counts = rng, guard, counts
 
-    # -- new transitions ---------------------------------------------------------------------
+    # -- parts of the above ---------------------------------------------------------------------
 
     def _initialize(self, slots: Int64s, out: Float64s) -> int:
         """Priorities of new transitions, into `out`; how many TD errors were not finite."""
@@ -348,6 +367,33 @@ class PrioritizedReplayBuffer:
             out[~finite] = self._max_priority
             return len(out) - int(np.count_nonzero(finite))
         return 0
+
+    def _require_mass(self) -> None:
+        if not self._tree.total > 0.0:
+            raise RuntimeError(
+                f"no transition can be drawn yet: of {self._ring.written} rows that were added, "
+                f"{self._ring.num_ready} start a complete n-step window and none has a positive "
+                "mass; add more fragments first"
+            )
+
+    def _gather(
+        self, slots: Int64s, masses: Float64s, beta: float, normalization: str | None
+    ) -> TransitionBatch:
+        unit = unit_mass(
+            normalization,
+            masses,
+            total=self._tree.total,
+            smallest=self._tree.min,
+            size=self._ring.num_ready,
+        )
+        weights = self._allocate((len(slots),), np.float32)
+        weights[:] = importance_weights(masses, unit, beta)
+        if normalization == "buffer":
+            np.minimum(weights, 1.0, out=weights)
+        lengths = self._n_step.draw(len(slots), self._rng)
+        batch = self._storage.gather(slots, lengths, weights)
+        self._counts.note_sample(batch)
+        return batch
 
 
 def _check_choices(
@@ -368,6 +414,11 @@ def _check_choices(
         )
     if not 0.0 < decay <= 1.0:
         raise ValueError(f"max_priority_decay must be in (0, 1]: got {decay}")
+
+
+def _check_beta(beta: float) -> None:
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be in [0, 1]: got {beta}")
 
 
 def _check_given(fragment: Fragment) -> None:

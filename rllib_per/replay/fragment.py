@@ -172,6 +172,20 @@ class TransitionBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, start: int, stop: int) -> TransitionBatch:
+        """Transitions start to stop - 1, not copied."""
+        part = slice(start, stop)
+        return TransitionBatch(
+            obs=self.obs[part],
+            actions=self.actions[part],
+            n_step_returns=self.n_step_returns[part],
+            next_obs=self.next_obs[part],
+            bootstrap_discounts=self.bootstrap_discounts[part],
+            importance_weights=self.importance_weights[part],
+            ids=self.ids[part],
+            extras={name: column[part] for name, column in self.extras.items()},
+        )
+
 
 @dataclass(frozen=True)
 class PriorityUpdate:

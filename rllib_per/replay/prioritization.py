@@ -51,7 +51,7 @@ class Prioritization:
             raise ValueError(f"alpha must be in [0, {_LARGEST_ALPHA}]: got {self.alpha}")
         if self.alpha > 1.0:
             warnings.warn(
-                f"alpha={self.alpha} is above 1: few transitions will get almost all draws",
+                f"alpha={self.alpha} exceeds 1: few transitions get almost all draws",
                 stacklevel=4,
             )
         if not 0.0 <= self.epsilon < math.inf:
@@ -67,7 +67,7 @@ class Prioritization:
 
     def priorities(self, td_errors: npt.NDArray[Any]) -> Float64s:
         """(B,) float64; not finite exactly where the TD error is not."""
-        magnitude = np.abs(td_errors, dtype=np.float64)
+        magnitude: Float64s = np.abs(td_errors, dtype=np.float64)
         if self.kind == "huber":
             small = np.minimum(magnitude, 1.0)
             magnitude = small * (magnitude - 0.5 * small)

@@ -28,8 +28,7 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
         stratified: bool = True,
         gather_threads: int = 1,
         seed: int | None = None,
-        shard: int = 0,
-        incarnation: int = 0,
+        first_id: int = 0,
         allocator: Allocator = np.empty,
     ) -> None:
         super().__init__(
@@ -42,8 +41,7 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
             stratified=stratified,
             gather_threads=gather_threads,
             seed=seed,
-            shard=shard,
-            incarnation=incarnation,
+            first_id=first_id,
             allocator=allocator,
         )
 
