@@ -19,6 +19,7 @@ import click
 
 from rllib_per.environment_check import check_environment
 from rllib_per.experiment import ExperimentConfig, load_experiment
+from rllib_per.interruption import EXIT_CODE
 from rllib_per.run_folder import RunFolder
 from rllib_per.yaml_source import ConfigError
 
@@ -110,7 +111,7 @@ def _train(experiment: ExperimentConfig, run: RunFolder, *, resume: bool) -> int
     from rllib_per.ray_session import ray_session
 
     console = Console()
-    with ray_session(experiment):
+    with _interruptible(), ray_session(experiment):
         from rllib_per.progress import ProgressDisplay
         from rllib_per.training import EXIT_CODES, Training
 
@@ -211,6 +212,15 @@ def _load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:
     from rllib_per.evaluation import GreedyPolicy
 
     return GreedyPolicy.load(run, experiment)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C before training has begun: there is nothing to save."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(EXIT_CODE)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -112,32 +113,38 @@ class GreedyPolicy:
         return actions
 
     def evaluate(self, num_episodes: int, num_envs: int, seed: int | list[int]) -> Evaluation:
-        """Play whole episodes, their number per environment fixed beforehand.
-
-        Taking the first `num_episodes` to end would favour short ones. Each environment is seeded
-        once, so the same `seed` and `num_envs` play the same episodes.
-        """
-        num_envs = min(num_envs, num_episodes)
-        to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
-        result = Evaluation([], [])
-        env = self.make_env(num_envs)
+        """Play whole episodes; the same `seed` and `num_envs` play the same ones."""
+        env = self.make_env(min(num_envs, num_episodes))
         try:
-            obs, _ = env.reset(seed=_env_seeds(seed, num_envs))  # type: ignore[arg-type]
-            returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-            ended = np.zeros(num_envs, np.bool_)
-            while to_play.any():
-                obs, rewards, terminated, truncated, _ = env.step(self.actions(obs))
-                # An environment that ended resets itself on this row, which is no step of its own.
-                returns = np.where(ended, 0.0, returns + rewards)
-                lengths = np.where(ended, 0, lengths + 1)
-                ended = terminated | truncated
-                for i in np.flatnonzero(ended & (to_play > 0)):
-                    result.returns.append(float(returns[i]))
-                    result.lengths.append(int(lengths[i]))
-                    to_play[i] -= 1
+            return play_episodes(env, self.actions, num_episodes, seed)
         finally:
             env.close()
-        return result
+
+
+def play_episodes(
+    env: VectorEnv, act: Callable[[Array], Int64s], num_episodes: int, seed: int | list[int]
+) -> Evaluation:
+    """Play `num_episodes`, shared out over the environments beforehand, so that none is favoured.
+
+    Taking the first so many to end would favour short ones. Each environment is seeded once.
+    """
+    num_envs = env.num_envs
+    to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
+    result = Evaluation([], [])
+    obs, _ = env.reset(seed=_env_seeds(seed, num_envs))  # type: ignore[arg-type]
+    returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    ended = np.zeros(num_envs, np.bool_)
+    while to_play.any():
+        obs, rewards, terminated, truncated, _ = env.step(act(obs))
+        # An environment that ended resets itself on this row, which is no step of its own.
+        returns = np.where(ended, 0.0, returns + rewards)
+        lengths = np.where(ended, 0, lengths + 1)
+        ended = terminated | truncated
+        for i in np.flatnonzero(ended & (to_play > 0)):
+            result.returns.append(float(returns[i]))
+            result.lengths.append(int(lengths[i]))
+            to_play[i] -= 1
+    return result
 
 
 def save_policy(state: dict[str, Any], path: Path, experiment: ExperimentConfig) -> None:

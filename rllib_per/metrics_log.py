@@ -16,6 +16,9 @@ from tensorboardX import SummaryWriter
 
 from rllib_per.run_folder import RunFolder
 
+# What RLlib adds to every result though it never changes.
+_NOT_MEASURED = ("config", "pid", "done")
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -72,13 +75,20 @@ class MetricsLog:
         row = asdict(snapshot)
         _append_csv(self._run.metrics_csv, [[row[name] for name in self._columns]])
         _append_csv(self._run.episodes_csv, episodes)
-        numbers = row | dict(flatten_numbers(result))
+        measured = {key: value for key, value in result.items() if key not in _NOT_MEASURED}
+        numbers = row | dict(flatten_numbers(measured))
         with self._run.metrics_jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps(numbers) + "\n")
         for name, value in numbers.items():
             if value is not None:
                 self._events.add_scalar(name, value, snapshot.env_steps)
         self._events.flush()
+
+
+def episode_returns(run: RunFolder) -> list[float]:
+    """The returns of a run's training episodes, in order."""
+    with run.episodes_csv.open(newline="", encoding="utf-8") as file:
+        return [float(row["episode_return"]) for row in csv.DictReader(file)]
 
 
 def flatten_numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

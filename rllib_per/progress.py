@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import TracebackType
 
 from rich.console import Console
@@ -25,6 +26,7 @@ class ProgressDisplay:
         self._title = title
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._last_line_s = -LINE_INTERVAL_S
+        self._greedy: float | None = None
 
     def __enter__(self) -> ProgressDisplay:
         if self._live is not None:
@@ -42,7 +44,9 @@ class ProgressDisplay:
 
     def show(self, snapshot: Snapshot) -> None:
         """Refresh the table, or print a line if the last one is a while ago."""
-        cells = describe(snapshot, self._stop)
+        if snapshot.evaluation_return_mean is not None:
+            self._greedy = snapshot.evaluation_return_mean
+        cells = describe(replace(snapshot, evaluation_return_mean=self._greedy), self._stop)
         if self._live is not None:
             table = Table(title=self._title, show_header=False)
             for name, value in cells.items():

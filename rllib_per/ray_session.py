@@ -39,8 +39,11 @@ def ray_session(experiment: ExperimentConfig) -> Iterator[None]:
 
 
 def quiet_logs() -> None:
-    """Keep RLlib's deprecation notices to its developers; errors still show."""
+    """Keep RLlib's notices to its own developers from users; errors still show."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own processes.
     warnings.simplefilter("ignore", DeprecationWarning)
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray.rllib  # Sets levels of its own, so ours come after.
+
+    for name in ("ray", "ray.rllib"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -121,7 +121,7 @@ class Training(Section):
 class Replay(Section):
     type: Literal["prioritized", "uniform"] = "prioritized"
     capacity: Positive = 50_000
-    """Transitions."""
+    """Rows; an episode of L steps takes L + 1."""
     alpha: Annotated[Float, Field(ge=0)] = 0.6
     beta: ScheduleSpec = 0.4
     priority_epsilon: PositiveFloat = 1e-6

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +13,14 @@ from typing import Any, Literal
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils import force_list
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, REPLAY_BUFFER_RESULTS
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, REPLAY_BUFFER_RESULTS
 
 from rllib_per.checkpoints import newest_checkpoint, save_checkpoint
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.evaluation import Evaluation, GreedyPolicy, save_policy
 from rllib_per.experiment import ExperimentConfig
 from rllib_per.interruption import Interruption
-from rllib_per.metrics_log import MetricsLog, Snapshot
+from rllib_per.metrics_log import MetricsLog, Snapshot, episode_returns
 from rllib_per.plotting import plot_runs
 from rllib_per.progress import ProgressDisplay
 from rllib_per.run_folder import RunFolder, write_json
@@ -72,6 +73,8 @@ class Training:
         self._started_s = time.monotonic()
         self._saved_at = self._evaluated_at = self._filmed_at = self._env_steps
         self._log = MetricsLog(run, resume_at=self._env_steps if resume else None)
+        window = experiment.reporting.metrics_num_episodes_for_smoothing
+        self._recent_returns = deque(episode_returns(run), window)
 
     def run(self) -> Ending:
         """Train to the end, and leave policy, result and learning curve in the run folder."""
@@ -109,24 +112,24 @@ class Training:
         began_s, steps, updates = time.monotonic(), self._env_steps, self._updates
         result = self._algorithm.train()
         took_s = time.monotonic() - began_s
-        runners = result.get(ENV_RUNNER_RESULTS, {})
-        replay = result.get(REPLAY_BUFFER_RESULTS, {})
+        episodes = _pop_episodes(result)
+        self._recent_returns.extend(episode_return for episode_return, _ in episodes)
+        replay = result[REPLAY_BUFFER_RESULTS]
         snapshot = Snapshot(
             env_steps=self._env_steps,
             updates=self._updates,
             episodes=self._algorithm.progress.episodes,
             time_s=round(self._time_s, 3),
-            episode_return_mean=runners.get(EPISODE_RETURN_MEAN),
+            episode_return_mean=self._recent_mean(),
             evaluation_return_mean=self._evaluate_if_due(),
             env_steps_per_s=round((self._env_steps - steps) / took_s, 1),
             updates_per_s=round((self._updates - updates) / took_s, 1),
             replay_ratio=replay.get("replay_ratio"),
             epsilon=replay.get("epsilon"),
             beta=replay.get("beta"),
-            buffer_size=int(replay["size"]),
-            buffer_capacity=int(replay["capacity"]),
+            buffer_size=len(self._algorithm.replay),
+            buffer_capacity=self._experiment.replay.capacity,
         )
-        episodes = runners.pop(FINISHED_EPISODES, [])
         self._log.write(snapshot, result, _spread(episodes, steps, self._env_steps))
         self._display.show(snapshot)
         return snapshot
@@ -139,9 +142,14 @@ class Training:
         if self._experiment.evaluation.interval_env_steps is not None:
             mean = snapshot.evaluation_return_mean
             return mean is not None and mean >= target
-        enough = self._experiment.reporting.metrics_num_episodes_for_smoothing
-        mean = snapshot.episode_return_mean
-        return mean is not None and mean >= target and snapshot.episodes >= enough
+        mean = self._recent_mean()
+        is_full = len(self._recent_returns) == self._recent_returns.maxlen
+        return mean is not None and mean >= target and is_full
+
+    def _recent_mean(self) -> float | None:
+        """Over the newest episodes; RLlib's own is NaN for an iteration in which none ended."""
+        recent = self._recent_returns
+        return sum(recent) / len(recent) if recent else None
 
     def _evaluate_if_due(self) -> float | None:
         evaluation = self._experiment.evaluation
@@ -183,7 +191,7 @@ class Training:
         )
 
     def _write_checkpoint(self, folder: Path) -> None:
-        self._algorithm.save_to_path(str(folder / "algorithm"))
+        self._algorithm.save_to_path(str((folder / "algorithm").resolve()))
         write_json(folder / "training.json", {"time_s": self._time_s})
 
     def _restore(self, checkpoint: Path) -> None:
@@ -226,7 +234,15 @@ def _is_due(interval: int | None, last: int, now: int) -> bool:
     return interval is not None and now // interval > last // interval
 
 
-def _spread(episodes: list[Any], begin: int, end: int) -> Iterator[tuple[int, float, int]]:
+def _pop_episodes(result: dict[str, Any]) -> list[tuple[float, int]]:
+    """Return and length of every episode that ended in the iteration."""
+    episodes = result.get(ENV_RUNNER_RESULTS, {}).pop(FINISHED_EPISODES, [])
+    return [episodes] if isinstance(episodes, tuple) else episodes  # RLlib unpacks a series of one.
+
+
+def _spread(
+    episodes: list[tuple[float, int]], begin: int, end: int
+) -> Iterator[tuple[int, float, int]]:
     """Give the episodes of one iteration env steps between its begin and end, in their order."""
     for number, (episode_return, length) in enumerate(episodes, start=1):
         steps = begin + (end - begin) * number // len(episodes)
