@@ -3,9 +3,9 @@
 
     make bench-learner
 
-Dueling double DQN with Huber loss, importance weights, gradient clipping and Adam, batch 32, for the
-CartPole MLP and the Nature CNN; all three take numpy batches and give TD errors back as numpy. They
-take turns in this process; ratios are of the times within one round.
+Dueling double DQN with Huber loss, importance weights, gradient clipping and Adam, batch 32, for
+the MLP of CartPole and the Nature CNN; all take numpy batches and give TD errors back as numpy.
+They take turns in this process; ratios are of the times within one round.
 """
 
 from __future__ import annotations
@@ -83,10 +83,11 @@ def ours(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
     return update
 
 
-def bare(network: torch.nn.Module, batch: TransitionBatch) -> Callable[[], Any]:
-    """What one would write without any framework, on the same network."""
+def bare(network: torch.nn.Module, batch: TransitionBatch, **adam: Any) -> Callable[[], Any]:
+    """What one would write without any framework, on a copy of the same network."""
+    network = copy.deepcopy(network)
     target = copy.deepcopy(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=LR)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR, **adam)
     num_updates = 0
 
     def update() -> Any:
@@ -113,7 +114,7 @@ def bare(network: torch.nn.Module, batch: TransitionBatch) -> Callable[[], Any]:
 
 
 def rllib(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
-    """RLlib's own learner past its connector, with float32 channels-last images as it wants them."""
+    """RLlib's own learner past its connector, with the float32 (H, W, C) images that it wants."""
     pixels = batch.obs.dtype == np.uint8
     obs, next_obs = (
         np.ascontiguousarray(o.transpose(0, 2, 3, 1), dtype=np.float32) / 255 if pixels else o
@@ -150,9 +151,10 @@ def contestants(name: str) -> dict[str, Callable[[], Any]]:
     if dtype == np.uint8:
         theirs.conv_filters, shape = [[32, 8, 4], [64, 4, 2], [64, 3, 1]], (84, 84, 4)
     stock = build_learner(DQNConfig, shape, np.float32, num_actions, theirs)
-    network = copy.deepcopy(learner.module["default_policy"].q_network)
+    network = learner.module["default_policy"].q_network
     return {
         "bare torch": bare(network, batch),
+        "bare torch, fused Adam": bare(network, batch, fused=True),
         "ApexDQNLearner": ours(learner, batch),
         "RLlib": rllib(stock, batch),
     }

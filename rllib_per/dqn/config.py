@@ -191,7 +191,8 @@ class ApexDQNConfig(DQNConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        return super()._model_config_auto_includes | {"hiddens": self.hiddens}
+        ours = {"hiddens": self.hiddens, "channels_last": self.channels_last}
+        return super()._model_config_auto_includes | ours
 
     def get_default_learner_class(self) -> type:
         from rllib_per.dqn.learner import ApexDQNLearner
