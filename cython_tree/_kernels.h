@@ -15,6 +15,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #ifndef FAN_OUT_BITS
 #define FAN_OUT_BITS 3 /* decision 0001; other values only to measure them */
@@ -29,11 +32,26 @@
 
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
+#define RARELY(condition) __builtin_expect(condition, 0)
 #define INLINED static inline __attribute__((always_inline))
 #else
 #define PREFETCH(address) ((void)(address))
+#define RARELY(condition) (condition)
 #define INLINED static inline
 #endif
+
+/* Ask for huge pages under a tree that spans many small ones: random leaves miss the page tables. */
+static void tree_prefer_huge_pages(char *memory, int64_t nbytes) {
+#if defined(MADV_HUGEPAGE)
+    const int64_t page = 1 << 21;
+    char *start = memory + (-(intptr_t)memory & (page - 1));
+    char *end = memory + nbytes - ((intptr_t)(memory + nbytes) & (page - 1));
+    if (start < end)
+        (void)madvise(start, (size_t)(end - start), MADV_HUGEPAGE);
+#else
+    (void)memory, (void)nbytes;
+#endif
+}
 
 /* How many groups ahead the repair asks memory for. */
 #define AHEAD 8
@@ -42,7 +60,7 @@
 INLINED const double *group_of(const double *values, int64_t size, int64_t node, double *whole) {
     const int64_t first = node << FAN_OUT_BITS;
     assert(0 <= first && first < size);
-    if (first + FAN_OUT <= size)
+    if (!RARELY(first + FAN_OUT > size))
         return values + first;
     memset(whole, 0, FAN_OUT * sizeof(double));
     memcpy(whole, values + first, (size_t)(size - first) * sizeof(double));
@@ -54,17 +72,17 @@ INLINED const double *group_of(const double *values, int64_t size, int64_t node,
  * Where rounding leaves the target at or past the group's end, the last positive child: a child of
  * value 0 does not move the running sum, so only the fall-through can meet one. */
 INLINED int child_of(const double *group, double target, double *before) {
-    double running = 0.0, ahead = 0.0;
+    double running[FAN_OUT];
     int child = 0;
-    for (int j = 0; j < FAN_OUT - 1; j++) {
-        running += group[j];
-        const int passed = running <= target;
-        child += passed;
-        ahead = passed ? running : ahead;
-    }
-    while (child > 0 && group[child] == 0.0)
-        child--;
-    *before = ahead;
+    running[0] = 0.0;
+    for (int j = 1; j < FAN_OUT; j++)
+        running[j] = running[j - 1] + group[j - 1];
+    for (int j = 1; j < FAN_OUT; j++)
+        child += running[j] <= target;
+    if (RARELY(group[child] == 0.0))
+        while (child > 0 && group[child] == 0.0)
+            child--;
+    *before = running[child];
     return child;
 }
 
@@ -105,24 +123,42 @@ CLONED static void tree_repair_leaf_groups(const double *leaves, int64_t size, d
     }
 }
 
-/* The same of groups of inner nodes, `size` of them. */
+/* The sum, the smallest and the largest of `count` inner nodes. */
+INLINED void fold(const double *sums, const double *mins, const double *maxs, int count,
+                  double *sum, double *min, double *max) {
+    double total = 0.0, smallest = INFINITY, largest = 0.0;
+    for (int j = 0; j < count; j++) {
+        total += sums[j];
+        smallest = mins[j] < smallest ? mins[j] : smallest;
+        largest = maxs[j] > largest ? maxs[j] : largest;
+    }
+    *sum = total;
+    *min = smallest;
+    *max = largest;
+}
+
+/* The same as of leaves, of groups of inner nodes: `size` children in all. */
 CLONED static void tree_repair_groups(const double *child_sums, const double *child_mins,
                                       const double *child_maxs, int64_t size, double *sums,
                                       double *mins, double *maxs, const int64_t *nodes,
                                       int64_t count) {
     for (int64_t i = 0; i < count; i++) {
-        const int64_t first = nodes[i] << FAN_OUT_BITS;
-        const int64_t children = size - first < FAN_OUT ? size - first : FAN_OUT;
-        double sum = 0.0, min = INFINITY, max = 0.0;
+        const int64_t node = nodes[i], first = node << FAN_OUT_BITS;
         assert(0 <= first && first < size);
-        for (int64_t j = first; j < first + children; j++) {
-            sum += child_sums[j];
-            min = child_mins[j] < min ? child_mins[j] : min;
-            max = child_maxs[j] > max ? child_maxs[j] : max;
+        if (i + AHEAD < count) {
+            const int64_t coming = nodes[i + AHEAD] << FAN_OUT_BITS;
+            PREFETCH(child_sums + coming);
+            PREFETCH(child_mins + coming);
+            PREFETCH(child_maxs + coming);
         }
-        sums[nodes[i]] = sum;
-        mins[nodes[i]] = min;
-        maxs[nodes[i]] = max;
+        /* A constant count unrolls. */
+        const int children = RARELY(first + FAN_OUT > size) ? (int)(size - first) : FAN_OUT;
+        if (children == FAN_OUT)
+            fold(child_sums + first, child_mins + first, child_maxs + first, FAN_OUT, sums + node,
+                 mins + node, maxs + node);
+        else
+            fold(child_sums + first, child_mins + first, child_maxs + first, children, sums + node,
+                 mins + node, maxs + node);
     }
 }
 

@@ -36,7 +36,7 @@ cdef class SumTree:
         int64_t count,
     ) noexcept nogil
     cdef int64_t _parents(self, int level, int64_t *nodes, int64_t count) noexcept nogil
-    cdef object _find_and_read(self, targets)
+    cdef object _find_and_read(self, double *targets, Py_ssize_t count)
     cdef void _descend(self, int64_t *nodes, double *targets, int64_t count) noexcept nogil
     cdef void _include(
         self, int level, int64_t node, double *total, double *smallest, double *largest

@@ -28,6 +28,7 @@ from libc.stdint cimport int64_t, uint8_t
 cdef extern from "_kernels.h" nogil:
     const int FAN_OUT
     const int FAN_OUT_BITS
+    void tree_prefer_huge_pages(char *memory, int64_t nbytes)
     void PREFETCH(const void *address)
     void ASSERT "assert"(bint condition)
     void tree_descend(
@@ -183,14 +184,13 @@ cdef class SumTree:
             ValueError: a target is outside.
         """
         cdef Py_buffer view
-        cdef const double *target
+        cdef double *target
         cdef Py_ssize_t i
         cdef Py_ssize_t first_bad = -1
         # A copy: the descent uses it up.
-        remaining = np.array(targets, dtype=FLOAT64, ndmin=1)
-        borrow(remaining, &view, FLOAT64, b"d", "`targets`")
+        borrow(np.array(targets, dtype=FLOAT64), &view, FLOAT64, b"d", "`targets`")
         try:
-            target = <const double *> view.buf
+            target = <double *> view.buf
             self._repair()
             for i in range(view.shape[0]):
                 if not 0.0 <= target[i] < self.root_sum:
@@ -201,9 +201,9 @@ cdef class SumTree:
                     f"`targets` must be in [0, {self.root_sum!r}), below the tree's total: "
                     f"got {target[first_bad]!r} at position {first_bad}"
                 )
+            return self._find_and_read(target, view.shape[0])
         finally:
             PyBuffer_Release(&view)
-        return self._find_and_read(remaining)
 
     def sample(self, batch_size, rng, stratified=True):
         """Draw leaves with probability proportional to value, with replacement.
@@ -235,17 +235,17 @@ cdef class SumTree:
             self._refuse_to_draw()
         uniforms = rng.random(batch_size)
         borrow(uniforms, &view, FLOAT64, b"d", "`rng.random(batch_size)`")
-        target = <double *> view.buf
-        count = view.shape[0]
-        # Rounding may carry a target up to the total, which no leaf answers to.
-        last = nextafter(self.root_sum, 0.0)
-        share = self.root_sum / count if in_strata else self.root_sum
-        for i in range(count):
-            target[i] = ((i if in_strata else 0) + target[i]) * share
-            if target[i] > last:
-                target[i] = last
-        PyBuffer_Release(&view)
-        return self._find_and_read(uniforms), uniforms
+        try:
+            target = <double *> view.buf
+            count = view.shape[0]
+            # Rounding may carry a target up to the total, which no leaf answers to.
+            last = nextafter(self.root_sum, 0.0)
+            share = self.root_sum / count if in_strata else self.root_sum
+            for i in range(count):
+                target[i] = min(((i if in_strata else 0) + target[i]) * share, last)
+            return self._find_and_read(target, count), uniforms
+        finally:
+            PyBuffer_Release(&view)
 
     @property
     def total(self):
@@ -325,6 +325,7 @@ cdef class SumTree:
         self.memory = PyMem_RawCalloc(self.nbytes, 1)
         if self.memory == NULL:
             raise MemoryError(f"a tree of {self.capacity} leaves needs {self.nbytes} bytes")
+        tree_prefer_huge_pages(<char *> self.memory, self.nbytes)
         self._lay_out(<char *> self.memory, aligned)
         for level in range(1, self.top + 1):
             for node in range(self.size[level]):
@@ -342,7 +343,7 @@ cdef class SumTree:
             self.mins[level] = <double *> take(&end, self.size[level] * sizeof(double), aligned)
             self.maxs[level] = <double *> take(&end, self.size[level] * sizeof(double), aligned)
         if self.top > 0:
-            self.pending = <int64_t *> take(&end, self.size[1] * sizeof(int64_t), aligned)
+            self.pending = <int64_t *> take(&end, (self.size[1] + 1) * sizeof(int64_t), aligned)
         for level in range(1, self.top + 1):
             self.dirty[level] = <uint8_t *> take(&end, (self.size[level] + 7) >> 3, False)
         return end - start + (LINE if aligned else 0)
@@ -380,13 +381,13 @@ cdef class SumTree:
 
     cdef void _write(self, int64_t index, double value) noexcept nogil:
         """Write one leaf and remember its parent."""
-        cdef int64_t parent = index >> FAN_OUT_BITS
         ASSERT(0 <= index < self.capacity)
         self.sums[0][index] = value
         self.stale = True
-        if self.top > 0 and mark(self.dirty[1], parent):
-            self.pending[self.num_pending] = parent
-            self.num_pending += 1
+        if self.top > 0:
+            self.num_pending += enlist(
+                self.dirty[1], index >> FAN_OUT_BITS, self.pending, self.num_pending
+            )
 
     cdef void _repair(self) noexcept nogil:
         """Recompute every parent of a changed node once, level by level.
@@ -427,37 +428,29 @@ cdef class SumTree:
     cdef int64_t _parents(self, int level, int64_t *nodes, int64_t count) noexcept nogil:
         """Replace repaired nodes by their parents, each once; returns how many."""
         cdef int64_t num_parents = 0
-        cdef int64_t i, parent
+        cdef int64_t i
         for i in range(count):
             self.dirty[level][nodes[i] >> 3] = 0
             if level < self.top:
-                parent = nodes[i] >> FAN_OUT_BITS
-                if mark(self.dirty[level + 1], parent):
-                    nodes[num_parents] = parent
-                    num_parents += 1
+                num_parents += enlist(
+                    self.dirty[level + 1], nodes[i] >> FAN_OUT_BITS, nodes, num_parents
+                )
         return num_parents
 
-    cdef object _find_and_read(self, targets):
-        """Leaves for `targets`, which must be valid and are overwritten by the leaves' values."""
-        cdef Py_buffer target_view, index_view
-        cdef double *target
+    cdef object _find_and_read(self, double *targets, Py_ssize_t count):
+        """Leaves for valid targets, which are overwritten by those leaves' values."""
+        cdef Py_buffer view
         cdef int64_t *index
-        cdef Py_ssize_t count
         cdef Py_ssize_t i = 0
-        borrow(targets, &target_view, FLOAT64, b"d", "`targets`")
-        try:
-            count = target_view.shape[0]
-            indices = empty(count, INT64)
-            PyObject_GetBuffer(indices, &index_view, PyBUF_RECORDS_RO)
-            target, index = <double *> target_view.buf, <int64_t *> index_view.buf
-            with nogil:
-                while i < count:
-                    self._descend(index + i, target + i, min(BLOCK, count - i))
-                    i += BLOCK
-            PyBuffer_Release(&index_view)
-            return indices
-        finally:
-            PyBuffer_Release(&target_view)
+        indices = empty(count, INT64)
+        PyObject_GetBuffer(indices, &view, PyBUF_RECORDS_RO)
+        index = <int64_t *> view.buf
+        with nogil:
+            while i < count:
+                self._descend(index + i, targets + i, min(BLOCK, count - i))
+                i += BLOCK
+        PyBuffer_Release(&view)
+        return indices
 
     cdef void _descend(self, int64_t *nodes, double *targets, int64_t count) noexcept nogil:
         """From the root down, in lock-step: while one target's memory comes, others are worked on."""
@@ -563,12 +556,17 @@ cdef int borrow(object array, Py_buffer *view, object dtype, const char *codes, 
     return 0
 
 
-cdef inline bint mark(uint8_t *bits, int64_t node) noexcept nogil:
-    """Set the node's bit; whether it was not set before."""
+cdef inline int64_t enlist(uint8_t *bits, int64_t node, int64_t *nodes, int64_t count) noexcept nogil:
+    """Put the node at the end of `nodes` unless its bit is set, and set it; how many were put.
+
+    Written before it is known to count: whether a parent repeats is a coin toss that no branch
+    predictor wins. So `nodes` needs one place more than there are nodes.
+    """
+    cdef uint8_t byte = bits[node >> 3]
     cdef uint8_t bit = 1 << (node & 7)
-    cdef bint fresh = not bits[node >> 3] & bit
-    bits[node >> 3] |= bit
-    return fresh
+    nodes[count] = node
+    bits[node >> 3] = byte | bit
+    return not byte & bit
 
 
 cdef inline void *take(char **end, Py_ssize_t nbytes, bint aligned) noexcept:
