@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Assertions about samplers, with tolerances that are computed and false-alarm rates that are known.
+"""Assertions about samplers: tolerances that are computed, false-alarm rates that are known.
 
 A statistical test has a fixed seed, so it either always passes or always fails. The rate is that of
 the seeds on which it would reject a *correct* sampler: the chance that an innocent change to the
@@ -51,8 +51,8 @@ def assert_frequencies(counts, probabilities, z=Z):
     error = np.abs(frequencies - probabilities)
     worst = int(np.argmax(error - tolerance))
     assert (error <= tolerance).all(), (
-        f"cell {worst}: frequency {frequencies[worst]:.6g}, probability {probabilities[worst]:.6g}, "
-        f"tolerance {tolerance[worst]:.3g} over {num_draws} draws"
+        f"cell {worst}: frequency {frequencies[worst]:.6g}, "
+        f"probability {probabilities[worst]:.6g}, tolerance {tolerance[worst]:.3g} over {num_draws} draws"
     )
 
 
