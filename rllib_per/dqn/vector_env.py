@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.dqn.sync_vector_env import ColumnSyncVectorEnv
 
 

@@ -1,10 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Environments of this package; importing it registers them with Gymnasium."""
+"""The environments of this package; importing it registers them with Gymnasium."""
 
-from gymnasium.envs.registration import register
+from __future__ import annotations
 
-register(
-    "rllib_per/FailureCartPole-v1",
-    entry_point="rllib_per.envs.failure_cartpole:make_failure_cartpole",
-    max_episode_steps=500,
+import gymnasium as gym
+
+# Id, entry point within this package, and cap on an episode's env steps.
+_SINGLE_ENVS: tuple[tuple[str, str, int | None], ...] = (
+    ("ValueProbe-v1", "value_probe:ValueProbe", None),
+    ("ObservationProbe-v1", "observation_probe:ObservationProbe", None),
+    ("DiscountProbe-v1", "discount_probe:DiscountProbe", None),
+    ("ActionProbe-v1", "action_probe:ActionProbe", None),
+    ("BlindCliffwalk-v1", "blind_cliffwalk:BlindCliffwalk", None),
+    ("FailureCartPole-v1", "failure_cartpole:make_failure_cartpole", 4000),
 )
+
+for _id, _entry_point, _max_episode_steps in _SINGLE_ENVS:
+    gym.register(
+        f"rllib_per/{_id}",
+        entry_point=f"rllib_per.envs.{_entry_point}",
+        max_episode_steps=_max_episode_steps,
+    )
+
+gym.register("rllib_per/Atari-v1", vector_entry_point="rllib_per.envs.atari:AtariGames")
