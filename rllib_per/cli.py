@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import click
 
-from rllib_per.environment_check import check_environment
 from rllib_per.experiment import ExperimentConfig, load_experiment
 from rllib_per.interruption import EXIT_CODE
 from rllib_per.run_folder import RunFolder
@@ -100,6 +99,8 @@ def train(
                 smoke=smoke,
                 allow_custom_classes=allow_custom_classes,
             )
+            from rllib_per.environment_check import check_environment
+
             check_environment(experiment)
             run = RunFolder.create(root, config.stem, experiment)
     sys.exit(_train(experiment, run, resume=resume is not None))

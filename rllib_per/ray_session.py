@@ -43,7 +43,7 @@ def quiet_logs() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own processes.
     warnings.simplefilter("ignore", DeprecationWarning)
-    import ray.rllib  # Sets levels of its own, so ours come after.
+    import ray.rllib  # noqa: F401  (it sets levels of its own, so ours come after)
 
     for name in ("ray", "ray.rllib"):
         logging.getLogger(name).setLevel(logging.ERROR)

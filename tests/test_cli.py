@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""The command line, from errors that cost nothing to a run that is trained, resumed and played."""
+
+import csv
+import json
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from rllib_per.checkpoints import newest_checkpoint
+from rllib_per.cli import main
+
+CONFIG = Path(__file__).parent.parent / "configs" / "cartpole.yaml"
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def imported_by(*arguments):
+    """The exit code of a command, and which slow packages it has imported."""
+    program = (
+        "import sys\n"
+        "from rllib_per.cli import main\n"
+        f"try: main({[str(argument) for argument in arguments]!r})\n"
+        "except SystemExit as exit: code = exit.code\n"
+        "slow = {'ray', 'torch', 'matplotlib', 'gymnasium'} & set(sys.modules)\n"
+        "print(code, sorted(slow), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return done.stderr.splitlines()
+
+
+def test_help_and_configuration_errors_come_before_the_slow_imports():
+    assert imported_by("--help")[-1] == "0 []"
+    assert imported_by("config", CONFIG)[-1] == "0 []"
+    error, last = imported_by("train", CONFIG, "--set", "replay.alhpa=1")
+    assert error == (
+        "error: --set replay.alhpa=1: replay.alhpa: unknown key; did you mean replay.alpha?"
+    )
+    assert last == "2 []"
+
+
+def test_config_prints_every_default():
+    printed = yaml.safe_load(call("config", CONFIG, "--set", "replay.alpha=0.5").output)
+    assert printed["replay"]["alpha"] == 0.5
+    assert printed["training"]["tau"] == 1.0
+
+
+def test_an_unknown_environment_is_an_error_before_a_run_exists(tmp_path):
+    arguments = ("train", CONFIG, "--set", "environment.env=CartPol-v1", "--runs", tmp_path)
+    done = call(*arguments)
+    assert done.exit_code == 2
+    assert "CartPole" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", [("evaluate",), ("play", "--video", "x.mp4")])
+def test_a_folder_that_is_no_run_is_refused(verb, tmp_path):
+    done = call(*verb, tmp_path)
+    assert done.exit_code == 2
+    assert "is no run" in done.output
+
+
+def test_train_takes_a_config_or_a_run_to_resume(tmp_path):
+    assert call("train").exit_code == 2
+    assert call("train", CONFIG, "--resume", tmp_path).exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def ray_runs():
+    """One Ray for all commands here; a command leaves alone what it did not start."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, ray_runs):
+    root = tmp_path_factory.mktemp("runs")
+    done = call("train", CONFIG, "--smoke", "--seed", 3, "--runs", root)
+    assert done.exit_code == 0, done.output
+    return root / "cartpole" / "latest"
+
+
+@pytest.mark.ray
+def test_a_run_leaves_everything_in_its_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "checkpoints",
+        "command.txt",
+        "config.yaml",
+        "episodes.csv",
+        "learning_curve.png",
+        "metrics.csv",
+        "metrics.jsonl",
+        "policy.safetensors",
+        "result.json",
+        "tensorboard",
+        "versions.json",
+    }
+    result = json.loads((run / "result.json").read_text())
+    assert result["ending"] == "finished"
+    assert result["env_steps"] >= 1500
+    assert result["evaluation"]["num_episodes"] == 5
+    assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == 3
+    assert json.loads((run / "versions.json").read_text())["ray"]
+
+
+@pytest.mark.ray
+def test_evaluate_prints_one_object_and_never_unpickles(run, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("evaluate must not unpickle")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    printed = [
+        json.loads(call("evaluate", run, "--episodes", 4, "--seed", seed, "--json").output)
+        for seed in (7, 7, 8)
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0]["num_episodes"] == 4
+    assert printed[0]["episode_return_min"] <= printed[0]["episode_return_mean"]
+
+
+@pytest.mark.ray
+def test_evaluate_prints_a_table_for_people(run):
+    assert "episode_return_mean" in call("evaluate", run, "--episodes", 2).output
+
+
+@pytest.mark.ray
+def test_a_damaged_policy_is_refused(run, tmp_path):
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes()[:-100])
+    done = call("evaluate", tmp_path)
+    assert done.exit_code == 2
+    assert "is damaged" in done.output
+
+
+@pytest.mark.ray
+def test_play_records_whole_games(run, tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    video = tmp_path / "game.mp4"
+    done = call("play", run, "--video", video, "--games", 2)
+    assert done.exit_code == 0, done.output
+    steps = sum(float(word.strip(",")) for word in done.output.split("returns ")[1].split())
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    assert frames == steps + 2  # Each game's first picture is of its reset.
+
+
+@pytest.mark.ray
+def test_plot_draws_runs_into_one_picture(run, tmp_path):
+    out = tmp_path / "curve.png"
+    assert call("plot", run, run, "--out", out).exit_code == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.ray
+def test_resume_goes_on_where_the_run_was(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        before = list(csv.DictReader(file))
+    done = call("train", "--resume", run, "--set", "stop.env_steps=2000")
+    assert done.exit_code == 0, done.output
+    assert "unpickles" in done.output
+    with (run / "metrics.csv").open(newline="") as file:
+        after = list(csv.DictReader(file))
+    assert after[: len(before)] == before
+    resumed = after[len(before)]
+    assert 0 < int(resumed["env_steps"]) - int(before[-1]["env_steps"]) < 600
+    assert int(resumed["buffer_size"]) > int(before[-1]["buffer_size"])
+    assert int(resumed["updates"]) > int(before[-1]["updates"])
+    assert json.loads((run / "result.json").read_text())["env_steps"] >= 2000
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ctrl_c_saves_and_the_run_can_go_on(tmp_path):
+    program = "from rllib_per.cli import main; main()"
+    arguments = ["train", str(CONFIG), "--runs", str(tmp_path), "--set", "stop.target_return=null"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True
+    ) as training:
+        assert "env steps" in training.stdout.readline()
+        training.send_signal(signal.SIGINT)
+        assert training.wait(timeout=60) == 130
+    run = tmp_path / "cartpole" / "latest"
+    result = json.loads((run / "result.json").read_text())
+    assert result["ending"] == "interrupted"
+    assert newest_checkpoint(run / "checkpoints").name.endswith(str(result["env_steps"]))
+    steps = result["env_steps"] + 1000
+    resumed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            "train",
+            "--resume",
+            run,
+            "--set",
+            f"stop.env_steps={steps}",
+        ],
+        check=False,
+    )
+    assert resumed.returncode == 0
+    assert json.loads((run / "result.json").read_text())["env_steps"] >= steps

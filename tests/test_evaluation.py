@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Evaluation counts whole episodes, the same number whatever their length."""
+
+from collections import Counter
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from rllib_per.evaluation import GreedyPolicy, play_episodes
+from rllib_per.experiment import build_experiment
+from rllib_per.yaml_source import parse_yaml
+
+
+class FixedLength(gym.Env):
+    """Episodes of `length` steps, each rewarding 1 for action 1."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, np.float32), float(action), self.t == self.length, False, {}
+
+
+def vector(*lengths):
+    return gym.vector.SyncVectorEnv(
+        [lambda length=length: FixedLength(length) for length in lengths],
+        autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
+    )
+
+
+def always_one(obs):
+    return np.ones(len(obs), np.int64)
+
+
+def test_short_episodes_are_not_favoured():
+    result = play_episodes(vector(1, 10, 100), always_one, 7, seed=0)
+    assert Counter(result.lengths) == {1: 3, 10: 2, 100: 2}
+
+
+def test_the_row_on_which_an_environment_resets_is_no_step():
+    result = play_episodes(vector(5), always_one, 3, seed=0)
+    assert result.lengths == [5, 5, 5]
+    assert result.returns == [5.0, 5.0, 5.0]
+
+
+def test_the_summary_has_rllibs_keys():
+    summary = play_episodes(vector(2, 4), always_one, 2, seed=0).summary()
+    assert summary == {
+        "episode_return_mean": 3.0,
+        "episode_return_min": 2.0,
+        "episode_return_max": 4.0,
+        "episode_return_std": 1.0,
+        "episode_len_mean": 3.0,
+        "episode_len_min": 2,
+        "episode_len_max": 4,
+        "num_episodes": 2,
+    }
+
+
+@pytest.fixture(scope="module")
+def policy():
+    text = "environment: {env: CartPole-v1}\nmodel: {encoder_hiddens: [8]}\nstop: {updates: 1}"
+    return GreedyPolicy(build_experiment(parse_yaml(text, "x.yaml")))
+
+
+def test_the_same_seed_plays_the_same_episodes_and_another_does_not(policy):
+    returns = [policy.evaluate(20, 5, seed).returns for seed in (1, 1, 2)]
+    assert returns[0] == returns[1]
+    assert returns[0] != returns[2]
+
+
+def test_weights_of_another_network_are_refused(policy):
+    state = {name: np.zeros(3) for name in policy.state_names}
+    with pytest.raises(ValueError, match="must have shape"):
+        policy.set_state(state)
+    with pytest.raises(ValueError, match="not of this network"):
+        policy.set_state({})

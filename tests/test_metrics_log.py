@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Metrics are appended, numbers only, and a resumed run forgets what came after its checkpoint."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rllib_per.metrics_log import MetricsLog, Snapshot, episode_returns, flatten_numbers
+from rllib_per.plotting import moving_mean, plot_runs
+from rllib_per.progress import describe, remaining_s
+from rllib_per.run_folder import RunFolder
+from rllib_per.sections import Stop
+
+SNAPSHOT = Snapshot(
+    env_steps=1000,
+    updates=100,
+    episodes=2,
+    time_s=1.0,
+    episode_return_mean=20.0,
+    evaluation_return_mean=None,
+    env_steps_per_s=500.0,
+    updates_per_s=50.0,
+    replay_ratio=8.0,
+    epsilon=0.1,
+    beta=0.4,
+    buffer_size=500,
+    buffer_capacity=1000,
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Three iterations of two episodes each."""
+    run = RunFolder(tmp_path)
+    with MetricsLog(run) as log:
+        for steps in (1000, 2000, 3000):
+            episodes = [(steps - 500, steps / 100, 10), (steps, steps / 100, 10)]
+            log.write(replace(SNAPSHOT, env_steps=steps), {"a": {"b": 1.5}}, episodes)
+    return run
+
+
+def csv_steps(path):
+    with path.open(newline="") as file:
+        return [int(row["env_steps"]) for row in csv.DictReader(file)]
+
+
+def test_every_iteration_is_one_row_everywhere(run):
+    assert csv_steps(run.metrics_csv) == [1000, 2000, 3000]
+    lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
+    assert [line["a/b"] for line in lines] == [1.5, 1.5, 1.5]
+    assert episode_returns(run) == [10, 10, 20, 20, 30, 30]
+    assert list(run.tensorboard.glob("events.*"))
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(run):
+    with run.metrics_jsonl.open("a") as file:
+        file.write('{"env_steps": 35')  # Killed in the middle of a write.
+    with MetricsLog(run, resume_at=2000) as log:
+        log.write(replace(SNAPSHOT, env_steps=2500), {}, [(2500, 1.0, 1)])
+    assert csv_steps(run.metrics_csv) == [1000, 2000, 2500]
+    assert csv_steps(run.episodes_csv) == [500, 1000, 1500, 2000, 2500]
+    lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
+    assert [line["env_steps"] for line in lines] == [1000, 2000, 2500]
+
+
+def test_only_finite_numbers_are_kept():
+    result = {
+        "a": np.float32(1.5),
+        "b": {"c": 2, "d": float("nan"), "e": "text", "f": [1, 2]},
+        "g": np.array(3),
+    }
+    assert dict(flatten_numbers(result)) == {"a": 1.5, "b/c": 2, "g": 3}
+
+
+def test_the_moving_mean_starts_with_what_there_is():
+    values = np.array([1.0, 3.0, 5.0, 7.0])
+    assert moving_mean(values, 2).tolist() == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_several_runs_go_into_one_picture(run, tmp_path):
+    out = tmp_path / "made" / "curve.png"
+    plot_runs([run, run], out, target_return=475)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_without_an_episode_cannot_be_plotted(tmp_path):
+    with pytest.raises(ValueError, match="no episode has ended"):
+        plot_runs([RunFolder(tmp_path)], tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize(
+    ("stop", "seconds"),
+    [
+        (Stop(env_steps=2000), 2.0),
+        (Stop(updates=200), 2.0),
+        (Stop(time_s=1.5), 0.5),
+        (Stop(env_steps=2000, time_s=1.5), 0.5),
+    ],
+)
+def test_the_remaining_time_is_that_of_the_nearest_limit(stop, seconds):
+    assert remaining_s(SNAPSHOT, stop) == seconds
+
+
+def test_the_table_has_what_a_user_watches():
+    cells = describe(SNAPSHOT, Stop(env_steps=2000))
+    assert list(cells) == [
+        "return",
+        "env steps",
+        "env steps/s",
+        "updates/s",
+        "replay ratio",
+        "β",
+        "buffer",
+        "ETA",
+    ]
+    assert cells["buffer"] == "50%"
+    assert cells["ETA"] == "0:00:02"
