@@ -453,7 +453,7 @@ cdef class SumTree:
         return indices
 
     cdef void _descend(self, int64_t *nodes, double *targets, int64_t count) noexcept nogil:
-        """From the root down, in lock-step: while one target's memory comes, others are worked on."""
+        """From the root down in lock-step: while one target waits for memory, others move on."""
         cdef int level
         cdef int64_t i
         for i in range(count):
@@ -556,7 +556,9 @@ cdef int borrow(object array, Py_buffer *view, object dtype, const char *codes, 
     return 0
 
 
-cdef inline int64_t enlist(uint8_t *bits, int64_t node, int64_t *nodes, int64_t count) noexcept nogil:
+cdef inline int64_t enlist(
+    uint8_t *bits, int64_t node, int64_t *nodes, int64_t count
+) noexcept nogil:
     """Put the node at the end of `nodes` unless its bit is set, and set it; how many were put.
 
     Written before it is known to count: whether a parent repeats is a coin toss that no branch

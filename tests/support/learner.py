@@ -30,8 +30,10 @@ def build_learner(**settings: Any) -> ApexDQNLearner:
     return build_from(learner_config(**settings))
 
 
-def build_from(config: ApexDQNConfig) -> ApexDQNLearner:
-    spaces = {"default_policy": (OBSERVATIONS, gym.spaces.Discrete(NUM_ACTIONS))}
+def build_from(
+    config: ApexDQNConfig, observations: gym.spaces.Box = OBSERVATIONS
+) -> ApexDQNLearner:
+    spaces = {"default_policy": (observations, gym.spaces.Discrete(NUM_ACTIONS))}
     learner = config.build_learner(spaces=spaces)
     learner.build()
     return learner

@@ -52,7 +52,8 @@ def assert_frequencies(counts, probabilities, z=Z):
     worst = int(np.argmax(error - tolerance))
     assert (error <= tolerance).all(), (
         f"cell {worst}: frequency {frequencies[worst]:.6g}, "
-        f"probability {probabilities[worst]:.6g}, tolerance {tolerance[worst]:.3g} over {num_draws} draws"
+        f"probability {probabilities[worst]:.6g}, "
+        f"tolerance {tolerance[worst]:.3g} over {num_draws} draws"
     )
 
 
