@@ -89,6 +89,7 @@ def train(
                 raise click.UsageError("--resume goes on as the run began: no --seed, no --smoke")
             run = RunFolder.open(resume)
             experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
+            run.record(experiment)
             click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
         else:
             assert config is not None

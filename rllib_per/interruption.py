@@ -10,6 +10,9 @@ from typing import Any
 
 EXIT_CODE = 130  # 128 + SIGINT, as shells report it.
 
+_STDOUT, _STDERR = 1, 2
+_SHOW_CURSOR = b"\x1b[?25h"  # The live table had hidden it.
+
 
 class Interruption:
     """While entered, the first SIGINT or SIGTERM is only noted; the second ends the process."""
@@ -33,6 +36,10 @@ class Interruption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # A handler may interrupt anything, so it writes past all buffers and locks.
         if self.requested:
+            if os.isatty(_STDOUT):
+                os.write(_STDOUT, _SHOW_CURSOR)
             os._exit(EXIT_CODE)
         self.requested = True
+        os.write(_STDERR, b"\nsaving a checkpoint after this iteration; again: leave at once\n")

@@ -40,9 +40,7 @@ class RunFolder:
                 repeat += 1
                 path = root / name / f"{started}-{repeat}"
         run = cls(path)
-        run.config.write_text(experiment.to_yaml(), encoding="utf-8")
-        write_json(run.versions, _versions())
-        run.command.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+        run.record(experiment)
         _point(root / name / "latest", path.name)
         return run
 
@@ -57,6 +55,13 @@ class RunFolder:
         if not run.config.is_file():
             raise FileNotFoundError(f"{path} is no run: it has no {run.config.name}")
         return run
+
+    def record(self, experiment: ExperimentConfig) -> None:
+        """Note what is about to run here: also when a run goes on, perhaps with other settings."""
+        _write_text(self.config, experiment.to_yaml())
+        write_json(self.versions, _versions())
+        with self.command.open("a", encoding="utf-8") as file:
+            file.write(shlex.join(sys.argv) + "\n")
 
     def experiment(
         self, overrides: tuple[str, ...] = (), *, allow_custom_classes: bool = False
@@ -82,7 +87,7 @@ class RunFolder:
 
     @property
     def command(self) -> Path:
-        """The command line."""
+        """The command lines, one for each time that it was begun or resumed."""
         return self.path / "command.txt"
 
     @property
@@ -133,8 +138,12 @@ class RunFolder:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write so that a reader sees the old file or the new one, never half of it."""
+    _write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 

@@ -131,7 +131,7 @@ class Replay(Section):
     initial_priority: Literal["max", "td_error", "given"] = "max"
     """Of a new transition: the maximum so far, its own n-step TD error, or a column `priority`."""
     max_priority_decay: Annotated[Float, Field(gt=0, le=1)] = 1.0
-    weight_normalization: Literal["buffer", "batch"] | None = "buffer"
+    weight_normalization: Literal["buffer", "batch"] | None = "batch"
     """Importance weights are scaled by the largest possible in the buffer, in the batch, or not."""
     stratified: bool = True
     gather_threads: Positive = 1

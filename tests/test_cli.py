@@ -179,6 +179,8 @@ def test_resume_goes_on_where_the_run_was(run):
     assert int(resumed["buffer_size"]) > int(before[-1]["buffer_size"])
     assert int(resumed["updates"]) > int(before[-1]["updates"])
     assert json.loads((run / "result.json").read_text())["env_steps"] >= 2000
+    assert yaml.safe_load((run / "config.yaml").read_text())["stop"]["env_steps"] == 2000
+    assert len((run / "command.txt").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

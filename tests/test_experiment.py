@@ -2,6 +2,7 @@
 """The schema refuses nonsense, all at once and with lines; what it takes reaches RLlib."""
 
 import contextlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rllib_per.environment_check import check_environment
 from rllib_per.experiment import ExperimentConfig, build_experiment, load_experiment
-from rllib_per.sections import EnvRunners, Learners, Training
+from rllib_per.sections import EnvRunners, Learners, Replay, Training
 from rllib_per.yaml_source import MAX_BYTES, ConfigError, parse_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +186,14 @@ def test_defaults_are_those_of_the_algorithm_config(section):
         if key == "epsilon":
             expected = [list(point) for point in expected]
         assert value == expected, key
+
+
+def test_replay_settings_are_the_buffers_own_with_its_defaults():
+    from rllib_per.replay import PrioritizedReplayBuffer
+
+    parameters = inspect.signature(PrioritizedReplayBuffer).parameters
+    settings = Replay().model_dump(exclude={"type", "beta", "capacity"})
+    assert settings == {name: parameters[name].default for name in settings}
 
 
 def test_every_setting_reaches_the_algorithm_config():

@@ -2,15 +2,17 @@
 """Metrics are appended, numbers only, and a resumed run forgets what came after its checkpoint."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from rllib_per.metrics_log import MetricsLog, Snapshot, episode_returns, flatten_numbers
 from rllib_per.plotting import moving_mean, plot_runs
-from rllib_per.progress import describe, remaining_s
+from rllib_per.progress import ProgressDisplay, describe, remaining_s
 from rllib_per.run_folder import RunFolder
 from rllib_per.sections import Stop
 
@@ -102,6 +104,19 @@ def test_runs_without_an_episode_cannot_be_plotted(tmp_path):
 )
 def test_the_remaining_time_is_that_of_the_nearest_limit(stop, seconds):
     assert remaining_s(SNAPSHOT, stop) == seconds
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_a_table_on_a_terminal_and_lines_elsewhere(is_terminal):
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=80)
+    with ProgressDisplay(console, Stop(env_steps=2000), "cartpole/now") as display:
+        display.show(replace(SNAPSHOT, evaluation_return_mean=33.0))
+        display.show(SNAPSHOT)
+    printed = console.file.getvalue()
+    assert "greedy return" in printed  # The last one known, also where there is no new one.
+    assert ("\x1b[" in printed) == is_terminal
+    assert ("cartpole/now" in printed) == is_terminal
+    assert is_terminal or len(printed.splitlines()) == 1  # The second came too soon.
 
 
 def test_the_table_has_what_a_user_watches():
