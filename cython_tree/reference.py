@@ -120,7 +120,7 @@ def importance_weights(
     positive = (numbers > 0).all() and np.isfinite(numbers).all() and 0 < unit_mass < np.inf
     if not (positive and 0 <= beta < np.inf):
         raise ValueError(f"out of range: masses {numbers}, {unit_mass} or {beta}")
-    weights: npt.NDArray[np.float32] = ((unit_mass / numbers) ** beta).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (unit_mass**beta / numbers**beta).astype(np.float32)
     return weights
 
 

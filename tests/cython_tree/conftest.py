@@ -6,7 +6,10 @@ import pytest
 import cython_tree
 from cython_tree import reference
 
-IMPLEMENTATIONS = [pytest.param(reference, id="reference"), pytest.param(cython_tree, id="compiled")]
+IMPLEMENTATIONS = [
+    pytest.param(reference, id="reference"),
+    pytest.param(cython_tree, id="compiled"),
+]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

@@ -52,7 +52,7 @@ def test_the_smallest_and_largest_masses_are_drawn(tree_class, value, stratified
 
 
 class LastUniform:
-    """A generator whose every number is the largest below 1, where targets may round up to the total."""
+    """A generator of the largest number below 1, where targets may round up to the total."""
 
     def random(self, size):
         return np.full(size, np.nextafter(1.0, 0.0))
