@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""A batch on its way to the learners: references to blocks, and the few numbers to join them by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rllib_per.replay.fragment import TransitionBatch
+
+
+@dataclass(frozen=True)
+class BatchPart:
+    """One learner's slice of a batch.
+
+    Call `learner.method.remote(part.factors, part.limit, *part.blocks)` and `join` there: as
+    arguments of their own, references are fetched before the method runs, straight from the shard's
+    object store.
+
+    Attributes:
+        blocks: Handles of TransitionBatches, in the batch's order.
+        shards: For each block the shard that it comes from.
+        factors: For each block what its importance weights are to be multiplied with.
+        limit: No importance weight exceeds this.
+    """
+
+    blocks: tuple[Any, ...]
+    shards: tuple[int, ...]
+    factors: tuple[float, ...]
+    limit: float
+
+
+def join(
+    blocks: Sequence[TransitionBatch], factors: Sequence[float], limit: float
+) -> TransitionBatch:
+    """One batch of the given blocks, with the importance weights of the whole draw.
+
+    A single block is not copied, and may be read-only where it came through an object store.
+    """
+    weights = [
+        np.minimum(block.importance_weights * np.float64(factor), limit).astype(np.float32)
+        for block, factor in zip(blocks, factors, strict=True)
+    ]
+    if len(blocks) == 1:
+        return replace(blocks[0], importance_weights=weights[0])
+    return TransitionBatch(
+        obs=np.concatenate([block.obs for block in blocks]),
+        actions=np.concatenate([block.actions for block in blocks]),
+        n_step_returns=np.concatenate([block.n_step_returns for block in blocks]),
+        next_obs=np.concatenate([block.next_obs for block in blocks]),
+        bootstrap_discounts=np.concatenate([block.bootstrap_discounts for block in blocks]),
+        importance_weights=np.concatenate(weights),
+        ids=np.concatenate([block.ids for block in blocks]),
+        extras={
+            name: np.concatenate([block.extras[name] for block in blocks])
+            for name in blocks[0].extras
+        },
+    )

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""How much may be under way between the processes, and how long anyone waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class ShardLimits:
+    """Bounds of every queue to and from replay shards.
+
+    Attributes:
+        max_requests_in_flight: Batches that the driver may have asked for and not taken yet.
+        max_bytes_in_flight: Bytes of those batches, and of the fragments that one client has under
+            way. One batch or fragment may exceed it, but only by itself.
+        max_calls_in_flight: Calls that one client may have under way to one shard.
+        priority_flush_updates: Updates whose TD errors are collected before they are sent.
+        priority_flush_s: Seconds after which they are sent anyway.
+        max_picture_age_s: How old the driver's picture of a shard's mass may be at a draw.
+        shard_timeout_s: How long a shard may take to answer, and to come back, before a wait ends
+            in an error.
+        shard_probe_s: Seconds between two questions whether a lost shard is back.
+    """
+
+    max_requests_in_flight: int = 4
+    max_bytes_in_flight: int = 256_000_000
+    max_calls_in_flight: int = 8
+    priority_flush_updates: int = 8
+    priority_flush_s: float = 0.1
+    max_picture_age_s: float = 1.0
+    shard_timeout_s: float = 60.0
+    shard_probe_s: float = 0.2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 1 if field.type == "int" else 0
+            if not value >= least:
+                raise ValueError(f"{field.name} must be at least {least}: got {value!r}")

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The driver's links to all shards, and what is done with all of them at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rllib_per.replay.fragment import Float32s, Int64s
+from rllib_per.replay.ids import INCARNATION_BITS, SEQUENCE_BITS
+from rllib_per.sharding.handles import LOST, Deadline, ShardHandle, wait_for_any
+from rllib_per.sharding.limits import ShardLimits
+from rllib_per.sharding.link import ShardLink
+
+_PAUSE_S = 0.02
+
+
+class ShardLinks:
+    """One link per shard.
+
+    Args:
+        handles: How to call each shard; the first incarnations are started here.
+        limits: What may be under way, and how long to wait.
+    Raises:
+        TimeoutError: A shard did not start.
+        Exception: What the buffer's constructor raised.
+    """
+
+    def __init__(self, handles: Sequence[ShardHandle], limits: ShardLimits) -> None:
+        self._limits = limits
+        self._links = [ShardLink(k, handle, limits) for k, handle in enumerate(handles)]
+        now_s = time.monotonic()
+        for link, answer in [(link, link.handle.call("start", 0)) for link in self._links]:
+            link.note(link.fetch(answer, "start: are there enough free CPUs for it?"), now_s)
+            link.is_live = True
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[ShardLink]:
+        return iter(self._links)
+
+    def __getitem__(self, shard: int) -> ShardLink:
+        return self._links[shard]
+
+    def put_priorities(self, ids: Int64s, td_errors: Float32s) -> None:
+        """Give each shard the TD errors of its transitions, without those of past incarnations.
+
+        Raises:
+            ValueError: An id is of no shard here.
+        """
+        incarnations = ids >> SEQUENCE_BITS
+        shards = incarnations >> INCARNATION_BITS
+        if len(ids) and not 0 <= shards.min() <= shards.max() < len(self):
+            raise ValueError(
+                f"ids must be of shards 0 to {len(self) - 1}: got ids of shards {shards.min()} to "
+                f"{shards.max()}; hand back the ids of the batch unchanged"
+            )
+        now_s = time.monotonic()
+        for link in self._links:
+            own = shards == link.index
+            fresh = incarnations == (link.index << INCARNATION_BITS | link.incarnation)
+            link.num_stale_lifetime += int(np.count_nonzero(own) - np.count_nonzero(fresh))
+            link.put(ids[fresh], td_errors[fresh], now_s)
+
+    def poll(self, *, send_all: bool = False) -> None:
+        """Read what has been answered, and send what is due or all. Never waits."""
+        now_s = time.monotonic()
+        for link in self._links:
+            link.tend(now_s)
+            link.send_priorities(now_s, at_once=send_all)
+
+    def flush(self) -> None:
+        """Wait until every live shard has all TD errors that are for it."""
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while True:
+            self.poll(send_all=True)
+            waiting = [handle for link in self._links for handle in link.updates_in_flight()]
+            if not waiting:
+                return
+            if not wait_for_any(waiting, deadline.left_s):
+                raise TimeoutError(
+                    f"waited {deadline.timeout_s:g} s for replay shards to take {len(waiting)} "
+                    "priority updates; look at their processes, or raise shard_timeout_s"
+                )
+
+    def refresh(self) -> float:
+        """Wait until no live shard's picture is older than allowed; how old the oldest is, in s."""
+        self._await(any, "any replay shard")
+        now_s = time.monotonic()
+        for link in self._links:
+            if link.picture_age_s(now_s) > self._limits.max_picture_age_s:
+                link.refresh()
+        now_s = time.monotonic()
+        return max(link.picture_age_s(now_s) for link in self._links)
+
+    def call_all(self, method: str, what: str, *arguments: Any) -> list[Any]:
+        """Every shard's answer; lost ones are waited for."""
+        self.await_all()
+        handles = [link.handle.call(method, *arguments) for link in self._links]
+        return [link.fetch(h, what) for link, h in zip(self._links, handles, strict=True)]
+
+    def call_live(self, method: str, what: str) -> list[Any]:
+        """The answers of those shards that do answer."""
+        live = [link for link in self._links if link.is_live]
+        answers = []
+        for link, handle in [(link, link.handle.call(method)) for link in live]:
+            try:
+                answers.append(link.fetch(handle, what))
+            except LOST as error:
+                link.lose(error)
+        return answers
+
+    def await_all(self) -> None:
+        """Wait until no shard is lost."""
+        self._await(all, "all replay shards")
+
+    def _await(self, how_many: Callable[[list[bool]], bool], who: str) -> None:
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while not how_many([link.is_live for link in self._links]):
+            if not deadline.left_s:
+                lost = [link.index for link in self._links if not link.is_live]
+                raise TimeoutError(
+                    f"waited {deadline.timeout_s:g} s for {who} to be there; shards {lost} are "
+                    "lost: look at their processes, or raise shard_timeout_s"
+                )
+            time.sleep(_PAUSE_S)
+            self.poll()
+
+    def traffic(self) -> dict[str, float]:
+        """Figures of what goes to and fro."""
+        now_s = time.monotonic()
+        links = self._links
+        figures: dict[str, float] = {
+            "num_shards": len(links),
+            "num_shards_live": sum(link.is_live for link in links),
+            "num_shards_lost_lifetime": sum(link.num_lost_lifetime for link in links),
+            "num_transitions_lost_lifetime": sum(
+                link.num_transitions_lost_lifetime for link in links
+            ),
+            "num_dropped_updates_lifetime": sum(link.num_stale_lifetime for link in links),
+            "num_priority_calls_lifetime": sum(link.num_calls_lifetime for link in links),
+            "num_priority_bytes_lifetime": sum(link.num_bytes_lifetime for link in links),
+            "num_priority_calls_in_flight": sum(link.num_updates_in_flight for link in links),
+            "priority_wait_max_s": max(link.priority_age_s(now_s) for link in links),
+        }
+        return {name: float(value) for name, value in figures.items()}

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""One shard of a replay buffer: a plain class, made an actor where it is placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rllib_per.replay import PrioritizedReplayBuffer
+from rllib_per.replay.fragment import Float32s, Fragment, Int64s, TransitionBatch
+from rllib_per.replay.ids import first_id
+from rllib_per.sharding.call_log import CallLog
+from rllib_per.sharding.mass_line import Float64s
+
+
+class ShardNotStartedError(RuntimeError):
+    """The shard's process is new, and the driver has not said yet which incarnation it is."""
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """The shard at one moment, in numbers; every answer carries it.
+
+    Attributes:
+        incarnation: Which of the shard's lives this is; -1 before `start`.
+        version: Grows with every call of an incarnation: of two summaries the larger is newer.
+        size: N_k, transitions that may be drawn.
+        total_mass: M_k, the sum of their masses.
+        smallest_mass: The smallest positive one; infinite without any.
+        num_added: Transitions that ever became sampleable in this incarnation.
+    """
+
+    incarnation: int = -1
+    version: int = -1
+    size: int = 0
+    total_mass: float = 0.0
+    smallest_mass: float = float("inf")
+    num_added: int = 0
+
+
+class AddAnswer(NamedTuple):
+    """How many transitions became sampleable, and the shard after that."""
+
+    num_added: int
+    summary: ShardSummary
+
+
+class DrawAnswer(NamedTuple):
+    """What came of a draw.
+
+    Attributes:
+        num_rows: As many as were asked for, or 0 when nothing could be drawn.
+        largest_weight: The largest importance weight among them.
+        num_bytes: How large the rows are.
+        summary: The shard at the draw.
+    """
+
+    num_rows: int
+    largest_weight: float
+    num_bytes: int
+    summary: ShardSummary
+
+
+class ReplayShard:
+    """A prioritized replay buffer that can be called over a network that loses answers.
+
+    Calls that change it carry the client's name and a number that the client counts up: one that is
+    sent twice is done once. A new process does nothing before `start` tells it its incarnation, for
+    only the driver knows how many there were; ids of another incarnation are stale. One owner at a
+    time calls it, as an actor of one thread does.
+
+    Args:
+        shard: Its number, 0 to 255.
+        settings: Keyword arguments of the buffer; every shard's own seed comes from `seed`, its
+            number and its incarnation.
+        buffer_class: What kind of buffer.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        settings: Mapping[str, Any],
+        buffer_class: type[PrioritizedReplayBuffer] = PrioritizedReplayBuffer,
+    ) -> None:
+        self._shard = shard
+        self._buffer_class: Any = buffer_class
+        self._settings = dict(settings)
+        self._buffer_or_none: PrioritizedReplayBuffer | None = None
+        self._incarnation = -1
+        self._version = 0
+        self._num_added = 0
+        self._adds: CallLog[AddAnswer] = CallLog()
+        self._updates: CallLog[ShardSummary] = CallLog()
+
+    def start(self, incarnation: int, alpha: float | None = None) -> ShardSummary:
+        """Begin an incarnation with an empty buffer; nothing happens if it is this one already.
+
+        Args:
+            incarnation: A number that this shard never had before.
+            alpha: α, if it is no longer that of the settings.
+
+        Raises:
+            ValueError: Shard number or incarnation is out of range, or the settings are refused.
+        """
+        if incarnation != self._incarnation:
+            seed = self._settings.get("seed")
+            if seed is not None:
+                words = np.random.SeedSequence([seed, self._shard, incarnation]).generate_state(1)
+                seed = int(words[0])
+            self._buffer_or_none = self._buffer_class(
+                **self._settings | {"seed": seed, "first_id": first_id(self._shard, incarnation)}
+            )
+            if alpha is not None:
+                self._buffer_or_none.alpha = alpha
+            self._incarnation = incarnation
+            self._version = self._num_added = 0
+            self._adds, self._updates = CallLog(), CallLog()
+        return self.ping()
+
+    def ping(self) -> ShardSummary:
+        """The shard's present state; before `start` that of incarnation -1."""
+        if self._buffer_or_none is None:
+            return ShardSummary()
+        buffer = self._buffer_or_none
+        self._version += 1
+        return ShardSummary(
+            self._incarnation,
+            self._version,
+            len(buffer),
+            buffer.total_mass,
+            buffer.smallest_mass,
+            self._num_added,
+        )
+
+    def add(self, client: str, sequence: int, fragment: Fragment) -> AddAnswer:
+        """PrioritizedReplayBuffer.add, once per client and sequence number."""
+        answer = self._adds.find(client, sequence)
+        if answer is None:
+            num_added = self._buffer.add(fragment)
+            self._num_added += num_added
+            answer = AddAnswer(num_added, self.ping())
+            self._adds.note(client, sequence, answer)
+        return answer
+
+    def update_priorities(
+        self, client: str, sequence: int, ids: Int64s, td_errors: Float32s
+    ) -> ShardSummary:
+        """PrioritizedReplayBuffer.update_priorities, once per client and sequence number."""
+        answer = self._updates.find(client, sequence)
+        if answer is None:
+            self._buffer.update_priorities(ids, td_errors)
+            answer = self.ping()
+            self._updates.note(client, sequence, answer)
+        return answer
+
+    def draw(
+        self, fractions: Float64s, block_sizes: Sequence[int], beta: float
+    ) -> tuple[DrawAnswer | TransitionBatch | None, ...]:
+        """The rows at given places of the mass line.
+
+        Args:
+            fractions: (B_k,) in [0, 1), places as fractions of the shard's present mass.
+            block_sizes: Where to cut the rows; together B_k.
+            beta: β of their importance weights, which are those of this shard alone, unscaled.
+        Returns:
+            The answer, and the blocks; without anything to draw these are None.
+        """
+        summary = self.ping()
+        if not summary.total_mass > 0.0:
+            return DrawAnswer(0, 0.0, 0, summary), *[None] * len(block_sizes)
+        batch = self._buffer.draw(fractions, beta)
+        answer = DrawAnswer(
+            len(batch), float(batch.importance_weights.max()), _num_bytes(batch), summary
+        )
+        ends = np.cumsum(block_sizes)
+        blocks = [
+            batch.rows(int(end) - size, int(end))
+            for size, end in zip(block_sizes, ends, strict=True)
+        ]
+        return answer, *blocks
+
+    def set_alpha(self, alpha: float) -> ShardSummary:
+        """Give all transitions new masses, exactly."""
+        self._buffer.alpha = alpha
+        return self.ping()
+
+    def metrics(self) -> dict[str, float]:
+        """The buffer's metrics, and how many calls came twice."""
+        repeated = self._adds.num_repeated + self._updates.num_repeated
+        return self._buffer.metrics() | {"num_repeated_calls_lifetime": repeated}
+
+    def state(self) -> dict[str, Any]:
+        """The buffer's state."""
+        return self._buffer.state()
+
+    def state_arrays(self) -> tuple[str, ...]:
+        """Which entries of the state are arrays."""
+        return self._buffer.state_arrays
+
+    def load_state(self, state: dict[str, Any]) -> ShardSummary:
+        """Restore the buffer's state; the shard stays this incarnation."""
+        self._buffer.load_state(state)
+        return self.ping()
+
+    @property
+    def _buffer(self) -> PrioritizedReplayBuffer:
+        if self._buffer_or_none is None:
+            raise ShardNotStartedError(
+                f"replay shard {self._shard} has lost its content and is not started again yet"
+            )
+        return self._buffer_or_none
+
+
+def _num_bytes(batch: TransitionBatch) -> int:
+    columns = [batch.obs, batch.next_obs, batch.actions, *batch.extras.values()]
+    return sum(column.nbytes for column in columns) + 20 * len(batch)

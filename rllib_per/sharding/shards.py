@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""ReplayShards: K replay shards with the interface of one buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rllib_per.replay import TransitionBatch
+from rllib_per.replay.fragment import Array, Fragment, Int64s
+from rllib_per.replay.metrics import ReplayCounts
+from rllib_per.sharding.blocks import BatchPart, join
+from rllib_per.sharding.figures import of_weights, together
+from rllib_per.sharding.handles import LOST, Deadline, ShardHandle
+from rllib_per.sharding.limits import ShardLimits
+from rllib_per.sharding.links import ShardLinks
+from rllib_per.sharding.requests import BatchRequest, InFlight, parts_of, read_answers, send_request
+from rllib_per.sharding.writer import FragmentWriter
+
+
+class ReplayShards:
+    """Draws from K shards exactly as from one buffer with all of their content.
+
+    A draw is one stratified draw over the mass lines of all shards, end to end (`mass_line`), and
+    importance weights use the probability that a row was really drawn with (`weights`), also where
+    the masses known here are a moment old. How old they get is bounded, and a metric.
+
+    TD errors are collected and sent in a call per shard now and then; nobody waits for them. Env
+    runners may add to the shards directly, through `writer`. Where a shard is lost, the others go
+    on; it costs its content and nothing else. Belongs to one thread of one process, the driver.
+
+    Args:
+        handles: The shards, as `placement.place_shards` makes them.
+        weight_normalization: "batch", "buffer" or None, over all shards.
+        stratified: See `split_batch`.
+        seed: Of the draws.
+        limits: What may be under way, and how long to wait.
+    Raises:
+        TimeoutError: A shard did not start.
+        Exception: What the buffer's constructor raised.
+    """
+
+    def __init__(
+        self,
+        handles: Sequence[ShardHandle],
+        *,
+        weight_normalization: str | None = "batch",
+        stratified: bool = True,
+        seed: int | None = None,
+        limits: ShardLimits | None = None,
+    ) -> None:
+        self._limits = limits or ShardLimits()
+        self._normalization = weight_normalization
+        self._stratified = stratified
+        self._rng = np.random.default_rng(seed)
+        self._links = ShardLinks(handles, self._limits)
+        self._writer = self.writer("the driver")
+        self._in_flight = InFlight(self._limits)
+        self._counts = ReplayCounts()
+        self._num_redraws = 0
+        self._picture_age_s = 0.0
+
+    # -- the four arrows ---------------------------------------------------------------------
+
+    def writer(self, client: str) -> FragmentWriter:
+        """What another process adds fragments with; can be pickled."""
+        return FragmentWriter([link.handle for link in self._links], client, self._limits)
+
+    def add(self, fragment: Fragment) -> int:
+        """PrioritizedReplayBuffer.add; a fragment of streams of several shards is divided."""
+        num_added = self._writer.add(fragment)
+        for shard, answer, sent_s in self._writer.take_answers():
+            self._links[shard].note(answer.summary, sent_s)
+        return num_added
+
+    def sample(self, batch_size: int, beta: float) -> TransitionBatch:
+        """PrioritizedReplayBuffer.sample, over all shards: request, collect, fetch and join.
+
+        Raises:
+            ValueError: An argument is out of range.
+            RuntimeError: No transition can be drawn yet.
+            TimeoutError: A shard does not answer in time, or none is left.
+        """
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while True:
+            (part,) = self.collect(self.request(batch_size, beta))
+            try:
+                blocks = [
+                    self._links[shard].fetch(block, f"hand over {batch_size} transitions")
+                    for shard, block in zip(part.shards, part.blocks, strict=True)
+                ]
+            except LOST:
+                if not deadline.left_s:
+                    raise
+                continue
+            batch = join(blocks, part.factors, part.limit)
+            self._counts.note_sample(batch)
+            return batch
+
+    def request(self, batch_size: int, beta: float, parts: int = 1) -> BatchRequest:
+        """Ask the shards for a batch, without waiting for it.
+
+        Args:
+            batch_size: B >= 1, a multiple of `parts`.
+            beta: β in [0, 1].
+            parts: N: the batch is for so many learners, in equal parts.
+        Raises:
+            ValueError: An argument is out of range.
+            RuntimeError: No transition can be drawn yet, or there is no room: see `has_room`.
+            TimeoutError: A shard does not answer in time, or none is left.
+        """
+        if batch_size < 1 or not 0.0 <= beta <= 1.0:
+            raise ValueError(
+                f"batch_size must be at least 1 and beta in [0, 1]: got {batch_size} and {beta}"
+            )
+        self._in_flight.check_room(batch_size)
+        request = self._ask(batch_size, beta, parts)
+        self._in_flight.enter(request)
+        return request
+
+    def has_room(self, batch_size: int) -> bool:
+        """Whether another request is within `max_requests_in_flight` and `max_bytes_in_flight`."""
+        return self._in_flight.has_room(batch_size)
+
+    def collect(self, request: BatchRequest) -> list[BatchPart]:
+        """What each learner is to fetch, once all shards have drawn.
+
+        Only counts are read here. If a shard has failed meanwhile, the batch is drawn anew from
+        the others. The rows stay in the shards' object stores for as long as their references live.
+        """
+        self._in_flight.leave(request)
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while (answers := read_answers(request, self._links)) is None:
+            if not deadline.left_s:
+                raise TimeoutError(
+                    f"waited {deadline.timeout_s:g} s for a batch of {request.batch_size} "
+                    "transitions; replay shards keep failing: look at their processes"
+                )
+            self._num_redraws += 1
+            request = self._ask(request.batch_size, request.beta, request.parts)
+        self._in_flight.note_bytes(request, answers)
+        return parts_of(request, answers, self._links, self._normalization)
+
+    def update_priorities(
+        self, ids: npt.ArrayLike | Int64s, td_errors: npt.ArrayLike | Array
+    ) -> None:
+        """Take TD errors in, for the shards to have soon; of an id that occurs twice, the last.
+
+        Ids of an incarnation that is gone are dropped here, other stale ones in the shard; both
+        are counted.
+
+        Raises:
+            ValueError: Lengths differ, or an id is of no shard here.
+            Exception: What a shard raised at an earlier update, such as TrainingDivergedError.
+        """
+        ids, td_errors = np.asarray(ids, np.int64), np.asarray(td_errors, np.float32)
+        if ids.ndim != 1 or ids.shape != td_errors.shape:
+            raise ValueError(
+                f"ids and td_errors must be one-dimensional and of one length: got {ids.shape} and "
+                f"{td_errors.shape}"
+            )
+        self._links.put_priorities(ids, td_errors)
+        self._links.poll()
+
+    def poll(self) -> None:
+        """Read what has been answered and send what is due; call it now and then. Never waits."""
+        self._links.poll()
+
+    def flush(self) -> None:
+        """Wait until every live shard has the TD errors that were taken in.
+
+        Raises:
+            TimeoutError: A shard does not answer in time.
+        """
+        self._links.flush()
+
+    def __len__(self) -> int:
+        """Transitions that can be drawn, as far as is known here."""
+        return sum(link.size for link in self._links)
+
+    # -- settings and figures ----------------------------------------------------------------
+
+    @property
+    def num_added_lifetime(self) -> int:
+        """Transitions that became sampleable, by whatever client, as far as is known here."""
+        return sum(link.num_added_lifetime for link in self._links)
+
+    @property
+    def alpha(self) -> float:
+        """α of all shards. A new one re-transforms every stored priority, exactly."""
+        return float(self._links.call_all("metrics", "report")[0]["alpha"])
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self._links.call_all("set_alpha", "take a new alpha", alpha)
+        for link in self._links:
+            link.alpha = alpha
+            link.refresh()
+
+    def metrics(self) -> dict[str, float]:
+        """The shards' figures together, and those of the traffic between them and the driver."""
+        reports = self._links.call_live("metrics", "report")
+        in_flight = {
+            "num_redraws_lifetime": float(self._num_redraws),
+            "num_requests_in_flight": float(len(self._in_flight)),
+            "num_batch_bytes_in_flight": float(self._in_flight.num_bytes),
+            "num_streams_away": float(self._writer.num_streams_away),
+            "mass_picture_age_max_s": self._picture_age_s,
+        }
+        weights = of_weights(self._counts.metrics(next_id=0))
+        return together(reports) | weights | in_flight | self._links.traffic()
+
+    # -- state -------------------------------------------------------------------------------
+
+    @property
+    def state_arrays(self) -> tuple[str, ...]:
+        """Which entries of the state are arrays."""
+        names = self._links.call_all("state_arrays", "describe its state")
+        return tuple(f"shard_{k}.{name}" for k, own in enumerate(names) for name in own)
+
+    def state(self) -> dict[str, Any]:
+        """A copy of everything: arrays, and values for JSON.
+
+        Waits until the shards have all TD errors, and for lost ones to be back.
+        """
+        self._links.await_all()
+        self.flush()
+        state: dict[str, Any] = {
+            "num_shards": len(self._links),
+            "incarnations": [link.incarnation for link in self._links],
+            "rng": self._rng.bit_generator.state,
+        }
+        for link in self._links:
+            own = link.fetch(link.handle.call("state"), "hand over its state")
+            state |= {f"shard_{link.index}.{name}": value for name, value in own.items()}
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` gave. Ids of before are stale from now on.
+
+        Raises:
+            ValueError: It is of another number of shards, or another kind of buffer.
+        """
+        if state["num_shards"] != len(self._links):
+            raise ValueError(
+                f"the state is of {state['num_shards']} replay shards, and these are "
+                f"{len(self._links)}; restore it into as many"
+            )
+        self._links.await_all()
+        for link, incarnation in zip(self._links, state["incarnations"], strict=True):
+            prefix = f"shard_{link.index}."
+            own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+            link.begin(max(incarnation, link.incarnation) + 1)
+            link.alpha = float(own["alpha"])
+            link.fetch(link.handle.call("start", link.incarnation, link.alpha), "start again")
+            link.fetch(link.handle.call("load_state", own), "load its state")
+            link.refresh()
+        self._rng.bit_generator.state = state["rng"]
+
+    def close(self) -> None:
+        """End the shards."""
+        for link in self._links:
+            link.handle.close()
+
+    def _ask(self, batch_size: int, beta: float, parts: int) -> BatchRequest:
+        self._links.poll()
+        self._picture_age_s = self._links.refresh()
+        return send_request(
+            self._links, batch_size, beta, parts, self._rng, stratified=self._stratified
+        )
