@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+import numpy as np
+import pytest
+import ray
+from ray.rllib.connectors.env_to_module import FlattenObservations
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_per import ApexDQNConfig
+
+LEARNING_STARTS = 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def config(**training):
+    return (
+        ApexDQNConfig()
+        .environment("CartPole-v1")
+        .env_runners(num_envs_per_env_runner=2, rollout_fragment_length=4)
+        .training(
+            n_step=3,
+            train_batch_size_per_learner=16,
+            num_steps_sampled_before_learning_starts=LEARNING_STARTS,
+            **training,
+        )
+        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
+        .reporting(min_sample_timesteps_per_iteration=200)
+        .debugging(seed=3)
+    )
+
+
+@pytest.fixture
+def build():
+    """Builds algorithms and stops them all."""
+    algorithms = []
+
+    def build_algo(built_config):
+        algorithms.append(built_config.build_algo())
+        return algorithms[-1]
+
+    yield build_algo
+    for algorithm in algorithms:
+        algorithm.stop()
+
+
+def trained_per_sampled(algorithm, iterations):
+    """Transitions trained per env step over `iterations`, once learning has started."""
+
+    def counts(result):
+        trained = result.get("learners", {}).get("__all_modules__", {})
+        return np.array(
+            [
+                trained.get("num_env_steps_trained_lifetime", 0),
+                result["num_env_steps_sampled_lifetime"],
+            ]
+        )
+
+    first = counts(algorithm.train())
+    for _ in range(iterations):
+        result = algorithm.train()
+    trained, sampled = counts(result) - first
+    return trained / sampled, sampled
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("num_env_runners", "intensity"), [(0, 1.0), (0, 6.5), (1, 6.5)])
+def test_training_intensity_is_what_it_says_for_any_number_of_runners(
+    build, num_env_runners, intensity
+):
+    algorithm = build(
+        config(training_intensity=intensity).env_runners(num_env_runners=num_env_runners)
+    )
+    ratio, sampled = trained_per_sampled(algorithm, iterations=3)
+    # Off by the batch that credit waits for, and by the open windows of every stream.
+    slack = (16 + intensity * 3 * 2 * max(num_env_runners, 1)) / sampled
+    assert ratio == pytest.approx(intensity, abs=slack)
+
+
+@pytest.mark.ray
+def test_results_carry_rllibs_keys_and_those_of_replay(build):
+    algorithm = build(config())
+    algorithm.train()
+    result = algorithm.train()
+    assert result["env_runners"]["episode_return_mean"] > 0
+    assert result["num_env_steps_sampled_lifetime"] >= 400
+    assert result["learners"]["default_policy"]["qf_loss"] >= 0
+    for timer in (
+        "env_runner_sampling_timer",
+        "replay_buffer_add_data_timer",
+        "replay_buffer_sampling_timer",
+        "learner_update_timer",
+        "replay_buffer_update_prios_timer",
+        "synch_weights",
+    ):
+        assert result["timers"][timer] >= 0
+    replay = result["replay_buffer"]
+    assert replay["num_transitions"] > 300
+    assert replay["beta"] == 0.4
+    assert 0 < replay["importance_weight_mean"] <= 1
+    assert 0 < replay["effective_sample_share"] <= 1
+    assert replay["num_stale_updates_lifetime"] == 0
+
+
+@pytest.mark.ray
+def test_learning_changes_the_priorities(build):
+    algorithm = build(config())
+    algorithm.train()
+    before = algorithm.replay.state()["masses"]
+    algorithm.train()
+    after = algorithm.replay.state()["masses"][: len(before)]
+    assert (before[before > 0] != after[before > 0]).any()
+
+
+@pytest.mark.ray
+def test_a_local_runner_plays_with_the_learners_own_weights(build):
+    algorithm = build(config())
+    algorithm.train()
+    learner = algorithm.learner_group._learner.module["default_policy"]
+    assert algorithm.env_runner.module is learner
+
+
+@pytest.mark.ray
+def test_remote_runners_get_the_learners_weights(build):
+    algorithm = build(config().env_runners(num_env_runners=1))
+    for _ in range(2):
+        algorithm.train()
+    algorithm.rollouts.broadcast()
+    learned = algorithm.learner_group._learner.module["default_policy"].get_state()
+    states = algorithm.env_runner_group.foreach_env_runner(
+        "get_state", kwargs={"components": "rl_module"}, local_env_runner=False
+    )
+    played = states[0]["rl_module"]
+    assert played
+    for name, value in played.items():
+        np.testing.assert_array_equal(value, learned[name])
+
+
+@pytest.mark.ray
+def test_two_remote_learners_take_equal_slices_of_each_batch(build):
+    algorithm = build(config(replay_ratio=2.0).learners(num_learners=2))
+    ratio, sampled = trained_per_sampled(algorithm, iterations=2)
+    assert ratio == pytest.approx(2.0, abs=(32 + 12) / sampled)
+
+
+@pytest.mark.ray
+def test_a_connector_takes_rllibs_runner_and_still_learns(build):
+    algorithm = build(
+        config().env_runners(
+            env_to_module_connector=lambda env, spaces, device: FlattenObservations()
+        )
+    )
+    for _ in range(2):
+        result = algorithm.train()
+    assert result["replay_buffer"]["num_transitions"] > 300
+    assert result["learners"]["default_policy"]["qf_loss"] >= 0
+
+
+@pytest.mark.ray
+def test_evaluation_plays_the_episodes_asked_for_and_feeds_no_replay(build):
+    algorithm = build(config().evaluation(evaluation_duration=6))
+    algorithm.train()
+    stored = algorithm.replay.metrics()["num_transitions_added_lifetime"]
+    result = algorithm.evaluate()
+    assert result["env_runners"]["num_episodes"] == 6
+    assert algorithm.replay.metrics()["num_transitions_added_lifetime"] == stored
+
+
+@pytest.mark.ray
+def test_the_same_seed_gives_the_same_run(build):
+    def returns():
+        algorithm = build(config())
+        return [algorithm.train()["env_runners"]["episode_return_mean"] for _ in range(3)]
+
+    assert returns() == returns()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("with_buffer", [True, False])
+def test_a_checkpoint_restores_progress_and_by_choice_the_buffer(build, tmp_path, with_buffer):
+    first = build(config(store_buffer_in_checkpoints=with_buffer))
+    for _ in range(3):
+        first.train()
+    first.save_to_path(tmp_path / "checkpoint")
+    second = build(config(store_buffer_in_checkpoints=with_buffer))
+    second.restore_from_path(tmp_path / "checkpoint")
+    assert second.progress == first.progress
+    assert second.learner_group._learner.get_state()["last_target_update_ts"] > 0
+    if with_buffer:
+        ours, theirs = first.replay.sample(64, 0.5), second.replay.sample(64, 0.5)
+        np.testing.assert_array_equal(ours.ids, theirs.ids)
+        np.testing.assert_array_equal(ours.obs, theirs.obs)
+    else:
+        # Nothing to learn from yet: wait for as many transitions as a fresh run does.
+        assert len(second.replay) == 0
+        second.replay_ratio.add(LEARNING_STARTS - 1)
+        assert second.replay_ratio.take_updates() == 0
+
+
+@pytest.mark.ray
+def test_a_restored_run_trains_on(build, tmp_path):
+    first = build(config(store_buffer_in_checkpoints=True))
+    first.train()
+    first.save_to_path(tmp_path / "checkpoint")
+    second = build(config(store_buffer_in_checkpoints=True))
+    second.restore_from_path(tmp_path / "checkpoint")
+    steps = second.progress.env_steps
+    result = second.train()
+    assert second.progress.env_steps >= steps + 200
+    assert result["num_env_steps_sampled_lifetime"] == second.progress.env_steps
