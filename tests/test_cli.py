@@ -87,7 +87,8 @@ def ray_runs():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, ray_runs):
     root = tmp_path_factory.mktemp("runs")
-    done = call("train", CONFIG, "--smoke", "--seed", 3, "--runs", root)
+    filming = "evaluation.video_interval_env_steps=1000"
+    done = call("train", CONFIG, "--smoke", "--seed", 3, "--runs", root, "--set", filming)
     assert done.exit_code == 0, done.output
     return root / "cartpole" / "latest"
 
@@ -107,7 +108,9 @@ def test_a_run_leaves_everything_in_its_folder(run):
         "result.json",
         "tensorboard",
         "versions.json",
+        "videos",
     }
+    assert [path.suffix for path in (run / "videos").iterdir()] == [".mp4"]
     result = json.loads((run / "result.json").read_text())
     assert result["ending"] == "finished"
     assert result["env_steps"] >= 1500
