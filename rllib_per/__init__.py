@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rllib_per.dqn.algorithm import ApexDQN
     from rllib_per.dqn.config import ApexDQNConfig
+    from rllib_per.drop_in import FastPrioritizedEpisodeReplayBuffer
     from rllib_per.replay import (
         Fragment,
         PrioritizedReplayBuffer,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ApexDQN",
     "ApexDQNConfig",
+    "FastPrioritizedEpisodeReplayBuffer",
     "Fragment",
     "PrioritizedReplayBuffer",
     "RowSpec",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "ApexDQN": "rllib_per.dqn.algorithm",
     "ApexDQNConfig": "rllib_per.dqn.config",
+    "FastPrioritizedEpisodeReplayBuffer": "rllib_per.drop_in",
 }
 
 

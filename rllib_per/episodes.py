@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.fragment import Array, Fragment, RowSpec
+
+ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
 
 
 class EpisodeFragmenter:
@@ -23,15 +25,22 @@ class EpisodeFragmenter:
     stream's last row is numbered with a gap, so that replay never joins it.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(
+        self, config: Any, *, extra_columns: ExtraColumns | None = None, first_row: int = 0
+    ) -> None:
         """
         Args:
             config: The AlgorithmConfig. `frame_stack` says how many frames an observation stacks;
                 None stores observations whole.
+            extra_columns: Gives a chunk's further columns, each (its length, ...).
+            first_row: The number of every stream's first row. With an earlier fragmenter's
+                `next_row`, nothing that replay has of that one is taken for going on.
         """
         size = config.frame_stack
         self._stack = FrameStack(size, config.frame_stack_padding) if size else None
         self._max_streams = config.num_envs_per_env_runner * max(config.num_env_runners, 1)
+        self._extra_columns = extra_columns or (lambda _: {})
+        self._first_row = first_row
         self._free: list[_Stream] = []
         # Ongoing episodes' streams by episode id, the one fed longest ago first.
         self._ongoing: OrderedDict[str, _Stream] = OrderedDict()
@@ -54,6 +63,12 @@ class EpisodeFragmenter:
             stack_padding=self._stack.padding if self._stack else "zero",
         )
 
+    @property
+    def next_row(self) -> int:
+        """A number that no row has had yet."""
+        streams = (*self._free, *self._ongoing.values())
+        return max((stream.next_row for stream in streams), default=self._first_row) + 1
+
     def fragments(self, episodes: Iterable[SingleAgentEpisode]) -> list[Fragment]:
         """One fragment of one stream per chunk; chunks of an episode must come in order.
 
@@ -69,7 +84,7 @@ class EpisodeFragmenter:
         lead = 1 if begins and stream.last_frame is not None else 0
         if not begins and stream.t_next != episode.t_started:
             stream.next_row += 1
-        fragment = _columns(episode, frames, stream, lead)
+        fragment = _columns(episode, frames, self._extra_columns(episode), stream, lead)
         stream.next_row += lead + len(episode)
         stream.last_frame, stream.t_next = frames[-1], episode.t
         if episode.is_done:
@@ -84,7 +99,7 @@ class EpisodeFragmenter:
             return self._free.pop()
         if self._num_streams < self._max_streams:
             self._num_streams += 1
-            return _Stream(self._num_streams - 1)
+            return _Stream(self._num_streams - 1, self._first_row)
         _, abandoned = self._ongoing.popitem(last=False)
         abandoned.t_next = -1
         # Its episode never ended, so what follows must not look like its next row.
@@ -109,14 +124,20 @@ class EpisodeFragmenter:
 
 
 class _Stream:
-    def __init__(self, stream_id: int) -> None:
+    def __init__(self, stream_id: int, first_row: int) -> None:
         self.id = stream_id
-        self.next_row = 0
+        self.next_row = first_row
         self.t_next = -1
         self.last_frame: Array | None = None
 
 
-def _columns(episode: SingleAgentEpisode, frames: Array, stream: _Stream, lead: int) -> Fragment:
+def _columns(
+    episode: SingleAgentEpisode,
+    frames: Array,
+    extras: Mapping[str, Array],
+    stream: _Stream,
+    lead: int,
+) -> Fragment:
     """The chunk's rows, behind `lead` reset rows."""
     num_rows = lead + len(episode)
     actions = np.asarray(episode.get_actions())
@@ -130,9 +151,17 @@ def _columns(episode: SingleAgentEpisode, frames: Array, stream: _Stream, lead: 
         stream_ids=np.array([stream.id]),
         first_step=np.array([stream.next_row]),
         obs=np.concatenate([*before, frames])[:, None],
-        actions=np.concatenate([np.zeros_like(actions[:lead]), actions])[:, None],
+        actions=_behind_reset(actions, lead),
         rewards=rewards,
         terminated=terminated,
         truncated=truncated,
         reset=reset,
+        extras={name: _behind_reset(column, lead) for name, column in extras.items()},
     )
+
+
+def _behind_reset(column: Array, lead: int) -> Array:
+    """A chunk's column as (T, 1, ...) behind `lead` rows of zeros."""
+    if lead:
+        column = np.concatenate([np.zeros_like(column[:lead]), column])
+    return column[:, None]

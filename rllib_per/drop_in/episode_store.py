@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""RLlib's episodes in a PrioritizedReplayBuffer, made once it is known what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
+from rllib_per.drop_in.episode_log import EPISODE, EpisodeLog, T
+from rllib_per.drop_in.options import BufferOptions
+from rllib_per.episodes import EpisodeFragmenter
+from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
+from rllib_per.replay.fragment import Array, Int64s
+
+_DEFAULT_GAMMA = 0.99  # of RLlib's own `sample`
+_NUM_ONGOING_EPISODES = 1024
+_OUTPUT = "output."  # what the module's outputs are called among the extra columns
+
+Item = tuple[tuple[int, ...], str]  # the shape and dtype of one row of a column
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which n-step windows the buffer is built for."""
+
+    n_step: int | tuple[int, int]
+    gamma: float
+
+    @classmethod
+    def of(cls, n_step: Any, gamma: float | None) -> Windows:
+        """With RLlib's defaults for what is None; a list of two is a range, as in JSON."""
+        steps = 1 if n_step is None else n_step
+        return cls(
+            tuple(steps) if isinstance(steps, (list, tuple)) else steps,
+            _DEFAULT_GAMMA if gamma is None else gamma,
+        )
+
+
+@dataclass(frozen=True)
+class _Space:
+    """What EpisodeFragmenter reads of a space."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """What EpisodeFragmenter reads of an AlgorithmConfig."""
+
+    num_envs_per_env_runner: int
+    frame_stack: int | None
+    frame_stack_padding: str
+    num_env_runners: int = 0
+
+
+class EpisodeStore:
+    """Writes episodes' chunks and knows of every stored row which step of which episode it is.
+
+    Shapes and dtypes are those of the first chunk, n and γ those of the options, of the algorithm,
+    or of the first draw: until then fragments wait.
+    """
+
+    def __init__(self, options: BufferOptions, algorithm: CallingAlgorithm | None) -> None:
+        self.log = EpisodeLog(options.capacity, keeps_infos=options.keep_infos)
+        self._options = options
+        self._algorithm = algorithm
+        self._windows = self._known_windows()
+        self._buffer: PrioritizedReplayBuffer | None = None
+        self._waiting: list[Fragment] = []
+        self._items: dict[str, Item] = {}
+        # The module's outputs that are kept, by the name of their column.
+        self._outputs: dict[str, Any] = {}
+        self._fragmenter = self._new_fragmenter(first_row=0)
+
+    def __len__(self) -> int:
+        """Transitions that can be drawn; as long as that isn't known, steps that wait."""
+        if self._buffer is None:
+            return sum(fragment.num_env_steps for fragment in self._waiting)
+        return len(self._buffer)
+
+    @property
+    def gamma(self) -> float:
+        """γ of the windows; known once something was drawn."""
+        return _DEFAULT_GAMMA if self._windows is None else self._windows.gamma
+
+    def add(self, chunk: SingleAgentEpisode) -> None:
+        """Write a chunk's steps.
+
+        Raises:
+            ValueError: Its columns are no plain arrays, or not like the first chunk's.
+        """
+        if not self._items:
+            self._learn_items(chunk)
+        for fragment in self._fragmenter.fragments([chunk]):
+            if self._buffer is not None:
+                self._buffer.add(fragment)
+            elif self._windows is not None:
+                self._buffer = self._new_buffer(self._windows)
+                self._buffer.add(fragment)
+            else:
+                self._waiting.append(fragment)
+
+    def buffer(self, n_step: Any, gamma: float | None) -> PrioritizedReplayBuffer:
+        """The buffer for windows of `n_step` steps with `gamma`; None: as they are.
+
+        Raises:
+            ValueError: It was built for others.
+            RuntimeError: There is nothing in it.
+        """
+        built = self._windows or Windows.of(n_step, gamma)
+        asked = Windows.of(
+            built.n_step if n_step is None else n_step, built.gamma if gamma is None else gamma
+        )
+        if asked != built:
+            raise ValueError(
+                f"n_step and gamma must be the same at every call: got {asked.n_step} and "
+                f"{asked.gamma} after {built.n_step} and {built.gamma}"
+            )
+        if not self._items:
+            raise RuntimeError("no transition can be drawn yet: add episodes first")
+        if self._buffer is None:
+            self._windows = built
+            self._buffer = self._new_buffer(built)
+            for fragment in self._waiting:
+                self._buffer.add(fragment)
+            self._waiting = []
+        return self._buffer
+
+    def num_steps(self, batch: TransitionBatch) -> Int64s:
+        """(B,) the k of every drawn window.
+
+        Raises:
+            ValueError: With γ = 1 and a random n it can't be told.
+        """
+        left = self.log.steps_left(batch.extras[EPISODE], batch.extras[T])
+        n_step, gamma = (self._windows or Windows.of(None, None)).n_step, self.gamma
+        if isinstance(n_step, int):
+            steps = np.minimum(left, n_step)
+        elif gamma < 1.0:
+            steps = left
+        else:
+            raise ValueError(
+                "infos of random windows can't be found with gamma=1: set n_step to one n"
+            )
+        alive = (batch.bootstrap_discounts > 0.0) & (0.0 < gamma < 1.0)
+        if alive.any():
+            # Also right for a window that ended early, where steps of its episode were lost.
+            exponents = np.log(batch.bootstrap_discounts[alive]) / np.log(gamma)
+            steps[alive] = np.rint(exponents).astype(np.int64)
+        return steps
+
+    def outputs(self, batch: TransitionBatch) -> dict[Any, Array]:
+        """The module's outputs of every drawn step, by their own names."""
+        return {key: batch.extras[name] for name, key in self._outputs.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """The buffer's own figures; none before it is made."""
+        return {} if self._buffer is None else self._buffer.metrics()
+
+    # -- state -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """A copy of everything; what waits is given the default windows first."""
+        state: dict[str, Any] = {"log": self.log.state()}
+        if self._items:
+            buffer = self.buffer(None, None)
+            assert self._windows is not None
+            state |= {
+                "n_step": self._windows.n_step,
+                "gamma": self._windows.gamma,
+                "items": dict(self._items),
+                "outputs": list(self._outputs.items()),
+                "next_row": self._fragmenter.next_row,
+                "buffer": buffer.state(),
+            }
+        return state
+
+    @classmethod
+    def restored(
+        cls, options: BufferOptions, algorithm: CallingAlgorithm | None, state: Mapping[str, Any]
+    ) -> EpisodeStore:
+        """What gave `state`; what comes next are new episodes.
+
+        Raises:
+            ValueError: It is of a buffer with other options.
+        """
+        store = cls(options, algorithm)
+        store.log.load_state(state["log"])
+        if "buffer" in state:
+            windows = Windows.of(state["n_step"], state["gamma"])
+            store._windows = windows
+            store._items = {name: (tuple(s), dtype) for name, (s, dtype) in state["items"].items()}
+            store._outputs = dict(state["outputs"])
+            store._fragmenter = store._new_fragmenter(first_row=state["next_row"])
+            store._buffer = store._new_buffer(windows)
+            store._buffer.load_state(state["buffer"])
+        return store
+
+    # -- making what is needed ---------------------------------------------------------------
+
+    def _known_windows(self) -> Windows | None:
+        n_step, gamma = self._options.n_step, self._options.gamma
+        if self._algorithm is not None:
+            n_step = self._algorithm.n_step if n_step is None else n_step
+            gamma = self._algorithm.gamma if gamma is None else gamma
+        return None if n_step is None or gamma is None else Windows.of(n_step, gamma)
+
+    def _new_fragmenter(self, first_row: int) -> EpisodeFragmenter:
+        options, algorithm = self._options, self._algorithm
+        default = algorithm.num_ongoing_episodes if algorithm else _NUM_ONGOING_EPISODES
+        streams = _Streams(
+            options.max_ongoing_episodes or default,
+            options.frame_stack,
+            options.frame_stack_padding,
+        )
+        return EpisodeFragmenter(streams, extra_columns=self._extra_columns, first_row=first_row)
+
+    def _new_buffer(self, windows: Windows) -> PrioritizedReplayBuffer:
+        options, items = self._options, dict(self._items)
+        spaces = [
+            _Space(s, np.dtype(dtype)) for s, dtype in (items.pop("obs"), items.pop("actions"))
+        ]
+        rows = self._fragmenter.row_spec((spaces[0], spaces[1]))
+        algorithm_seed = self._algorithm.seed if self._algorithm else None
+        return PrioritizedReplayBuffer(
+            options.capacity,
+            replace(rows, extras=items),
+            n_step=windows.n_step,
+            gamma=windows.gamma,
+            alpha=options.alpha,
+            priority_epsilon=options.priority_epsilon,
+            priority=options.priority,
+            priority_clip=options.priority_clip,
+            max_priority_decay=options.max_priority_decay,
+            reward_clip=options.reward_clip,
+            weight_normalization=options.weight_normalization,
+            stratified=options.stratified,
+            gather_threads=options.gather_threads,
+            seed=algorithm_seed if options.seed is None else options.seed,
+        )
+
+    def _learn_items(self, chunk: SingleAgentEpisode) -> None:
+        outputs = {}
+        if self._options.keep_extra_model_outputs:
+            outputs = {f"{_OUTPUT}{key}": key for key in chunk.extra_model_outputs}
+        items = {"obs": _item("observations", chunk.get_observations())}
+        items["actions"] = _item("actions", chunk.get_actions())
+        items[EPISODE] = items[T] = ((), "<i8")
+        for name, key in outputs.items():
+            items[name] = _item(f"extra_model_outputs[{key!r}]", chunk.get_extra_model_outputs(key))
+        self._items, self._outputs = items, outputs
+        shapes = [_Space(s, np.dtype(dtype)) for s, dtype in (items["obs"], items["actions"])]
+        self._fragmenter.row_spec((shapes[0], shapes[1]))
+
+    def _extra_columns(self, chunk: SingleAgentEpisode) -> dict[str, Array]:
+        return {
+            **self.log.enter(chunk),
+            **{
+                name: np.asarray(chunk.get_extra_model_outputs(key))
+                for name, key in self._outputs.items()
+            },
+        }
+
+
+def _item(name: str, values: Any) -> Item:
+    """The shape and dtype of one item of a column."""
+    array = np.asarray(values if not isinstance(values, (dict, tuple)) else None)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must be plain arrays of numbers: got {type(values).__name__}; flatten nested "
+            "observations by an env-to-module connector, leave the module's nested outputs out by "
+            '"keep_extra_model_outputs": False'
+        )
+    return array.shape[1:], array.dtype.str
