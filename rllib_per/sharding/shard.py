@@ -168,10 +168,10 @@ class ReplayShard:
         Returns:
             The answer, and the blocks; without anything to draw these are None.
         """
-        summary = self.ping()
+        buffer, summary = self._buffer, self.ping()
         if not summary.total_mass > 0.0:
             return DrawAnswer(0, 0.0, 0, summary), *[None] * len(block_sizes)
-        batch = self._buffer.draw(fractions, beta)
+        batch = buffer.draw(fractions, beta)
         answer = DrawAnswer(
             len(batch), float(batch.importance_weights.max()), _num_bytes(batch), summary
         )
