@@ -170,8 +170,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     ) -> Fragment:
         """Step every environment `num_rows` times, for replay; streams go on from call to call.
 
-        With replay's initial_priority "td_error" the fragment carries q_taken and q_max. Actions
-        are 0-based, the index of a Q-value, whatever the action space's `start`.
+        With replay's initial_priority "td_error" the fragment carries q_taken and q_max.
 
         Args:
             num_rows: T >= 1, rows per environment, reset rows counted.

@@ -51,7 +51,6 @@ class EnvStreams:
         self._announce = announce
         self._frame_stack = frame_stack
         self._unchecked_steps = NUM_CHECKED_STEPS if frame_stack else 0
-        self._first_action = int(env.single_action_space.start)
         space = env.single_observation_space
         # Learning is in float32; replay need not keep more than that.
         self.dtype = np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
@@ -89,7 +88,7 @@ class EnvStreams:
         """Step every environment: (rewards, terminated, truncated), or None if that failed."""
         if self._unchecked_steps:
             return self._checked_step(actions)
-        result = self._step(actions + self._first_action if self._first_action else actions)
+        result = self._step(actions)
         if result is ENV_STEP_FAILURE:
             return None
         obs, rewards, terminated, truncated, infos = result

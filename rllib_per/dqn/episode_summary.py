@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 import uuid
 from typing import Any, NoReturn
 
 from ray.rllib.core import DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
+
+# One random part per process and a number: unique, and cheap for episodes of a few steps.
+_IDS = map(f"{uuid.uuid4().hex}-{{}}".format, itertools.count())
 
 
 class EpisodeSummary:
@@ -19,6 +23,7 @@ class EpisodeSummary:
     AttributeError that says so.
 
     Attributes:
+        id_: Unique; the stretches of an episode share it.
         env_index: Which of the runner's environments played it.
         t_started: The episode's env steps before this stretch; 0 for a whole episode.
         custom_data: For callbacks to write into.
@@ -27,11 +32,11 @@ class EpisodeSummary:
     __slots__ = (
         "_began_s",
         "_duration_s",
-        "_id",
         "_length",
         "_return",
         "custom_data",
         "env_index",
+        "id_",
         "is_terminated",
         "is_truncated",
         "t_started",
@@ -41,7 +46,7 @@ class EpisodeSummary:
     module_id = DEFAULT_MODULE_ID
 
     def __init__(self, env_index: int) -> None:
-        self._id: str | None = None
+        self.id_ = next(_IDS)
         self.env_index = env_index
         self.t_started = 0
         self.is_terminated = False
@@ -60,21 +65,13 @@ class EpisodeSummary:
 
     def stretch(self, t_started: int, return_before: float) -> EpisodeSummary:
         """The part of this episode after its first `t_started` env steps."""
-        if t_started == 0:
-            return self
+        if t_started == 0 and self.is_done:
+            return self  # Nothing will change it any more.
         part = copy.copy(self)
-        part._id = self.id_
         part.t_started = t_started
         part._length = self._length - t_started
         part._return = self._return - return_before
         return part
-
-    @property
-    def id_(self) -> str:
-        """Unique; the stretches of an episode share it."""
-        if self._id is None:
-            self._id = uuid.uuid4().hex
-        return self._id
 
     @property
     def t(self) -> int:

@@ -68,8 +68,9 @@ def _check(env: gym.vector.VectorEnv) -> None:
             f"Observations must be a Box: got {env.single_observation_space}. Add a connector such "
             "as RLlib's FlattenObservations, or wrap the environment"
         )
-    if not isinstance(env.single_action_space, gym.spaces.Discrete):
+    actions = env.single_action_space
+    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
         raise ValueError(
-            f"Actions must be Discrete, as Q-learning needs them: got {env.single_action_space}. "
-            "Wrap the environment so that it offers a finite set of actions"
+            f"Actions must be Discrete and start at 0, as Q-learning numbers them: got {actions}. "
+            "Wrap the environment so that it offers such actions"
         )

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from ray import tune
+from ray.rllib.env.env_context import EnvContext
+
+from rllib_per.dqn.sync_vector_env import ColumnSyncVectorEnv
+from rllib_per.dqn.vector_env import make_vector_env
+from tests.support.counting_env import CountingEnv, runner_config
+
+LENGTHS = [[3, 1, 4], [2]]
+
+
+def make(config):
+    return make_vector_env(config, EnvContext(config.env_config, worker_index=3))
+
+
+def test_the_sync_environment_steps_as_gymnasiums_does():
+    def creators():
+        return [lambda i=i: CountingEnv(i, LENGTHS[i]) for i in range(2)]
+
+    ours, theirs = ColumnSyncVectorEnv(creators()), SyncVectorEnv(creators())
+    np.testing.assert_array_equal(ours.reset()[0], theirs.reset()[0])
+    for actions in np.random.default_rng(0).integers(3, size=(40, 2)):
+        for our, their in zip(ours.step(actions)[:4], theirs.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(our, their)
+
+
+def test_creators_get_the_context_and_ids_get_the_keywords():
+    def create(context):
+        return CountingEnv(context.worker_index, [context["length"]])
+
+    tune.register_env("counting", create)
+    for name in (create, "counting"):
+        env = make(runner_config(name, env_config={"length": 4})).envs[0].unwrapped
+        assert (env.index, env.lengths) == (3, [4])
+    env = make(runner_config("CartPole-v1", env_config={"max_episode_steps": 7}))
+    assert env.envs[0].get_wrapper_attr("_max_episode_steps") == 7
+
+
+def test_a_creator_may_make_the_vector_environment_itself():
+    def create(context):
+        return SyncVectorEnv([lambda: CountingEnv(0, [3])] * context["num_envs"])
+
+    config = runner_config(create, 5, gym_env_vectorize_mode="vector_entry_point")
+    assert make(config).num_envs == 5
+
+
+class WithSpaces(CountingEnv):
+    def __init__(self, observation_space=None, action_space=None):
+        super().__init__(0, [3])
+        self.observation_space = observation_space or self.observation_space
+        self.action_space = action_space or self.action_space
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        ({"action_space": gym.spaces.Box(0, 1, (1,))}, "Actions must be Discrete"),
+        ({"action_space": gym.spaces.Discrete(2, start=1)}, "start at 0"),
+        ({"observation_space": gym.spaces.Discrete(4)}, "Observations must be a Box"),
+    ],
+)
+def test_spaces_that_cannot_be_learned_are_refused(spaces, message):
+    with pytest.raises(ValueError, match=message):
+        make(runner_config(lambda context: WithSpaces(**spaces)))
+
+
+def test_no_environment_and_another_autoreset_are_refused():
+    with pytest.raises(ValueError, match="environment is required"):
+        make(runner_config(None))
+
+    def create(context):
+        return SyncVectorEnv([lambda: CountingEnv(0, [3])], autoreset_mode=AutoresetMode.SAME_STEP)
+
+    with pytest.raises(ValueError, match=r"NEXT_STEP: it has AutoresetMode\.SAME_STEP"):
+        make(runner_config(create, gym_env_vectorize_mode="vector_entry_point"))

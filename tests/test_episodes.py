@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+import numpy as np
+import pytest
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from rllib_per.episodes import EpisodeFragmenter
+from tests.support.counting_env import CountingEnv, runner_config
+
+
+def fragmenter(num_envs=2, **env_runners):
+    env = CountingEnv(0, [1])
+    config = runner_config("CartPole-v1", num_envs, **env_runners)
+    built = EpisodeFragmenter(config)
+    return built, built.row_spec((env.observation_space, env.action_space))
+
+
+def episode_of(number, length, *, terminated=False, truncated=False):
+    """An episode whose observations say (number, step)."""
+    return SingleAgentEpisode(
+        id_=str(number),
+        observations=[np.array([number, 0, t], np.float32) for t in range(length + 1)],
+        actions=[np.int64(t % 3) for t in range(length)],
+        rewards=[number + t / 64 for t in range(length)],
+        terminated=terminated,
+        truncated=truncated,
+        len_lookback_buffer=0,
+    )
+
+
+def chunks_of(episode, *lengths):
+    """The episode in chunks of the given lengths, as an env runner returns them."""
+    chunks, start = [], 0
+    for length in lengths:
+        chunks.append(episode[start : start + length])
+        start += length
+    return chunks
+
+
+class Streams:
+    """Puts fragments together again, stream by stream, checking that rows join."""
+
+    @staticmethod
+    def label(frame):
+        """(episode, step), of `episode_of` and of CountingEnv."""
+        first, second, step = frame.astype(int).tolist()
+        return first or second, step
+
+    def __init__(self):
+        self.rows, self.next_row, self.last_frame = {}, {}, {}
+
+    def add(self, fragment):
+        stream, first = int(fragment.stream_ids[0]), int(fragment.first_step[0])
+        if self.next_row.get(stream) == first:
+            np.testing.assert_array_equal(fragment.obs[0, 0], self.last_frame[stream])
+        elif stream in self.next_row:
+            assert first > self.next_row[stream]
+            self.rows[stream].append("gap")
+        for t in range(len(fragment.reset)):
+            flags = "".join(
+                letter
+                for letter, column in zip("rTU", ("reset", "terminated", "truncated"), strict=True)
+                if getattr(fragment, column)[t, 0]
+            )
+            number, step = self.label(fragment.obs[t, 0])
+            self.rows.setdefault(stream, []).append(f"{number}.{step}{flags}")
+        self.next_row[stream] = first + len(fragment.reset)
+        self.last_frame[stream] = fragment.obs[-1, 0]
+
+
+def rows_of(built, *batches):
+    streams = Streams()
+    for episodes in batches:
+        for fragment in built.fragments(episodes):
+            streams.add(fragment)
+    return streams.rows
+
+
+def test_the_spec_is_that_of_the_spaces():
+    spec = fragmenter()[1]
+    assert (spec.frame_shape, spec.action_dtype, spec.stack) == ((3,), np.int64, None)
+
+
+def test_chunks_of_an_episode_join_and_the_next_begins_with_a_reset_row():
+    first = chunks_of(episode_of(1, 5, terminated=True), 2, 2, 1)
+    second = chunks_of(episode_of(2, 3, truncated=True), 1, 2)
+    rows = rows_of(fragmenter()[0], first[:1], first[1:2], [first[2], second[0]], [second[1]])
+    # The reset row shows the first episode's last observation.
+    assert rows == {0: ["1.0", "1.1", "1.2", "1.3", "1.4T", "1.5r", "2.0", "2.1", "2.2U"]}
+
+
+def test_columns_hold_the_episodes_values():
+    fragment = fragmenter()[0].fragments([episode_of(3, 4, truncated=True).to_numpy()])[0]
+    np.testing.assert_array_equal(fragment.actions[:, 0], [0, 1, 2, 0])
+    np.testing.assert_array_equal(fragment.rewards[:, 0], 3 + np.arange(4) / 64)
+    np.testing.assert_array_equal(fragment.obs[:, 0, 2], range(5))
+    assert fragment.obs.shape == (5, 1, 3)
+
+
+def test_ongoing_episodes_have_a_stream_each():
+    one, two = (chunks_of(episode_of(number, 4), 2, 2) for number in (1, 2))
+    rows = rows_of(fragmenter()[0], [one[0], two[0]], [two[1], one[1]])
+    assert rows == {0: ["1.0", "1.1", "1.2", "1.3"], 1: ["2.0", "2.1", "2.2", "2.3"]}
+
+
+def test_a_lost_chunk_leaves_a_gap():
+    chunks = chunks_of(episode_of(1, 6), 2, 2, 2)
+    assert rows_of(fragmenter()[0], [chunks[0]], [chunks[2]]) == {
+        0: ["1.0", "1.1", "gap", "1.4", "1.5"]
+    }
+
+
+def test_an_abandoned_episode_gives_its_stream_up():
+    built = fragmenter(num_envs=1)[0]
+    rows = rows_of(built, [episode_of(1, 2)], [episode_of(2, 2)], [episode_of(3, 2)])
+    assert rows == {0: ["1.0", "1.1", "gap", "2.0", "2.1", "gap", "3.0", "3.1"]}
+
+
+def test_stacks_are_taken_apart_and_checked():
+    built = EpisodeFragmenter(runner_config("CartPole-v1", frame_stack=2))
+    space = CountingEnv(0, [1]).observation_space
+    stacked_space = type(space)(-1, 10_000, (2, 3), np.float32)
+    spec = built.row_spec((stacked_space, CountingEnv.action_space))
+    assert (spec.frame_shape, spec.stack) == ((3,), 2)
+    plain = episode_of(1, 3)
+    frames = np.stack(list(plain.get_observations()))
+    stacks = np.stack([np.concatenate([np.zeros((1, 3)), frames[:-1]]), frames], axis=1)
+    episode = episode_of(1, 3)
+    episode.set_observations(new_data=list(stacks.astype(np.float32)))
+    np.testing.assert_array_equal(built.fragments([episode])[0].obs[:, 0], frames)
+    episode = episode_of(2, 3)
+    episode.set_observations(new_data=list(stacks[:, ::-1].astype(np.float32)))
+    with pytest.raises(ValueError, match="older frames differ"):
+        built.fragments([episode])
+
+
+def test_observations_that_a_connector_changed_only_for_the_module_are_refused():
+    built = EpisodeFragmenter(runner_config("CartPole-v1"))
+    built.row_spec((gym_box(7), CountingEnv.action_space))
+    with pytest.raises(ValueError, match="must write them back into the episode"):
+        built.fragments([episode_of(1, 2)])
+
+
+def gym_box(size):
+    space = CountingEnv(0, [1]).observation_space
+    return type(space)(-1, 1, (size,), np.float32)
+
+
+def test_rllibs_own_runner_gives_the_rows_that_the_environments_gave():
+    lengths = [3, 1, 4]
+    config = runner_config(lambda context: CountingEnv(0, lengths), rollout_fragment_length=5)
+    runner = SingleAgentEnvRunner(config=config)
+    built = EpisodeFragmenter(config)
+    spaces = runner.get_spaces()["default_policy"]
+    built.row_spec(spaces)
+    rows = rows_of(built, *(runner.sample(num_timesteps=2) for _ in range(6)))[0]
+    assert rows == [
+        *("0.0", "0.1", "0.2T", "0.3r", "1.0U", "1.1r", "2.0", "2.1", "2.2", "2.3T", "2.4r"),
+        *("3.0", "3.1", "3.2U", "3.3r", "4.0T"),
+    ]
