@@ -84,6 +84,8 @@ class InFlight:
 
     def leave(self, request: BatchRequest) -> None:
         """`request` is taken; raises ValueError if it was taken before."""
+        if request not in self._requests:
+            raise ValueError("a request can be collected once: this one was collected already")
         self._requests.remove(request)
 
     def note_bytes(self, request: BatchRequest, answers: Answers) -> None:
