@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: MIT
+"""Shards in real actors, and what happens when they die."""
+
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+import ray
+
+from rllib_per.replay import Fragment, RowSpec
+from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, join, place_shards
+from rllib_per.sharding.handles import RemoteShard
+from tests.support.items import GIVEN, fragment, items_of, side_by_side
+from tests.support.statistics import assert_chi_square, counts_of
+
+pytestmark = pytest.mark.ray
+
+OBJECT_STORE_BYTES = 200_000_000
+LIMITS = ShardLimits(shard_timeout_s=30.0, shard_probe_s=0.05, priority_flush_updates=1)
+
+
+@pytest.fixture(scope="module")
+def ray_runtime():
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def make_shards(ray_runtime):
+    """Makes shards as actors; they end with the test."""
+    made = []
+
+    def make(num_shards, settings=None, limits=LIMITS, **options):
+        settings = settings or {"capacity": 400, **GIVEN}
+        handles = place_shards(
+            num_shards, settings, placement=ShardPlacement(num_cpus=0.5), limits=limits
+        )
+        made.append(ReplayShards(handles, seed=2, limits=limits, **options))
+        return made[-1]
+
+    yield make
+    for shards in made:
+        shards.close()
+
+
+def process_of(shards, shard):
+    """The process id of a shard's actor."""
+    actor = shards._links[shard].handle._actor
+    return ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
+
+
+MASSES = np.arange(1.0, 21.0)
+
+
+def four_streams(step=0):
+    """Items 0 to 19 in streams 0 to 3; item i has mass i + 1."""
+    items = np.arange(20).reshape(4, 5)
+    return side_by_side(
+        [fragment(s, own, MASSES[own], first_step=step) for s, own in enumerate(items)]
+    )
+
+
+def shard_of_items(num_shards):
+    return np.repeat(np.arange(4), 5) % num_shards
+
+
+def assert_drawn_from(batch, masses, beta):
+    """The batch's weights are the closed form over the rows of these masses."""
+    items = items_of(batch)
+    assert (masses[items] > 0).all()
+    weights = (np.count_nonzero(masses) * masses[items] / masses.sum()) ** -beta
+    np.testing.assert_allclose(batch.importance_weights, weights / weights.max(), rtol=2e-6)
+
+
+def test_actors_draw_and_weigh_as_one_buffer(make_shards):
+    shards = make_shards(3)
+    assert shards.add(four_streams()) == len(shards) == 20
+    batches = [shards.sample(500, 0.5) for _ in range(20)]
+    assert_drawn_from(batches[0], MASSES, 0.5)
+    items = np.concatenate([items_of(batch) for batch in batches])
+    assert_chi_square(counts_of(items, 20), MASSES / MASSES.sum())
+
+
+def test_td_errors_reach_their_own_transitions(make_shards):
+    shards = make_shards(2)
+    shards.add(four_streams())
+    batch = shards.sample(400, 0.5)
+    planted = 1.0 + 3.0 * (items_of(batch) % 3)
+    shards.update_priorities(batch.ids, planted)
+    shards.flush()
+    assert set(items_of(batch)) == set(range(20))
+    assert_drawn_from(shards.sample(200, 0.5), 1.0 + 3.0 * (np.arange(20) % 3), 0.5)
+
+
+def test_learners_get_their_parts_as_arguments_of_their_own(make_shards):
+    @ray.remote(num_cpus=0)
+    def learn(factors, limit, *blocks):
+        batch = join(blocks, factors, limit)
+        return batch.ids, batch.importance_weights
+
+    shards, twin = make_shards(2), make_shards(2)
+    for one in (shards, twin):
+        one.add(four_streams())
+    whole = twin.sample(30, 0.5)
+    parts = shards.collect(shards.request(30, 0.5, parts=3))
+    assert all(isinstance(block, ray.ObjectRef) for part in parts for block in part.blocks)
+    assert sum(len(part.blocks) for part in parts) <= 2 + 3 - 1
+    learned = ray.get([learn.remote(p.factors, p.limit, *p.blocks) for p in parts])
+    np.testing.assert_array_equal(np.concatenate([ids for ids, _ in learned]), whole.ids)
+    weights = np.concatenate([w for _, w in learned])
+    np.testing.assert_array_equal(weights, whole.importance_weights)
+
+
+def test_env_runners_add_from_their_own_processes(make_shards):
+    @ray.remote(num_cpus=0)
+    def run(writer, fragments):
+        for one in fragments:
+            writer.push(one)
+        writer.flush()
+        return sum(answer.num_added for _, answer, _ in writer.take_answers())
+
+    shards = make_shards(2, limits=ShardLimits(max_picture_age_s=0.0, max_calls_in_flight=2))
+    writer = shards.writer("env runner 1")
+    assert pickle.loads(pickle.dumps(writer)).num_calls_in_flight == 0
+    rows = [four_streams(step) for step in range(0, 25, 5)]
+    later = [four_streams(step) for step in range(1000, 1025, 5)]
+    assert ray.get([run.remote(writer, rows), run.remote(writer, later)]) == [100, 100]
+    shards.sample(8, 0.5)
+    assert len(shards) == shards.num_added_lifetime == 200
+
+
+# -- shards that die -------------------------------------------------------------------------
+
+
+def stop(process):
+    """What is sent to `process` from now on is certain to be under way when it is killed."""
+    os.kill(process, signal.SIGSTOP)
+
+
+def test_a_shard_killed_during_a_draw_costs_its_content_only(make_shards, caplog):
+    shards = make_shards(2)
+    shards.add(four_streams())
+    doomed = process_of(shards, 0)
+    stop(doomed)
+    request = shards.request(64, 0.5, parts=2)
+    os.kill(doomed, signal.SIGKILL)
+    batches = [join(ray.get(list(p.blocks)), p.factors, p.limit) for p in shards.collect(request)]
+    live = np.where(shard_of_items(2) == 1, MASSES, 0.0)
+    ids = np.concatenate([batch.ids for batch in batches])
+    assert len(ids) == 64
+    assert (ids >> 55 == 1).all()
+    assert_drawn_from(shards.sample(64, 0.5), live, 0.5)
+    assert len(shards) == 10
+
+    shards._links.await_all()
+    metrics = shards.metrics()
+    assert metrics["num_shards_live"] == 2
+    assert metrics["num_shards_lost_lifetime"] == 1
+    assert metrics["num_transitions_lost_lifetime"] == 10
+    assert metrics["num_redraws_lifetime"] >= 1
+    assert "replay shard 0 lost its 10 transitions; it starts again empty" in caplog.text
+
+    assert shards.add(four_streams(100)) == 20
+    assert len(shards) == 30
+    back = shards.sample(256, 0.5)
+    assert set(back.ids[back.ids >> 55 == 0] >> 40) == {1}
+
+
+def test_a_shard_killed_during_an_update_delays_no_other(make_shards):
+    shards = make_shards(2)
+    shards.add(four_streams())
+    batch = shards.sample(400, 0.5)
+    of_first = int(np.count_nonzero(batch.ids >> 55 == 0))
+    doomed = process_of(shards, 0)
+    stop(doomed)
+    shards.update_priorities(batch.ids, np.full(400, 7.0))
+    os.kill(doomed, signal.SIGKILL)
+    shards.flush()
+    shards._links.await_all()
+    assert shards._links[1].mass == pytest.approx(10 * 7.0)
+    # What was under way had one TD error per id; what comes late has one per row.
+    assert shards.metrics()["num_dropped_updates_lifetime"] == 10
+    shards.update_priorities(batch.ids, np.full(400, 8.0))
+    shards.flush()
+    assert shards.metrics()["num_dropped_updates_lifetime"] == 10 + of_first
+    assert shards._links[1].mass == pytest.approx(10 * 8.0)
+
+
+def test_a_shard_killed_during_an_add_loses_no_new_rows(make_shards):
+    shards = make_shards(2)
+    doomed = process_of(shards, 0)
+    writer = shards.writer("env runner")
+    stop(doomed)
+    writer.push(four_streams())
+    os.kill(doomed, signal.SIGKILL)
+    writer.flush()
+    assert sum(answer.num_added for _, answer, _ in writer.take_answers()) == 20
+
+
+def test_a_shard_that_hangs_is_named_after_the_deadline(make_shards):
+    shards = make_shards(1, limits=ShardLimits(shard_timeout_s=0.5))
+    shards.add(four_streams())
+    process = process_of(shards, 0)
+    stop(process)
+    with pytest.raises(TimeoutError, match="for replay shard 0 to draw 8 transitions"):
+        shards.sample(8, 0.5)
+    os.kill(process, signal.SIGCONT)
+
+
+def test_what_a_shard_refuses_is_raised_here(make_shards):
+    shards = make_shards(1)
+    with pytest.raises(ValueError, match="capacity"):
+        shards.add(fragment(0, range(500), np.ones(500)))
+
+
+# -- the object store ------------------------------------------------------------------------
+
+FRAMES = RowSpec((84, 84), np.uint8, stack=4)
+
+
+def pixels(num_rows=64, num_streams=8):
+    shape = (num_rows, num_streams)
+    return Fragment(
+        stream_ids=np.arange(num_streams, dtype=np.int64),
+        first_step=np.zeros(num_streams, np.int64),
+        obs=np.zeros((num_rows + 1, num_streams, 84, 84), np.uint8),
+        actions=np.zeros(shape, np.int64),
+        rewards=np.zeros(shape, np.float32),
+        terminated=np.zeros(shape, bool),
+        truncated=np.zeros(shape, bool),
+        reset=np.zeros(shape, bool),
+    )
+
+
+def num_spilled_bytes():
+    """What this Ray runtime has ever written to disk for want of memory."""
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    reply = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address))
+    return reply.store_stats.spilled_bytes_total
+
+
+def test_a_small_object_store_never_spills_and_would_without_bounds(make_shards):
+    batch_size, batch_bytes = 256, 256 * 2 * 4 * 84 * 84
+    limits = ShardLimits(max_requests_in_flight=8, max_bytes_in_flight=4 * batch_bytes)
+    shards = make_shards(2, {"capacity": 2000, "rows": FRAMES}, limits)
+    shards.add(pixels())
+    shards.sample(batch_size, 0.5)
+    before = num_spilled_bytes()
+    requests, depths = [], []
+    for _ in range(40):
+        while shards.has_room(batch_size):
+            requests.append(shards.request(batch_size, 0.5))
+        depths.append(len(requests))
+        (part,) = shards.collect(requests.pop(0))
+        assert len(join(ray.get(list(part.blocks)), part.factors, part.limit)) == batch_size
+        del part
+    assert 2 <= max(depths) <= 4
+    assert 40 * batch_bytes > 2 * OBJECT_STORE_BYTES
+    assert num_spilled_bytes() == before
+
+    while requests:
+        shards.collect(requests.pop(0))
+    hoarded = [shards.collect(shards.request(batch_size, 0.5)) for _ in range(20)]
+    assert 20 * batch_bytes > OBJECT_STORE_BYTES
+    assert num_spilled_bytes() > before
+    del hoarded
+
+
+# -- placement -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ray_runtime")
+def test_shards_of_a_placement_group_fit_its_bundles_exactly():
+    placement = ShardPlacement(num_cpus=0.5, first_bundle=1)
+    group = ray.util.placement_group([{"CPU": 1}, *placement.bundles(2)])
+    ray.get(group.ready(), timeout=30)
+
+    @ray.remote(num_cpus=1)
+    def trial(rows):
+        settings = {"capacity": 400, **GIVEN}
+        handles = place_shards(2, settings, placement=placement, limits=LIMITS)
+        shards = ReplayShards(handles, limits=LIMITS)
+        added = shards.add(rows)
+        assert all(isinstance(handle, RemoteShard) for handle in handles)
+        shards.close()
+        return added
+
+    strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, 0)
+    assert (
+        ray.get(trial.options(scheduling_strategy=strategy).remote(four_streams()), timeout=60)
+        == 20
+    )
+    ray.util.remove_placement_group(group)
+
+
+@pytest.mark.parametrize("options", [{"strategy": "node"}, {"strategy": "x"}, {"node_id": "x"}])
+def test_a_placement_that_contradicts_itself_is_refused(options):
+    with pytest.raises(ValueError, match="strategy"):
+        ShardPlacement(**options)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""Calls and answers that get lost, one by one, without a network."""
+
+import time
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from rllib_per.replay.ids import first_id
+from rllib_per.sharding import FragmentWriter, ReplayShard, ShardLimits, handles, link, writer
+from rllib_per.sharding.link import ShardLink
+from tests.support.items import GIVEN, fragment
+
+LIMITS = ShardLimits(priority_flush_updates=1, shard_probe_s=0.0, shard_timeout_s=1.0)
+UNREACHABLE = ActorUnavailableError("out of reach", b"0" * 16)
+
+
+class Failed:
+    """The handle of a call that failed."""
+
+    def __init__(self, error):
+        self.error = error
+
+
+class FlakyShard:
+    """A shard that may lose the next calls before doing them, their answers, or its process."""
+
+    def __init__(self, index=0):
+        self.index = index
+        self.calls = []
+        self.lose_call_to = self.lose_answer_of = None
+        self.is_dead = False
+        self.crash()
+
+    def crash(self):
+        """A new process takes the place of this one."""
+        self.shard = ReplayShard(self.index, {"capacity": 64, **GIVEN})
+
+    def call(self, method, *arguments, num_returns=1):
+        self.calls.append((method, *arguments[1:2]))
+        if self.is_dead:
+            return Failed(ActorDiedError())
+        if method == self.lose_call_to:
+            self.lose_call_to = None
+            return Failed(UNREACHABLE)
+        try:
+            result = getattr(self.shard, method)(*arguments)
+        except handles.ShardNotStartedError as error:
+            return Failed(error)
+        if method == self.lose_answer_of:
+            self.lose_answer_of = None
+            return Failed(UNREACHABLE)
+        return result
+
+    def close(self):
+        """Nothing to end."""
+
+
+@pytest.fixture(autouse=True)
+def _failed_handles_raise(monkeypatch):
+    def fetch(handle, timeout_s, what):
+        if isinstance(handle, Failed):
+            raise handle.error
+        return handle
+
+    monkeypatch.setattr(link, "fetch", fetch)
+    monkeypatch.setattr(writer, "fetch", fetch)
+
+
+def linked(shard):
+    """The driver's link to `shard`, which holds four items of mass 1."""
+    shard.shard.start(0)
+    shard.shard.add("runner", 0, fragment(0, range(4), np.ones(4)))
+    shard_link = ShardLink(shard.index, shard, LIMITS)
+    shard_link.refresh()
+    assert shard_link.is_live
+    return shard_link
+
+
+def update(shard_link, td_error, incarnation=0):
+    ids = first_id(shard_link.index, incarnation) + np.arange(4)
+    shard_link.put(ids, np.full(4, td_error, np.float32), time.monotonic())
+    shard_link.send_priorities(time.monotonic())
+
+
+def tend(shard_link, times=3):
+    for _ in range(times):
+        shard_link.tend(time.monotonic())
+
+
+@pytest.mark.parametrize("lost", ["lose_call_to", "lose_answer_of"])
+def test_an_update_whose_call_or_answer_is_lost_is_applied_once(lost):
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    setattr(shard, lost, "update_priorities")
+    update(shard_link, 3.0)
+    tend(shard_link)
+    assert shard_link.is_live
+    assert shard_link.mass == pytest.approx(12.0)
+    assert [call for call in shard.calls if call[0] == "update_priorities"] == 2 * [
+        ("update_priorities", 0)
+    ]
+    repeated = shard.shard.metrics()["num_repeated_calls_lifetime"]
+    assert repeated == (lost == "lose_answer_of")
+    assert shard_link.num_lost_lifetime == 0
+
+
+def test_a_shard_out_of_reach_has_no_mass_until_it_answers():
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    shard.is_dead = True
+    shard_link.lose(UNREACHABLE)
+    tend(shard_link)
+    assert (shard_link.mass, shard_link.size) == (0.0, 0)
+    shard.is_dead = False
+    tend(shard_link)
+    assert (shard_link.mass, shard_link.size) == (4.0, 4)
+
+
+def test_a_new_process_begins_the_next_incarnation_and_old_updates_are_dropped(caplog):
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    shard.lose_answer_of = "update_priorities"
+    update(shard_link, 3.0)
+    shard.crash()
+    tend(shard_link, times=5)
+    assert shard_link.is_live
+    assert shard_link.incarnation == shard_link.summary.incarnation == 1
+    assert (shard_link.mass, shard_link.num_lost_lifetime) == (0.0, 1)
+    assert shard_link.num_transitions_lost_lifetime == 4
+    assert shard_link.num_stale_lifetime == 4
+    assert shard_link.num_added_lifetime == 4
+    assert "lost its 4 transitions" in caplog.text
+
+
+def test_a_new_process_whose_start_was_not_answered_is_not_started_twice():
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    shard.crash()
+    shard.lose_answer_of = "start"
+    shard_link.lose(UNREACHABLE)
+    tend(shard_link, times=6)
+    assert shard_link.is_live
+    assert shard_link.incarnation == 1
+    assert shard_link.num_lost_lifetime == 1
+
+
+def test_answers_are_never_replaced_by_older_ones():
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    old = shard.call("ping")
+    shard.call("add", "runner", 1, fragment(0, [4], [1.0], first_step=4))
+    shard_link.note(shard.call("ping"), 2.0)
+    shard_link.note(old, 1.0)
+    assert shard_link.size == 5
+
+
+def test_updates_wait_while_too_many_are_under_way(monkeypatch):
+    monkeypatch.setattr(link, "is_ready", lambda handle: False)
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    for td_error in range(100):
+        update(shard_link, float(td_error))
+    assert shard_link.num_updates_in_flight == LIMITS.max_calls_in_flight
+    monkeypatch.setattr(link, "is_ready", lambda handle: True)
+    tend(shard_link)
+    shard_link.send_priorities(time.monotonic())
+    tend(shard_link)
+    assert shard_link.mass == pytest.approx(4 * 99.0)
+
+
+# -- fragments -------------------------------------------------------------------------------
+
+
+def two_shards():
+    shards = [FlakyShard(0), FlakyShard(1)]
+    for shard in shards:
+        shard.shard.start(0)
+    return shards, FragmentWriter(shards, "runner", LIMITS)
+
+
+@pytest.mark.parametrize("lost", ["lose_call_to", "lose_answer_of"])
+def test_a_fragment_whose_call_or_answer_is_lost_is_added_once(lost):
+    shards, adding = two_shards()
+    setattr(shards[0], lost, "add")
+    assert adding.add(fragment(0, range(4), np.ones(4))) == 4
+    assert [shard.shard.ping().size for shard in shards] == [4, 0]
+    assert adding.num_resent_lifetime == 1
+
+
+def test_fragments_for_a_dead_shard_go_to_a_live_one_and_home_again_after_a_reset():
+    shards, adding = two_shards()
+    shards[0].is_dead = True
+    assert adding.add(fragment(0, range(4), np.ones(4))) == 4
+    assert adding.num_streams_away == 1
+    shards[0].is_dead = False
+    assert adding.add(fragment(0, range(4), np.ones(4), first_step=4)) == 4
+    assert [shard.shard.ping().size for shard in shards] == [0, 8]
+    adding.add(fragment(0, range(4), np.ones(4), first_step=8, reset=1))
+    assert [shard.shard.ping().size for shard in shards] == [2, 9]
+    assert adding.num_streams_away == 0
+
+
+def test_a_shard_that_is_not_started_again_yet_gets_no_fragments():
+    shards, adding = two_shards()
+    shards[0].crash()
+    assert adding.add(fragment(0, range(4), np.ones(4))) == 4
+    assert shards[1].shard.ping().size == 4
+
+
+def test_without_any_shard_a_writer_says_so_after_its_deadline():
+    shards, adding = two_shards()
+    for shard in shards:
+        shard.is_dead = True
+    with pytest.raises(TimeoutError, match="runner waited 1 s for any of 2 replay shards"):
+        adding.add(fragment(0, range(4), np.ones(4)))
+
+
+def test_two_writers_of_one_name_are_two_clients():
+    shards, adding = two_shards()
+    other = FragmentWriter(shards, "runner", LIMITS)
+    adding.add(fragment(0, range(4), np.ones(4)))
+    assert other.add(fragment(2, range(3), np.ones(3))) == 3
+    assert shards[0].shard.ping().size == 7
