@@ -2,8 +2,8 @@
 """Prioritized replay, usable alone: numpy in, numpy out."""
 
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
+from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import Fragment, PriorityUpdate, RowSpec, TransitionBatch
-from rllib_per.replay.prioritization import TrainingDivergedError
 from rllib_per.replay.uniform import UniformReplayBuffer
 
 __all__ = [

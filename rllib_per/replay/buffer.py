@@ -10,22 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cython_tree import SumTree, importance_weights
+from cython_tree import importance_weights
+from rllib_per.replay.arguments import check_beta, check_choices, check_given, check_update
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
 from rllib_per.replay.metrics import ReplayCounts
 from rllib_per.replay.n_step import NStep
+from rllib_per.replay.priorities import Priorities
 from rllib_per.replay.prioritization import (
-    LARGEST_PRIORITY,
-    WEIGHT_NORMALIZATIONS,
-    DivergenceGuard,
     Float64s,
     Prioritization,
     unit_mass,
 )
 from rllib_per.replay.storage import Allocator, Storage
-
-INITIAL_PRIORITIES = ("max", "td_error", "given")
-_BYTES_PER_ROW = 8 + 34  # the raw priority, and the tree's share
 
 
 class PrioritizedReplayBuffer:
@@ -84,8 +80,8 @@ class PrioritizedReplayBuffer:
         first_id: int = 0,
         allocator: Allocator = np.empty,
     ) -> None:
-        self._prioritization = Prioritization(alpha, priority_epsilon, priority, priority_clip)
-        _check_choices(initial_priority, weight_normalization, max_priority_decay, rows)
+        prioritization = Prioritization(alpha, priority_epsilon, priority, priority_clip)
+        check_choices(initial_priority, weight_normalization, rows)
         self._n_step = NStep(n_step, gamma)
         self._storage = Storage(
             capacity,
@@ -96,19 +92,16 @@ class PrioritizedReplayBuffer:
             first_id=first_id,
             gather_threads=gather_threads,
             allocator=allocator,
-            bytes_beside=_BYTES_PER_ROW,
+            bytes_beside=Priorities.BYTES_PER_SLOT,
         )
         self._ring = self._storage.ring
-        self._priorities: Float64s = np.zeros(capacity)
-        self._tree = SumTree(capacity)
+        self._priorities = Priorities(capacity, prioritization, max_priority_decay)
+        self._tree = self._priorities.tree
         self._initial_priority = initial_priority
-        self._max_priority = 1.0
-        self._max_priority_decay = max_priority_decay
         self._normalization = weight_normalization
         self._stratified = stratified
         self._allocate = allocator
         self._rng = np.random.default_rng(seed)
-        self._guard = DivergenceGuard()
         self._counts = ReplayCounts()
         self._lock = threading.Lock()
 
@@ -156,19 +149,22 @@ class PrioritizedReplayBuffer:
         """
         with self._lock:
             if self._initial_priority == "given":
-                _check_given(fragment)
+                check_given(fragment)
             slots, num_gone = self._storage.add(fragment)
             num_new = len(slots) - num_gone
-            if len(slots):
-                priorities = np.zeros(len(slots))
-                masses = np.zeros(len(slots))
-                num_non_finite = self._initialize(slots[num_gone:], priorities[num_gone:])
-                masses[num_gone:] = self._prioritization.masses(priorities[num_gone:])
-                self._priorities[slots] = priorities
-                self._tree.set(slots, masses)
-                self._counts.num_added += num_new
-                if self._initial_priority == "td_error":
-                    self._guard.count(num_new, num_non_finite)
+            self._counts.num_added += num_new
+            if not len(slots):
+                return 0
+            if self._initial_priority == "td_error":
+                td_errors = self._storage.td_errors(slots[num_gone:])
+                priorities, num_non_finite = self._priorities.of_new(td_errors)
+                self._priorities.replace(slots, num_gone, priorities)
+                self._priorities.guard.count(num_new, num_non_finite)
+            elif self._initial_priority == "given":
+                given = self._storage.stored["extras.priority"][slots[num_gone:]]
+                self._priorities.replace(slots, num_gone, given)
+            else:
+                self._priorities.replace(slots, num_gone, self._priorities.largest)
             return num_new
 
     def sample(self, batch_size: int, beta: float) -> TransitionBatch:
@@ -187,7 +183,7 @@ class PrioritizedReplayBuffer:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1: got {batch_size}")
-        _check_beta(beta)
+        check_beta(beta)
         with self._lock:
             self._require_mass()
             slots, masses = self._tree.sample_with_values(batch_size, self._rng, self._stratified)
@@ -210,7 +206,7 @@ class PrioritizedReplayBuffer:
         places = np.asarray(fractions, np.float64)
         if places.ndim != 1 or not ((places >= 0.0) & (places < 1.0)).all():
             raise ValueError(f"fractions must be one-dimensional and in [0, 1): got {places}")
-        _check_beta(beta)
+        check_beta(beta)
         with self._lock:
             self._require_mass()
             # Rounding must not lead past the last mass.
@@ -231,25 +227,12 @@ class PrioritizedReplayBuffer:
                 an id was never given out here; nothing has changed.
             TrainingDivergedError: Too many were not finite; the others have been applied.
         """
-        ids, td_errors = _check_update(ids, td_errors)
+        ids, td_errors = check_update(ids, td_errors)
         with self._lock:
             slots, num_stale = self._ring.resolve(ids)
-            priorities = self._prioritization.priorities(td_errors)
-            num_non_finite = 0
-            if num_stale or not priorities.max(initial=0.0) <= LARGEST_PRIORITY:
-                finite = priorities <= LARGEST_PRIORITY
-                num_non_finite = len(ids) - int(np.count_nonzero(finite))
-                applied = finite & (slots >= 0)
-                slots, priorities = slots[applied], priorities[applied]
-            if len(slots):
-                self._max_priority = max(
-                    self._max_priority * self._max_priority_decay, float(priorities.max())
-                )
-                self._priorities[slots] = priorities
-                self._tree.set(slots, self._prioritization.masses(priorities))
             self._counts.num_stale += num_stale
-            if len(ids):
-                self._guard.count(len(ids), num_non_finite)
+            if len(slots):
+                self._priorities.update(slots, td_errors)
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
@@ -265,15 +248,12 @@ class PrioritizedReplayBuffer:
     @property
     def alpha(self) -> float:
         """mass = priority^alpha. A new alpha re-transforms every stored priority, exactly."""
-        return self._prioritization.alpha
+        return self._priorities.alpha
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        changed = self._prioritization.with_alpha(alpha)
         with self._lock:
-            slots = self._ring.ready_slots()
-            self._tree.set(slots, changed.masses(self._priorities[slots]))
-            self._prioritization = changed
+            self._priorities.change_alpha(alpha, self._ring.ready_slots())
 
     @property
     def total_mass(self) -> float:
@@ -292,9 +272,11 @@ class PrioritizedReplayBuffer:
                 "num_transitions": float(self._ring.num_ready),
                 "capacity": float(self._ring.capacity),
                 "alpha": self.alpha,
-                "max_priority": self._max_priority,
+                "max_priority": self._priorities.largest,
                 "num_gaps_lifetime": float(self._ring.num_gaps),
-                "num_non_finite_updates_lifetime": float(self._guard.num_non_finite_lifetime),
+                "num_non_finite_updates_lifetime": float(
+                    self._priorities.guard.num_non_finite_lifetime
+                ),
                 **self._counts.metrics(self._ring.first_id + self._ring.written),
             }
 
@@ -303,7 +285,7 @@ class PrioritizedReplayBuffer:
     @property
     def state_arrays(self) -> tuple[str, ...]:
         """Which entries of the state are arrays."""
-        return (*self._storage.state_arrays, "priorities", "masses")
+        return (*self._storage.state_arrays, *Priorities.ARRAYS)
 
     def state(self) -> dict[str, Any]:
         """A copy of everything that decides what comes next: arrays, and values for JSON."""
@@ -311,12 +293,8 @@ class PrioritizedReplayBuffer:
             filled = min(self._ring.written, self._ring.capacity)
             return {
                 **self._storage.state(),
-                "priorities": self._priorities[:filled].copy(),
-                "masses": self._tree.get(np.arange(filled)),
-                "alpha": self.alpha,
-                "max_priority": self._max_priority,
+                **self._priorities.state(filled),
                 "rng": self._rng.bit_generator.state,
-                "guard": self._guard.state(),
                 "counts": self._counts.state(),
             }
 
@@ -332,41 +310,15 @@ class PrioritizedReplayBuffer:
         """
         rng = np.random.default_rng()
         rng.bit_generator.state = state["rng"]
-        guard, counts = DivergenceGuard(), ReplayCounts()
-        guard.load_state(state["guard"])
+        counts = ReplayCounts()
         counts.load_state(state["counts"])
-        prioritization = self._prioritization.with_alpha(state["alpha"])
-        max_priority = float(state["max_priority"])
-        filled = min(state["written"], self._ring.capacity)
-        for name in ("priorities", "masses"):
-            _check_masses(name, state[name], filled)
         with self._lock:
+            self._priorities.check_state(state, min(state["written"], self._ring.capacity))
             self._storage.load_state(state)
-            ready = self._ring.ready_slots()
-            masses = np.zeros(self._ring.capacity)
-            masses[ready] = state["masses"][ready]
-            self._tree.set(np.arange(self._ring.capacity), masses)
-            self._priorities[:filled] = state["priorities"]
-            self._priorities[filled:] = 0.0
-            self._prioritization, self._max_priority = prioritization, max_priority
-            self._rng, self._guard, self._counts = rng, guard, counts
+            self._priorities.load_state(state, self._ring.ready_slots())
+            self._rng, self._counts = rng, counts
 
     # -- parts of the above ---------------------------------------------------------------------
-
-    def _initialize(self, slots: Int64s, out: Float64s) -> int:
-        """Priorities of new transitions, into `out`; how many TD errors were not finite."""
-        if self._initial_priority == "max":
-            out.fill(self._max_priority)
-        elif self._initial_priority == "given":
-            out[:] = self._storage.stored["extras.priority"][slots]
-        else:
-            with np.errstate(invalid="ignore", over="ignore"):
-                out[:] = self._prioritization.priorities(self._storage.td_errors(slots))
-            finite = out <= LARGEST_PRIORITY
-            self._max_priority = max(self._max_priority, out.max(where=finite, initial=0.0))
-            out[~finite] = self._max_priority
-            return len(out) - int(np.count_nonzero(finite))
-        return 0
 
     def _require_mass(self) -> None:
         if not self._tree.total > 0.0:
@@ -394,58 +346,3 @@ class PrioritizedReplayBuffer:
         batch = self._storage.gather(slots, lengths, weights)
         self._counts.note_sample(batch)
         return batch
-
-
-def _check_choices(
-    initial_priority: str, normalization: str | None, decay: float, rows: RowSpec
-) -> None:
-    if initial_priority not in INITIAL_PRIORITIES:
-        raise ValueError(
-            f"initial_priority must be one of {INITIAL_PRIORITIES}: got {initial_priority!r}"
-        )
-    if initial_priority == "given" and rows.extras.get("priority", ((1,),))[0] != ():
-        raise ValueError(
-            "initial_priority='given' needs the extra column 'priority' of shape (): declare it in "
-            f"RowSpec.extras, which has {dict(rows.extras)}"
-        )
-    if normalization not in WEIGHT_NORMALIZATIONS:
-        raise ValueError(
-            f"weight_normalization must be one of {WEIGHT_NORMALIZATIONS}: got {normalization!r}"
-        )
-    if not 0.0 < decay <= 1.0:
-        raise ValueError(f"max_priority_decay must be in (0, 1]: got {decay}")
-
-
-def _check_beta(beta: float) -> None:
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta must be in [0, 1]: got {beta}")
-
-
-def _check_given(fragment: Fragment) -> None:
-    priorities = np.asarray(fragment.extras.get("priority", np.nan))
-    valid = (priorities >= 0.0) & (priorities <= LARGEST_PRIORITY)
-    if not (valid | fragment.reset).all():
-        raise ValueError(
-            "the extra column 'priority' must be there, finite and not negative: "
-            f"got {priorities[~valid][:1]}"
-        )
-
-
-def _check_update(ids: Any, td_errors: Any) -> tuple[Int64s, Array]:
-    ids, td_errors = np.asarray(ids), np.asarray(td_errors)
-    if ids.ndim != 1 or ids.shape != td_errors.shape:
-        raise ValueError(
-            f"ids and td_errors must be one-dimensional and of one length: got {ids.shape} and "
-            f"{td_errors.shape}"
-        )
-    if (ids.dtype.kind not in "iu" or td_errors.dtype.kind not in "iuf") and len(ids):
-        raise TypeError(
-            f"ids must be integers and td_errors real numbers: got {ids.dtype} and "
-            f"{td_errors.dtype}; hand back the ids of the TransitionBatch unchanged"
-        )
-    return np.ascontiguousarray(ids, np.int64), td_errors
-
-
-def _check_masses(name: str, values: Array, size: int) -> None:
-    if values.shape != (size,) or not np.isfinite(values).all() or (values < 0.0).any():
-        raise ValueError(f"{name} of the state must be {size} finite numbers, none negative")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Arguments of the buffer's methods, checked before anything changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec
+from rllib_per.replay.prioritization import LARGEST_PRIORITY, WEIGHT_NORMALIZATIONS
+
+INITIAL_PRIORITIES = ("max", "td_error", "given")
+
+
+def check_choices(initial_priority: str, normalization: str | None, rows: RowSpec) -> None:
+    """What a buffer is made with."""
+    if initial_priority not in INITIAL_PRIORITIES:
+        raise ValueError(
+            f"initial_priority must be one of {INITIAL_PRIORITIES}: got {initial_priority!r}"
+        )
+    if initial_priority == "given" and rows.extras.get("priority", ((1,),))[0] != ():
+        raise ValueError(
+            "initial_priority='given' needs the extra column 'priority' of shape (): declare it in "
+            f"RowSpec.extras, which has {dict(rows.extras)}"
+        )
+    if normalization not in WEIGHT_NORMALIZATIONS:
+        raise ValueError(
+            f"weight_normalization must be one of {WEIGHT_NORMALIZATIONS}: got {normalization!r}"
+        )
+
+
+def check_beta(beta: float) -> None:
+    """The exponent of importance weights."""
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be in [0, 1]: got {beta}")
+
+
+def check_given(fragment: Fragment) -> None:
+    """Initial priorities that come with a fragment."""
+    priorities = np.asarray(fragment.extras.get("priority", np.nan))
+    valid = (priorities >= 0.0) & (priorities <= LARGEST_PRIORITY)
+    if not (valid | fragment.reset).all():
+        raise ValueError(
+            "the extra column 'priority' must be there, finite and not negative: "
+            f"got {priorities[~valid][:1]}"
+        )
+
+
+def check_update(ids: Any, td_errors: Any) -> tuple[Int64s, Array]:
+    """Ids and TD errors as arrays."""
+    ids, td_errors = np.asarray(ids), np.asarray(td_errors)
+    if ids.ndim != 1 or ids.shape != td_errors.shape:
+        raise ValueError(
+            f"ids and td_errors must be one-dimensional and of one length: got {ids.shape} and "
+            f"{td_errors.shape}"
+        )
+    if (ids.dtype.kind not in "iu" or td_errors.dtype.kind not in "iuf") and len(ids):
+        raise TypeError(
+            f"ids must be integers and td_errors real numbers: got {ids.dtype} and "
+            f"{td_errors.dtype}; hand back the ids of the TransitionBatch unchanged"
+        )
+    return np.ascontiguousarray(ids, np.int64), td_errors
