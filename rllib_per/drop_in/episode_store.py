@@ -97,14 +97,13 @@ class EpisodeStore:
         """
         if not self._items:
             self._learn_items(chunk)
+        if self._buffer is None and self._windows is not None:
+            self._buffer = self._new_buffer(self._windows)
         for fragment in self._fragmenter.fragments([chunk]):
-            if self._buffer is not None:
-                self._buffer.add(fragment)
-            elif self._windows is not None:
-                self._buffer = self._new_buffer(self._windows)
-                self._buffer.add(fragment)
-            else:
+            if self._buffer is None:
                 self._waiting.append(fragment)
+            else:
+                self._write(self._buffer, fragment)
 
     def buffer(self, n_step: Any, gamma: float | None) -> PrioritizedReplayBuffer:
         """The buffer for windows of `n_step` steps with `gamma`; None: as they are.
@@ -128,7 +127,7 @@ class EpisodeStore:
             self._windows = built
             self._buffer = self._new_buffer(built)
             for fragment in self._waiting:
-                self._buffer.add(fragment)
+                self._write(self._buffer, fragment)
             self._waiting = []
         return self._buffer
 
@@ -202,6 +201,11 @@ class EpisodeStore:
             store._buffer.load_state(state["buffer"])
         return store
 
+    def _write(self, buffer: PrioritizedReplayBuffer, fragment: Fragment) -> None:
+        # A buffer refuses a fragment that it could not hold.
+        for piece in _pieces(fragment, max(1, self._options.capacity // 2)):
+            buffer.add(piece)
+
     # -- making what is needed ---------------------------------------------------------------
 
     def _known_windows(self) -> Windows | None:
@@ -266,6 +270,28 @@ class EpisodeStore:
                 for name, key in self._outputs.items()
             },
         }
+
+
+def _pieces(fragment: Fragment, max_rows: int) -> list[Fragment]:
+    """The same rows in fragments of at most `max_rows`."""
+    num_rows = len(fragment.rewards)
+    if num_rows <= max_rows:
+        return [fragment]
+    return [
+        Fragment(
+            stream_ids=fragment.stream_ids,
+            first_step=fragment.first_step + start,
+            obs=fragment.obs[start : start + max_rows + 1],
+            **{
+                name: getattr(fragment, name)[start : start + max_rows]
+                for name in ("actions", "rewards", "terminated", "truncated", "reset")
+            },
+            extras={
+                name: column[start : start + max_rows] for name, column in fragment.extras.items()
+            },
+        )
+        for start in range(0, num_rows, max_rows)
+    ]
 
 
 def _item(name: str, values: Any) -> Item:
