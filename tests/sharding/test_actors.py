@@ -43,12 +43,12 @@ def make_shards(ray_runtime):
         handles = place_shards(
             num_shards, settings, placement=ShardPlacement(num_cpus=0.5), limits=limits
         )
-        made.append(ReplayShards(handles, seed=2, limits=limits, **options))
-        return made[-1]
+        made.extend(handles)
+        return ReplayShards(handles, seed=2, limits=limits, **options)
 
     yield make
-    for shards in made:
-        shards.close()
+    for handle in made:
+        handle.close()
 
 
 def process_of(shards, shard):
@@ -206,9 +206,11 @@ def test_a_shard_killed_during_an_add_loses_no_new_rows(make_shards):
 
 
 def test_a_shard_that_hangs_is_named_after_the_deadline(make_shards):
-    shards = make_shards(1, limits=ShardLimits(shard_timeout_s=0.5))
-    shards.add(four_streams())
-    process = process_of(shards, 0)
+    patient = make_shards(1)
+    patient.add(four_streams())
+    process = process_of(patient, 0)
+    handles = [link.handle for link in patient._links]
+    shards = ReplayShards(handles, limits=ShardLimits(shard_timeout_s=0.5))
     stop(process)
     with pytest.raises(TimeoutError, match="for replay shard 0 to draw 8 transitions"):
         shards.sample(8, 0.5)
