@@ -53,7 +53,7 @@ class ApexDQNConfig(DQNConfig):
 
         self._env_runner_cls: type | None = None
         super().__init__(algo_class=algo_class or ApexDQN)
-        self.exploration_config = {}
+        self.exploration_config: dict[str, Any] = {}
         self.replay_buffer_config = {
             "type": "prioritized",
             "capacity": 50_000,

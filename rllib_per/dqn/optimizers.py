@@ -32,18 +32,26 @@ def build_optimizer(
     Raises:
         ValueError: The type is unknown, or has no such keyword.
     """
+    check_optimizer(spec)
     settings = dict(spec)
-    kind = settings.pop("type", None)
-    if kind not in _OPTIMIZERS:
-        raise ValueError(f"optimizer['type'] must be 'adam' or 'rmsprop': got {kind!r}")
-    optimizer_class = _OPTIMIZERS[kind]
-    known = [n for n in inspect.signature(optimizer_class).parameters if n not in ("params", "lr")]
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ValueError(f"optimizer {kind!r} takes {', '.join(known)}: got {', '.join(unknown)}")
+    kind = settings.pop("type")
     if kind == "adam":
         settings = {"eps": adam_epsilon, "fused": fused} | settings
-    return optimizer_class(list(parameters), lr=lr, **settings)
+    return _OPTIMIZERS[kind](list(parameters), lr=lr, **settings)
+
+
+def check_optimizer(spec: Any) -> None:
+    """Raise ValueError unless `spec` is one that `build_optimizer` takes."""
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"optimizer must be a mapping with a 'type': got {spec!r}")
+    kind = spec.get("type")
+    if kind not in _OPTIMIZERS:
+        raise ValueError(f"optimizer['type'] must be 'adam' or 'rmsprop': got {kind!r}")
+    keywords = inspect.signature(_OPTIMIZERS[kind]).parameters
+    known = [name for name in keywords if name not in ("params", "lr")]
+    unknown = [name for name in spec if name != "type" and name not in known]
+    if unknown:
+        raise ValueError(f"optimizer {kind!r} takes {', '.join(known)}: got {', '.join(unknown)}")
 
 
 def clip_gradients(gradients: list[Tensor], limit: float, by: str) -> Tensor | None:

@@ -28,10 +28,10 @@ class Rollouts:
         self._remote = config.num_env_runners > 0
         self._rows = config.get_rollout_fragment_length()
         self._timeout_s = config.sample_timeout_s
-        self._columnar = issubclass(config.env_runner_cls, ApexEnvRunner)
-        self._fragmenter = None if self._columnar else EpisodeFragmenter(config)
+        columnar = issubclass(config.env_runner_cls, ApexEnvRunner)
+        self._fragmenter = None if columnar else EpisodeFragmenter(config)
         self._episode_steps = self._rows * config.num_envs_per_env_runner
-        self._shares_module = self._columnar and not self._remote and learner_group.is_local
+        self._shares_module = columnar and not self._remote and learner_group.is_local
         if self._shares_module:
             learner = learner_group._learner
             group.local_env_runner.share_module(learner.module[DEFAULT_MODULE_ID])
@@ -39,7 +39,7 @@ class Rollouts:
 
     def collect(self, epsilon: float) -> list[Fragment]:
         """One fragment per healthy runner; empty when there is none just now."""
-        if not self._columnar:
+        if self._fragmenter is not None:
             rounds = self._call("sample", num_timesteps=self._episode_steps)
             return [f for episodes in rounds for f in self._fragmenter.fragments(episodes)]
         return self._call("collect", num_rows=self._rows, epsilon=epsilon)

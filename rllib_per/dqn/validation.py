@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
+from rllib_per.dqn.optimizers import check_optimizer
 from rllib_per.dqn.replay import REPLAY_OPTIONS, REPLAY_TYPES
 from rllib_per.dqn.schedules import schedule
 
@@ -137,9 +138,10 @@ def _schedules(config: Any) -> Iterator[str]:
 
 
 def _optimizer(config: Any) -> Iterator[str]:
-    kind = config.optimizer.get("type") if isinstance(config.optimizer, dict) else None
-    if kind not in ("adam", "rmsprop"):
-        yield f"`optimizer` must be a dict with type 'adam' or 'rmsprop': got {config.optimizer!r}"
+    try:
+        check_optimizer(config.optimizer)
+    except ValueError as error:
+        yield f"`optimizer`: {error}"
 
 
 def _replay(config: Any) -> Iterator[str]:
@@ -152,16 +154,17 @@ def _replay(config: Any) -> Iterator[str]:
         near = difflib.get_close_matches(key, REPLAY_OPTIONS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(REPLAY_OPTIONS)}"
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"
-    capacity = settings.get("capacity")
+    yield from _capacity(settings.get("capacity"), config.num_steps_sampled_before_learning_starts)
+
+
+def _capacity(capacity: Any, learning_starts: Any) -> Iterator[str]:
     if not (_is_integer(capacity) and capacity >= 1):
         yield f"`replay_buffer_config['capacity']` must be an integer >= 1: got {capacity!r}"
-    elif _is_integer(config.num_steps_sampled_before_learning_starts):
-        needed = config.num_steps_sampled_before_learning_starts
-        if needed > capacity:
-            yield (
-                f"`num_steps_sampled_before_learning_starts` must be at most the replay capacity, "
-                f"or learning never starts: got {needed} and {capacity}"
-            )
+    elif _is_integer(learning_starts) and learning_starts > capacity:
+        yield (
+            "`num_steps_sampled_before_learning_starts` must be at most the replay capacity, or "
+            f"learning never starts: got {learning_starts} and {capacity}"
+        )
 
 
 def _structure(config: Any) -> Iterator[str]:
