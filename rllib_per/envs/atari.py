@@ -109,6 +109,7 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
         if render_mode == "rgb_array":
             size = {"img_height": _SCREEN[0], "img_width": _SCREEN[1]}
             self._screens = make(**common, **size, stack_num=1, grayscale=False)
+        self._max_frames = settings["max_frames_per_episode"]
         self.render_mode = render_mode
         self.num_envs = num_envs
         self.frame_stack = FrameStack(frame_stack, "zero")
@@ -129,6 +130,8 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
         seeds = _emulator_seeds(seed)
         obs, infos = self._emulator.reset(seed=seeds)
         self._lives = infos["lives"]
+        self._first_frames = infos["episode_frame_number"]
+        self._over = np.zeros(self.num_envs, np.bool_)
         if self._screens is not None:
             self._drawn = self._screens.reset(seed=seeds)[0]
         return obs, infos
@@ -136,14 +139,21 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
     def step(self, actions: Int64s) -> tuple[Array, Array, Bools, Bools, dict[str, Any]]:
         """One env step of every game, or its reset where it was over."""
         obs, rewards, terminated, truncated, infos = self._emulator.step(actions)
-        lives = infos["lives"]
-        # A game that is over has no life left, or as many as before (Adventure).
-        life_was_lost = (lives < self._lives) & (lives > 0)
-        self._lives = lives
-        infos["episode_over"] = truncated | (terminated & ~life_was_lost)
+        infos["episode_over"] = self._over = self._find_over(terminated, truncated, infos)
         if self._screens is not None:
             self._drawn = self._screens.step(actions)[0]
         return obs, rewards, terminated, truncated, infos
+
+    def _find_over(self, terminated: Bools, truncated: Bools, infos: dict[str, Any]) -> Bools:
+        lives, frames = infos["lives"], infos["episode_frame_number"]
+        # A game that is over has no life left, or as many as before (Adventure).
+        life_was_lost = (lives < self._lives) & (lives > 0)
+        self._lives = lives
+        self._first_frames = np.where(self._over, frames, self._first_frames)
+        # ale-py leaves `truncated` False where a life is lost on the very step of the frame cap.
+        at_cap = frames - self._first_frames >= self._max_frames
+        over: Bools = truncated | (terminated & (~life_was_lost | at_cap))
+        return over
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the emulators go."""

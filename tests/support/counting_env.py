@@ -15,8 +15,8 @@ NUM_ACTIONS = 3
 class CountingEnv(gym.Env):
     """Observes (env, episode, step); the reward encodes these and the action.
 
-    Episode e of env i has `lengths[i][e % len(lengths[i])]` steps; those of odd number are truncated,
-    the others terminate.
+    Episode e of env i has `lengths[i][e % len(lengths[i])]` steps; those of odd number are
+    truncated, the others terminate.
     """
 
     action_space = gym.spaces.Discrete(NUM_ACTIONS)

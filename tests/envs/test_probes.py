@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import rllib_per.envs  # noqa: F401  (registers them)
+from rllib_per.envs.blind_cliffwalk import BlindCliffwalk
+
+PROBES = ["ValueProbe", "ObservationProbe", "DiscountProbe", "ActionProbe", "BlindCliffwalk"]
+
+
+def make(name, **kwargs):
+    return gym.make(f"rllib_per/{name}-v1", **kwargs)
+
+
+def play(env, actions, seed=0):
+    """Observations, rewards and the last row's flags."""
+    obs, _ = env.reset(seed=seed)
+    observations, rewards = [obs.tolist()], []
+    for action in actions:
+        obs, reward, terminated, truncated, _ = env.step(action)
+        observations.append(obs.tolist())
+        rewards.append(reward)
+    return observations, rewards, (terminated, truncated)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_gymnasium_finds_nothing_wrong(name):
+    check_env(make(name, disable_env_checker=True).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("action", [0, 1])
+def test_the_value_probe_pays_one(action):
+    assert play(make("ValueProbe"), [action]) == ([[0.0], [0.0]], [1.0], (True, False))
+
+
+def test_the_observation_probe_pays_what_it_shows():
+    env, shown = make("ObservationProbe"), set()
+    for seed in range(20):
+        observations, rewards, _ = play(env, [0], seed)
+        assert observations[0] == rewards
+        shown.add(rewards[0])
+    assert shown == {-1.0, 1.0}
+
+
+def test_the_discount_probe_pays_late():
+    assert play(make("DiscountProbe"), [0, 1]) == (
+        [[0.0], [1.0], [2.0]],
+        [0.0, 1.0],
+        (True, False),
+    )
+
+
+def test_the_action_probe_pays_for_the_action():
+    assert [play(make("ActionProbe"), [action])[1] for action in (0, 1)] == [[-1.0], [1.0]]
+
+
+def test_the_cliffwalk_pays_only_at_its_end():
+    env = make("BlindCliffwalk", num_states=4)
+    right = [BlindCliffwalk.right_action(state) for state in range(4)]
+    assert set(right) == {0, 1}
+    observations, rewards, flags = play(env, right)
+    np.testing.assert_array_equal(observations[:4], np.eye(4))
+    assert (rewards, flags) == ([0.0, 0.0, 0.0, 1.0], (True, False))
+
+
+@pytest.mark.parametrize("state", range(4))
+def test_one_wrong_action_falls_off_the_cliff(state):
+    actions = [BlindCliffwalk.right_action(s) for s in range(state + 1)]
+    actions[-1] = 1 - actions[-1]
+    _, rewards, flags = play(make("BlindCliffwalk", num_states=4), actions)
+    assert (sum(rewards), flags) == (0.0, (True, False))
+
+
+def test_a_cliffwalk_needs_a_state():
+    with pytest.raises(ValueError, match="`num_states` must be at least 1: got 0"):
+        BlindCliffwalk(0)
+
+
+def test_cartpole_is_penalized_for_falling_and_not_for_standing():
+    env = make("FailureCartPole", failure_reward=-7.0)
+    _, rewards, flags = play(env, [0] * 9)
+    while not flags[0]:
+        rewards.append(0)
+        flags = env.step(0)[2:4]
+    env = make("FailureCartPole", failure_reward=-7.0, max_episode_steps=3)
+    assert play(env, [0, 1, 0])[1:] == ([1.0, 1.0, 1.0], (False, True))
+    env = make("FailureCartPole", failure_reward=-7.0)
+    env.reset(seed=0)
+    rows = []
+    while not rows or not rows[-1][2]:
+        rows.append(env.step(0))
+    assert [row[1] for row in rows] == [1.0] * (len(rows) - 1) + [-7.0]
+    assert env.get_wrapper_attr("_max_episode_steps") == 4000
