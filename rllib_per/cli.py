@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import click
 
-from rllib_per.experiment import ExperimentConfig, load_experiment
-from rllib_per.interruption import EXIT_CODE
-from rllib_per.run_folder import RunFolder
-from rllib_per.yaml_source import ConfigError
+from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
+from rllib_per.experiments.interruption import EXIT_CODE
+from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.yaml_source import ConfigError
 
 USAGE_ERROR = 2
 
@@ -100,7 +100,7 @@ def train(
                 smoke=smoke,
                 allow_custom_classes=allow_custom_classes,
             )
-            from rllib_per.environment_check import check_environment
+            from rllib_per.experiments.environment_check import check_environment
 
             check_environment(experiment)
             run = RunFolder.create(root, config.stem, experiment)
@@ -110,12 +110,12 @@ def train(
 def _train(experiment: ExperimentConfig, run: RunFolder, *, resume: bool) -> int:
     from rich.console import Console
 
-    from rllib_per.ray_session import ray_session
+    from rllib_per.experiments.ray_session import ray_session
 
     console = Console()
     with _interruptible(), ray_session(experiment):
-        from rllib_per.progress import ProgressDisplay
-        from rllib_per.training import EXIT_CODES, Training
+        from rllib_per.experiments.progress import ProgressDisplay
+        from rllib_per.experiments.training import EXIT_CODES, Training
 
         display = ProgressDisplay(console, experiment.stop, run.label)
         with _reported():
@@ -171,7 +171,7 @@ def play(run: Path, video: Path, games: int, seed: int, allow_custom_classes: bo
     with _reported():
         folder = RunFolder.open(run)
         policy = _load_policy(folder, folder.experiment(allow_custom_classes=allow_custom_classes))
-        from rllib_per.video import record_games
+        from rllib_per.experiments.video import record_games
 
         returns = record_games(policy, video, num_games=games, seed=seed)
     click.echo(f"{video}: returns {', '.join(f'{value:g}' for value in returns)}")
@@ -182,7 +182,7 @@ def play(run: Path, video: Path, games: int, seed: int, allow_custom_classes: bo
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def plot(runs: tuple[Path, ...], out: Path) -> None:
     """Draw the learning curves of RUNS into one picture."""
-    from rllib_per.plotting import plot_runs
+    from rllib_per.experiments.plotting import plot_runs
 
     with _reported():
         plot_runs([RunFolder.open(run) for run in runs], out)
@@ -208,10 +208,10 @@ def show_config(
 
 
 def _load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:
-    from rllib_per.ray_session import quiet_logs
+    from rllib_per.experiments.ray_session import quiet_logs
 
     quiet_logs()
-    from rllib_per.evaluation import GreedyPolicy
+    from rllib_per.experiments.evaluation import GreedyPolicy
 
     return GreedyPolicy.load(run, experiment)
 

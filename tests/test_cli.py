@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from rllib_per.checkpoints import newest_checkpoint
 from rllib_per.cli import main
+from rllib_per.experiments.checkpoints import newest_checkpoint
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cartpole.yaml"
 

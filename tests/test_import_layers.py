@@ -15,11 +15,13 @@ FORBIDDEN = {
     "cython_tree": {"rllib_per", "ray", "torch", "gymnasium"},
     "rllib_per/replay": {
         "ray", "torch", "gymnasium", "rllib_per.dqn", "rllib_per.envs", "rllib_per.episodes",
-        "rllib_per.experiment", "rllib_per.cli",
+        "rllib_per.experiments", "rllib_per.cli",
     },
-    "rllib_per/envs": {"ray", "torch", "rllib_per.dqn", "rllib_per.experiment", "rllib_per.cli"},
-    "rllib_per/dqn": {"rllib_per.experiment", "rllib_per.cli", "rllib_per.training"},
-    "rllib_per/episodes.py": {"torch", "rllib_per.dqn", "rllib_per.experiment", "rllib_per.cli"},
+    "rllib_per/envs": {"ray", "torch", "rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
+    "rllib_per/sharding": {"rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
+    "rllib_per/drop_in": {"rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
+    "rllib_per/dqn": {"rllib_per.experiments", "rllib_per.cli"},
+    "rllib_per/episodes.py": {"torch", "rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ class OracleRow:
     truncated: bool = False
     is_transition: bool = False  # it has an action
     is_last: bool = False  # the history ends with its frame
+    is_torn: bool = False  # the frames before it are unknown
     priority: float | None = None  # given when it became sampleable
 
 
@@ -62,7 +63,9 @@ class OracleBuffer:
                 continue
             if stream:
                 stream.newest.is_last = True
-            self.streams[stream_id] = OracleStream(self._write(fragment.obs[0, n]), first_step)
+            first = self._write(fragment.obs[0, n])
+            first.is_torn = first_step != 0
+            self.streams[stream_id] = OracleStream(first, first_step)
         for t in range(num_rows):
             for n, stream_id in enumerate(fragment.stream_ids.tolist()):
                 self._step(self.streams[stream_id], fragment, t, n)
@@ -100,10 +103,12 @@ class OracleBuffer:
         return [row for row in self.rows if self._is_sampleable(row)]
 
     def _is_sampleable(self, row):
+        stacked = self._stacked(row)
         return (
             self.alive(row)
             and row.is_transition
-            and all(self.alive(r) for r in self._stacked(row))
+            and all(self.alive(r) for r in stacked)
+            and not (len(stacked) < self.stack and stacked[-1].is_torn)
             and self.window(row, max(self.lengths)) is not None
         )
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rllib_per.metrics_log import MetricsLog, Snapshot, episode_returns, flatten_numbers
-from rllib_per.plotting import moving_mean, plot_runs
-from rllib_per.progress import ProgressDisplay, describe, remaining_s
-from rllib_per.run_folder import RunFolder
-from rllib_per.sections import Stop
+from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns, flatten_numbers
+from rllib_per.experiments.plotting import moving_mean, plot_runs
+from rllib_per.experiments.progress import ProgressDisplay, describe, remaining_s
+from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.sections import Stop
 
 SNAPSHOT = Snapshot(
     env_steps=1000,

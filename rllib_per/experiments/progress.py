@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from rllib_per.metrics_log import Snapshot
-from rllib_per.sections import Stop
+from rllib_per.experiments.metrics_log import Snapshot
+from rllib_per.experiments.sections import Stop
 
 LINE_INTERVAL_S = 5.0
 

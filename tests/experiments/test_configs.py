@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rllib_per.environment_check import check_environment
-from rllib_per.experiment import build_experiment, load_experiment
-from rllib_per.yaml_source import parse_yaml
+from rllib_per.experiments.environment_check import check_environment
+from rllib_per.experiments.experiment import build_experiment, load_experiment
+from rllib_per.experiments.yaml_source import parse_yaml
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rllib_per.experiment import ExperimentConfig
+from rllib_per.experiments.experiment import ExperimentConfig
 
 # RLlib puts its config into the object store even when nothing is remote.
 _LOCAL_STORE_BYTES = 100_000_000

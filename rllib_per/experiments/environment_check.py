@@ -7,8 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from rllib_per.experiment import ExperimentConfig, import_class, is_dotted_path
-from rllib_per.yaml_source import ConfigError, Problem
+from rllib_per.experiments.experiment import ExperimentConfig, import_class, is_dotted_path
+from rllib_per.experiments.yaml_source import ConfigError, Problem
 
 
 def check_environment(experiment: ExperimentConfig) -> None:

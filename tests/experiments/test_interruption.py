@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from rllib_per.interruption import Interruption
+from rllib_per.experiments.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rllib_per.experiment import ExperimentConfig, load_experiment
+from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 
 _PACKAGES = ("rllib-per", "ray", "torch", "gymnasium", "numpy", "ale-py")
 

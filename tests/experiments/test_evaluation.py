@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_per.evaluation import GreedyPolicy, play_episodes
-from rllib_per.experiment import build_experiment
-from rllib_per.yaml_source import parse_yaml
+from rllib_per.experiments.evaluation import GreedyPolicy, play_episodes
+from rllib_per.experiments.experiment import build_experiment
+from rllib_per.experiments.yaml_source import parse_yaml
 
 
 class FixedLength(gym.Env):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.evaluation import GreedyPolicy, VectorEnv
+from rllib_per.experiments.evaluation import GreedyPolicy, VectorEnv
 from rllib_per.replay.fragment import Array
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from rllib_per.run_folder import RunFolder
+from rllib_per.experiments.run_folder import RunFolder
 
 # What RLlib adds to every result though it never changes.
 _NOT_MEASURED = ("config", "pid", "done")

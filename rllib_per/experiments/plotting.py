@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from rllib_per.run_folder import RunFolder
+from rllib_per.experiments.run_folder import RunFolder
 
 WINDOW_EPISODES = 50
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_per.environment_check import check_environment
-from rllib_per.experiment import ExperimentConfig, build_experiment, load_experiment
-from rllib_per.sections import EnvRunners, Learners, Replay, Training
-from rllib_per.yaml_source import MAX_BYTES, ConfigError, parse_yaml
+from rllib_per.experiments.environment_check import check_environment
+from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, load_experiment
+from rllib_per.experiments.sections import EnvRunners, Learners, Replay, Training
+from rllib_per.experiments.yaml_source import MAX_BYTES, ConfigError, parse_yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOUND = "environment: {env: CartPole-v1}\nstop: {env_steps: 1000}\n"
 
 
@@ -234,7 +234,8 @@ def test_an_experiment_cannot_be_changed():
 
 def test_reading_an_experiment_imports_neither_ray_nor_torch():
     program = (
-        "import sys; from rllib_per.cli import main; from rllib_per.experiment import *;"
+        "import sys; from rllib_per.cli import main;"
+        "from rllib_per.experiments.experiment import *;"
         "load_experiment(Path('configs/cartpole.yaml'));"
         "sys.exit(bool({'ray', 'torch', 'matplotlib'} & set(sys.modules)))"
     )

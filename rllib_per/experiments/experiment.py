@@ -14,8 +14,8 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from rllib_per import sections
-from rllib_per.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
+from rllib_per.experiments import sections
+from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig

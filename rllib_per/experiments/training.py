@@ -15,15 +15,15 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, REPLAY_BUFFER_RESULTS
 
-from rllib_per.checkpoints import newest_checkpoint, save_checkpoint
 from rllib_per.dqn.algorithm import ApexDQN
-from rllib_per.evaluation import Evaluation, GreedyPolicy, save_policy
-from rllib_per.experiment import ExperimentConfig
-from rllib_per.interruption import Interruption
-from rllib_per.metrics_log import MetricsLog, Snapshot, episode_returns
-from rllib_per.plotting import plot_runs
-from rllib_per.progress import ProgressDisplay
-from rllib_per.run_folder import RunFolder, write_json
+from rllib_per.experiments.checkpoints import newest_checkpoint, save_checkpoint
+from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy, save_policy
+from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.interruption import Interruption
+from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns
+from rllib_per.experiments.plotting import plot_runs
+from rllib_per.experiments.progress import ProgressDisplay
+from rllib_per.experiments.run_folder import RunFolder, write_json
 
 Ending = Literal["target_met", "finished", "budget_ended", "interrupted"]
 
@@ -167,7 +167,7 @@ class Training:
         return self._policy.evaluate(num_episodes, self._experiment.evaluation.num_envs, seed)
 
     def _record_game(self) -> None:
-        from rllib_per.video import record_games
+        from rllib_per.experiments.video import record_games
 
         self._policy.set_state(self._weights())
         path = self._run.videos / f"step-{self._env_steps:012d}.mp4"

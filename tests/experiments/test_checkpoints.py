@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from rllib_per.checkpoints import (
+from rllib_per.experiments.checkpoints import (
     MANIFEST,
     CheckpointError,
     newest_checkpoint,
