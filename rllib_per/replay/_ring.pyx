@@ -31,7 +31,7 @@ cdef enum Kind:
     STOP = 2  # last frame of a history: never a transition
     PENDING = 3  # a transition whose window is not complete yet
     READY = 4  # a transition that may be drawn
-    LOST = 5  # a transition one of whose frames was overwritten
+    LOST = 5  # a transition one of whose frames is missing
 
 cdef enum End:
     GOES_ON = 0
@@ -43,7 +43,8 @@ cdef struct Row:
     uint32_t ahead  # how many rows ahead its next frame lies; 0: this is its last
     float reward
     uint16_t kind
-    uint16_t ended
+    uint8_t ended
+    uint8_t torn  # 1: this history's first row, and frames before it are missing
 
 cdef struct Stream:
     int64_t stream_id
@@ -53,7 +54,7 @@ cdef struct Stream:
     int64_t num_pending  # how many such rows there are, `pending` and the next ones ahead
 
 ROW_DTYPE = np.dtype(
-    [("back", "u4"), ("ahead", "u4"), ("reward", "f4"), ("kind", "u2"), ("ended", "u2")]
+    [("back", "u4"), ("ahead", "u4"), ("reward", "f4"), ("kind", "u2"), ("ended", "u1"), ("torn", "u1")]
 )
 STREAM_DTYPE = np.dtype(
     [
@@ -269,7 +270,7 @@ cdef class Ring:
                 count = self._flush(stream, oldest, changed, count)
             stream.num_pending = 0
             stream.next_step = first_step[n]
-            stream.open = self._open_row(0)
+            stream.open = self._open_row(0, first_step[n] != 0)
             frame_slots[n] = stream.open % self.capacity
         return count
 
@@ -293,7 +294,7 @@ cdef class Ring:
                 if reset[t, n]:
                     row.kind = STOP
                     count = self._flush(stream, oldest, changed, count)
-                    stream.open = self._open_row(0)
+                    stream.open = self._open_row(0, False)
                 else:
                     row.reward = <float>min(max(<double>rewards[t, n], -reward_clip), reward_clip)
                     row.ended = GOES_ON
@@ -306,7 +307,7 @@ cdef class Ring:
                         stream.pending = stream.open
                     stream.num_pending += 1
                     row.ahead = <uint32_t>(self.written - stream.open)
-                    stream.open = self._open_row(row.ahead)
+                    stream.open = self._open_row(row.ahead, False)
                     if row.ended != GOES_ON:
                         count = self._flush(stream, oldest, changed, count)
                     elif stream.num_pending == self.n_step:
@@ -315,9 +316,9 @@ cdef class Ring:
                 frame_slots[(t + 1) * num_streams + n] = stream.open % self.capacity
         return count
 
-    cdef int64_t _open_row(self, uint32_t back) noexcept nogil:
+    cdef int64_t _open_row(self, uint32_t back, bint torn) noexcept nogil:
         """Open the next row of the ring; its sequence number."""
-        self._rows[self.written % self.capacity] = Row(back, 0, 0.0, OPEN, GOES_ON)
+        self._rows[self.written % self.capacity] = Row(back, 0, 0.0, OPEN, GOES_ON, torn)
         self.written += 1
         return self.written - 1
 
@@ -361,13 +362,14 @@ cdef class Ring:
         return count
 
     cdef bint _has_its_frames(self, int64_t sequence, int64_t oldest) noexcept nogil:
+        """Whether all frames are there that the stack at this row shows."""
         cdef int64_t _i
-        cdef uint32_t back
+        cdef Row* row
         for _i in range(self.stack - 1):
-            back = self._rows[sequence % self.capacity].back
-            if back == 0:
-                return True
-            sequence -= back
+            row = &self._rows[sequence % self.capacity]
+            if row.back == 0:
+                return not row.torn
+            sequence -= row.back
             if sequence < oldest:
                 return False
         return True

@@ -38,12 +38,14 @@ def check_beta(beta: float) -> None:
 
 def check_given(fragment: Fragment) -> None:
     """Initial priorities that come with a fragment."""
-    priorities = np.asarray(fragment.extras.get("priority", np.nan))
-    valid = (priorities >= 0.0) & (priorities <= LARGEST_PRIORITY)
-    if not (valid | fragment.reset).all():
+    priorities = np.asarray(fragment.extras.get("priority"))
+    if priorities.shape != fragment.reset.shape:
+        return  # the columns' own check says what is wrong with it
+    refused = ~((priorities >= 0.0) & (priorities <= LARGEST_PRIORITY)) & ~fragment.reset
+    if refused.any():
         raise ValueError(
-            "the extra column 'priority' must be there, finite and not negative: "
-            f"got {priorities[~valid][:1]}"
+            "the extra column 'priority' must be finite and not negative: "
+            f"got {priorities[refused][0]}"
         )
 
 

@@ -106,6 +106,9 @@ class Fragment:
     never a transition, and the next episode's first frame is `obs[t + 1]`. A lost life is
     `terminated` without a `reset` row after it. Where both flags are set, `terminated` holds.
 
+    A stream's row 0 follows a reset. Where it starts at another row, or goes on at another than the
+    next, the frames before are unknown, and rows whose stack would need them are no transitions.
+
     Attributes:
         stream_ids: (N,) int64, which stream.
         first_step: (N,) int64, the number of each stream's first row; rows are counted with the
