@@ -6,7 +6,7 @@ CYTHON := $(shell find cython_tree rllib_per -name '*.pyx' -o -name '*.pxd' -o -
 CONFIG ?= configs/cartpole.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint debug bench-learner wheel clean
+.PHONY: $(shell sed -n "s,^\([a-z-]*\):.*\#\#.*,\1,p" $(MAKEFILE_LIST))
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -39,6 +39,15 @@ debug: setup  ## the compiled modules' tests on a build with bounds checks
 	CYTHON_TREE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 	$(BIN)/python -m pytest tests/cython_tree tests/replay; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
+
+bench-train: setup  ## end to end on CartPole against RLlib's DQN
+	$(BIN)/python -m benchmarks.bench_train
+
+bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on Blind Cliffwalk
+	$(BIN)/python -m benchmarks.bench_cliffwalk
+
+evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some)
+	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"
 
 bench-learner: setup  ## a gradient step against a bare torch loop and RLlib's learner
 	$(BIN)/python -m benchmarks.bench_learner
