@@ -49,6 +49,9 @@ bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on B
 evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some)
 	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"
 
+bench-drop-in: setup  ## RLlib's DQN with our replay buffer against its own
+	$(BIN)/python -m benchmarks.bench_drop_in
+
 bench-learner: setup  ## a gradient step against a bare torch loop and RLlib's learner
 	$(BIN)/python -m benchmarks.bench_learner
 
