@@ -313,6 +313,7 @@ class PrioritizedReplayBuffer:
         counts = ReplayCounts()
         counts.load_state(state["counts"])
         with self._lock:
+            self._storage.check_state(state)
             self._priorities.check_state(state, min(state["written"], self._ring.capacity))
             self._storage.load_state(state)
             self._priorities.load_state(state, self._ring.ready_slots())

@@ -77,7 +77,7 @@ class Storage:
         self.rows = rows
         self.ring = Ring(capacity, rows.stack or 1, n_step.longest, first_id)
         self.stored = {
-            name: np.empty((capacity, *column.shape), column.dtype)
+            name: np.zeros((capacity, *column.shape), column.dtype)
             for name, column in stored.items()
         }
         self._n_step = n_step
@@ -143,7 +143,8 @@ class Storage:
         returns, discounts, _, next_slots = self._windows(slots, lengths)
         last = next_slots[self._stack - 1 :: self._stack]
         q_max = self.stored["q_max"][last].astype(np.float64)
-        return returns + discounts * q_max - self.stored["q_taken"][slots]
+        with np.errstate(invalid="ignore"):  # ∞ - ∞ is for the caller to see
+            return returns + discounts * q_max - self.stored["q_taken"][slots]
 
     def _windows(self, slots: Int64s, lengths: Int64s) -> tuple[Array, Array, Int64s, Int64s]:
         size = len(slots)
@@ -207,12 +208,8 @@ class Storage:
             **{name: column[:filled].copy() for name, column in self.stored.items()},
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` gave; if it is refused, nothing has changed.
-
-        Raises:
-            ValueError: It is of another kind of buffer, or contradicts itself.
-        """
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError, or KeyError, if the state is of another kind of buffer."""
         if state["spec"] != self._spec():
             raise ValueError(
                 f"the state must be of the same kind of buffer: this one is {self._spec()}, the "
@@ -226,9 +223,16 @@ class Storage:
                     f"{name} of the state must be {column.dtype} {expected}: "
                     f"got {given.dtype} {given.shape}"
                 )
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` gave and `check_state` let pass.
+
+        Raises:
+            ValueError: The rows contradict each other; nothing has changed.
+        """
         self.ring.load(state["written"], state["num_gaps"], state["rows"], state["streams"])
         for name, column in self.stored.items():
-            column[:filled] = state[name]
+            column[: len(state[name])] = state[name]
 
     def _spec(self) -> dict[str, Any]:
         """What decides the layout of the state, in values that JSON can hold."""

@@ -163,51 +163,64 @@ def test_batches_are_made_by_the_allocator():
 
 
 def atari_fragments(env, num_fragments, num_rows, rng):
-    """Single frames from the env's stacks, and the stacks themselves, (T + 1, N, stack, ...)."""
+    """The env's stacks, (T + 1, N, stack, H, W), and fragments with the newest frame of each."""
     stacks, _ = env.reset(seed=0)
     num_envs = len(stacks)
-    done = np.zeros(num_envs, np.bool_)
-    for i in range(num_fragments):
+    over = np.zeros(num_envs, np.bool_)
+    for first_row in range(0, num_fragments * num_rows, num_rows):
         seen, columns = [stacks], []
         for _ in range(num_rows):
             actions = rng.integers(0, env.single_action_space.n, num_envs)
+            reset = over
             stacks, rewards, terminated, truncated, _ = env.step(actions)
-            columns.append((actions, rewards, terminated & ~done, truncated & ~done, done))
-            done = (terminated | truncated) & ~done
+            columns.append((actions, rewards, terminated & ~reset, truncated & ~reset, reset))
+            over = (terminated | truncated) & ~reset
             seen.append(stacks)
         all_stacks = np.array(seen)
         actions, rewards, terminated, truncated, reset = map(np.array, zip(*columns, strict=True))
+        rows = np.arange(first_row, first_row + num_rows)[:, None]
         yield (
             all_stacks,
             Fragment(
                 stream_ids=np.arange(num_envs),
-                first_step=np.full(num_envs, i * num_rows),
+                first_step=np.full(num_envs, first_row),
                 obs=all_stacks[:, :, -1],
                 actions=actions,
                 rewards=rewards,
                 terminated=terminated,
                 truncated=truncated,
                 reset=reset,
+                extras={
+                    "row": np.repeat(rows, num_envs, axis=1),
+                    "stream": np.tile(np.arange(num_envs), (num_rows, 1)),
+                },
             ),
         )
 
 
-def test_stacks_are_those_of_atari_vector_env():
-    """Real games with many resets; every observation of the buffer is one that the env gave."""
+@pytest.mark.parametrize("game", ["pong", "breakout"])
+@pytest.mark.parametrize("use_fire_reset", [False, True])
+def test_stacks_are_those_of_atari_vector_env(game, use_fire_reset):
+    """Real games with many resets, in a ring that wraps: s and s' are what the env showed then."""
     env = AtariVectorEnv(
-        game="pong", num_envs=3, stack_num=4, img_height=42, img_width=42,
-        max_num_frames_per_episode=120, noop_max=5, use_fire_reset=False, num_threads=1,
+        game=game, num_envs=3, stack_num=4, img_height=42, img_width=42, noop_max=5,
+        max_num_frames_per_episode=160, use_fire_reset=use_fire_reset, num_threads=1,
     )  # fmt: skip
-    rows = RowSpec((42, 42), np.uint8, stack=4, extras={})
+    rows = RowSpec(
+        (42, 42), np.uint8, stack=4, extras={"row": ((), np.int64), "stream": ((), np.int64)}
+    )
     buffer = PrioritizedReplayBuffer(200, rows, n_step=3, alpha=0.0, seed=0)
-    given, num_resets = [], 0
+    given, num_resets = {}, 0
     for stacks, fragment in atari_fragments(env, 12, 20, np.random.default_rng(0)):
+        first = int(fragment.first_step[0])
+        given |= {(first + t, n): stacks[t, n] for t in range(21) for n in range(3)}
+        num_resets += int(fragment.reset.sum())
         buffer.add(fragment)
-        given.append(stacks)
-        num_resets += fragment.reset.sum()
-        known = {stack.tobytes() for block in given for stack in block.reshape(-1, 4, 42, 42)}
         batch = buffer.sample(64, 0.0)
-        assert all(obs.tobytes() in known for obs in batch.obs)
-        assert all(obs.tobytes() in known for obs in batch.next_obs)
+        for i in range(64):
+            row, stream = int(batch.extras["row"][i]), int(batch.extras["stream"][i])
+            np.testing.assert_array_equal(batch.obs[i], given[row, stream])
+            nexts = [given[row + k, stream] for k in (1, 2, 3) if (row + k, stream) in given]
+            assert any(np.array_equal(batch.next_obs[i], stack) for stack in nexts)
     env.close()
     assert num_resets > 10
