@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllib_per.replay.fragment import Float32s, Int64s, PriorityUpdate
-from rllib_per.sharding.handles import LOST, ShardHandle, fetch, is_ready
+from rllib_per.sharding.handles import LOST, ShardHandle, fetch, is_ready, wait_for_any
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.priority_outbox import PriorityOutbox
 from rllib_per.sharding.shard import ShardSummary
@@ -17,6 +17,11 @@ from rllib_per.sharding.shard import ShardSummary
 logger = logging.getLogger(__name__)
 
 DRIVER = "driver"
+
+# How often, and for how long, a shard is asked before a draw goes on without it. Ray takes a second
+# to report a lost message; a process that is gone it reports at once.
+_PINGS = 3
+_PING_S = 2.0
 
 
 @dataclass
@@ -154,6 +159,10 @@ class ShardLink:
         ):
             self._send_probe("ping")
 
+    def start(self) -> None:
+        """Ask a new process to begin as the incarnation that is expected of it."""
+        self._send_probe("start", self.incarnation, self.alpha)
+
     def refresh(self) -> None:
         """Wait for a picture of the shard as it is now."""
         self._send_probe("ping")
@@ -165,6 +174,16 @@ class ShardLink:
             logger.warning("replay shard %d does not answer: %s", self.index, _first_line(error))
             self._next_probe_s = 0.0
         self.is_live = False
+
+    def ask_again(self) -> None:
+        """After `lose`: has only a message been lost? A shard that is gone is not waited for."""
+        for _ in range(_PINGS):
+            self._send_probe("ping")
+            if not wait_for_any([self._probe], _PING_S):
+                return
+            self._read_probe()
+            if self.is_live:
+                return
 
     def fetch(self, handle: Any, what: str) -> Any:
         """`handle`'s value; raises as `handles.fetch` does."""
@@ -193,7 +212,7 @@ class ShardLink:
         if summary.incarnation != self.incarnation:
             self.is_live = False
             self._bury()
-            self._send_probe("start", self.incarnation, self.alpha)
+            self.start()
             return
         self.note(summary, self._probe_sent_s)
         if not self.is_live:

@@ -32,10 +32,9 @@ class ShardLinks:
     def __init__(self, handles: Sequence[ShardHandle], limits: ShardLimits) -> None:
         self._limits = limits
         self._links = [ShardLink(k, handle, limits) for k, handle in enumerate(handles)]
-        now_s = time.monotonic()
-        for link, answer in [(link, link.handle.call("start", 0)) for link in self._links]:
-            link.note(link.fetch(answer, "start: are there enough free CPUs for it?"), now_s)
-            link.is_live = True
+        for link in self._links:
+            link.start()
+        self.await_all()
 
     def __len__(self) -> int:
         return len(self._links)
@@ -89,21 +88,33 @@ class ShardLinks:
 
     def refresh(self) -> float:
         """Wait until no live shard's picture is older than allowed; how old the oldest is, in s."""
-        self._await(any, "any replay shard")
-        now_s = time.monotonic()
-        for link in self._links:
-            if link.picture_age_s(now_s) > self._limits.max_picture_age_s:
-                link.refresh()
-        now_s = time.monotonic()
-        return max(link.picture_age_s(now_s) for link in self._links)
+        while True:
+            self._await(any, "any replay shard")
+            now_s = time.monotonic()
+            for link in self._links:
+                if link.picture_age_s(now_s) > self._limits.max_picture_age_s:
+                    link.refresh()
+            if any(link.is_live for link in self._links):
+                now_s = time.monotonic()
+                return max(link.picture_age_s(now_s) for link in self._links)
 
-    def call_all(self, method: str, what: str, *arguments: Any) -> list[Any]:
-        """Every shard's answer; lost ones are waited for."""
-        self.await_all()
-        handles = [link.handle.call(method, *arguments) for link in self._links]
-        return [link.fetch(h, what) for link, h in zip(self._links, handles, strict=True)]
+    def call(self, link: ShardLink, what: str, method: str, *arguments: Any) -> Any:
+        """One shard's answer to a call that may be repeated; if it is lost, it is waited for."""
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while True:
+            self.await_all()
+            try:
+                return link.fetch(link.handle.call(method, *arguments), what)
+            except LOST as error:
+                link.lose(error)
+                if not deadline.left_s:
+                    raise
 
-    def call_live(self, method: str, what: str) -> list[Any]:
+    def call_all(self, what: str, method: str, *arguments: Any) -> list[Any]:
+        """Every shard's answer, one after the other."""
+        return [self.call(link, what, method, *arguments) for link in self._links]
+
+    def call_live(self, what: str, method: str) -> list[Any]:
         """The answers of those shards that do answer."""
         live = [link for link in self._links if link.is_live]
         answers = []
@@ -125,7 +136,8 @@ class ShardLinks:
                 lost = [link.index for link in self._links if not link.is_live]
                 raise TimeoutError(
                     f"waited {deadline.timeout_s:g} s for {who} to be there; shards {lost} are "
-                    "lost: look at their processes, or raise shard_timeout_s"
+                    "lost: look at their processes, and whether there are CPUs for them, or raise "
+                    "shard_timeout_s"
                 )
             time.sleep(_PAUSE_S)
             self.poll()

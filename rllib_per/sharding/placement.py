@@ -70,6 +70,8 @@ class ShardPlacement:
             "max_restarts": -1,
             "max_task_retries": 0,
             "max_pending_calls": pending,
+            # In order, one call that is lost on its way holds up its successors for 30 s.
+            "allow_out_of_order_execution": True,
             "scheduling_strategy": self._scheduling(shard),
         }
         return options | ({"memory": self.memory_bytes} if self.memory_bytes else {})

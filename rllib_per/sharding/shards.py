@@ -191,18 +191,18 @@ class ReplayShards:
     @property
     def alpha(self) -> float:
         """α of all shards. A new one re-transforms every stored priority, exactly."""
-        return float(self._links.call_all("metrics", "report")[0]["alpha"])
+        return float(self._links.call_all("report", "metrics")[0]["alpha"])
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        self._links.call_all("set_alpha", "take a new alpha", alpha)
+        self._links.call_all("take a new alpha", "set_alpha", alpha)
         for link in self._links:
             link.alpha = alpha
             link.refresh()
 
     def metrics(self) -> dict[str, float]:
         """The shards' figures together, and those of the traffic between them and the driver."""
-        reports = self._links.call_live("metrics", "report")
+        reports = self._links.call_live("report", "metrics")
         in_flight = {
             "num_redraws_lifetime": float(self._num_redraws),
             "num_requests_in_flight": float(len(self._in_flight)),
@@ -218,7 +218,7 @@ class ReplayShards:
     @property
     def state_arrays(self) -> tuple[str, ...]:
         """Which entries of the state are arrays."""
-        names = self._links.call_all("state_arrays", "describe its state")
+        names = self._links.call_all("describe its state", "state_arrays")
         return tuple(f"shard_{k}.{name}" for k, own in enumerate(names) for name in own)
 
     def state(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class ReplayShards:
             "rng": self._rng.bit_generator.state,
         }
         for link in self._links:
-            own = link.fetch(link.handle.call("state"), "hand over its state")
+            own = self._links.call(link, "hand over its state", "state")
             state |= {f"shard_{link.index}.{name}": value for name, value in own.items()}
         return state
 
@@ -255,8 +255,8 @@ class ReplayShards:
             own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
             link.begin(max(incarnation, link.incarnation) + 1)
             link.alpha = float(own["alpha"])
-            link.fetch(link.handle.call("start", link.incarnation, link.alpha), "start again")
-            link.fetch(link.handle.call("load_state", own), "load its state")
+            self._links.call(link, "start again", "start", link.incarnation, link.alpha)
+            self._links.call(link, "load its state", "load_state", own)
             link.refresh()
         self._rng.bit_generator.state = state["rng"]
 
