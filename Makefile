@@ -52,6 +52,10 @@ evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=
 bench-drop-in: setup  ## RLlib's DQN with our replay buffer against its own
 	$(BIN)/python -m benchmarks.bench_drop_in
 
+bench-runner: setup  ## collecting experience against RLlib's env runner and the bare emulator
+	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
+	$(BIN)/python -m benchmarks.bench_runner
+
 bench-learner: setup  ## a gradient step against a bare torch loop and RLlib's learner
 	$(BIN)/python -m benchmarks.bench_learner
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -13,7 +12,6 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.apis.q_net_api import QNetAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
-from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
@@ -22,12 +20,12 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from rllib_per.dqn.collector import Collector
 from rllib_per.dqn.env_streams import EnvStreams
 from rllib_per.dqn.episode_summary import EpisodeSummary
-from rllib_per.dqn.exploration import EpsilonGreedy, ladder_exponents
+from rllib_per.dqn.exploration import EpsilonGreedy, Place
 from rllib_per.dqn.frame_stack import find_frame_stack
 from rllib_per.dqn.play import default_amount, play_episodes, play_steps, sampling_epsilon
 from rllib_per.dqn.runner_callbacks import RunnerCallbacks
 from rllib_per.dqn.runner_metrics import RunnerMetrics
-from rllib_per.dqn.vector_env import make_vector_env
+from rllib_per.dqn.vector_env import env_context, make_vector_env
 from rllib_per.replay.fragment import Fragment, RowSpec
 
 EXPLORATION_RNG = "exploration_rng"
@@ -56,7 +54,10 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self._is_seeded = False
         self._shares_module = False
         self._weights_seq_no = 0
-        self._place_in_ladder()
+        self._place = Place.of(self.config, self.worker_index)
+        first_low = self._place.first_low_epsilon_env
+        self._runner_metrics = RunnerMetrics(self.config, self.metrics, first_low)
+        self._rng = np.random.default_rng(self._seed)
         if (
             self.worker_index != 0
             or self.config.num_env_runners == 0
@@ -65,33 +66,12 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self.make_env()
         self.make_module()
 
-    def _place_in_ladder(self) -> None:
-        """Which of all runners' environments are this one's, and how they explore."""
-        config, n = self.config, self.num_envs
-        self._first_stream = max((self.worker_index or 0) - 1, 0) * n
-        total = n * max(config.num_env_runners, 1)
-        exponents, first_low = np.ones(n), None
-        if config.per_env_epsilon:
-            exponents = ladder_exponents(self._first_stream, n, total)
-            # As Ape-X did, the third with the smallest ε speaks for the greedy policy.
-            first_low = math.ceil(2 * total / 3) - self._first_stream
-        self._exponents = exponents
-        self._runner_metrics = RunnerMetrics(config, self.metrics, first_low)
-        self._rng = np.random.default_rng(self._seed)
-
     # Environments and module.
 
     def make_env(self) -> None:
         """Make the vector environment that config names, in place of an older one."""
         self.stop()
-        context = self.config.env_config
-        if not isinstance(context, EnvContext):
-            context = EnvContext(
-                context,
-                worker_index=self.worker_index,
-                num_workers=self.num_workers,
-                remote=self.config.remote_worker_envs,
-            )
+        context = env_context(self.config, self.worker_index, self.num_workers)
         self.env = make_vector_env(self.config, context)
         self._make_collector()
         self._callbacks("on_environment_created", env=self.env.unwrapped, env_context=context)
@@ -103,19 +83,13 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self._streams = EnvStreams(
             self.env, stack, self._callbacks.on_episode, self._try_env_step if restarts else None
         )
-        self._row_spec = RowSpec(
-            frame_shape=self._streams.frame_shape,
-            frame_dtype=self._streams.dtype,
-            stack=stack.size if stack else None,
-            stack_padding=stack.padding if stack else "zero",
-        )
         num_actions = int(self.env.single_action_space.n)
         self._collector = Collector(
             self._streams,
-            EpsilonGreedy(num_actions, self._exponents, self._rng),
+            EpsilonGreedy(num_actions, self._place.exponents, self._rng),
             self.module,
             device=self._device,
-            first_stream=self._first_stream,
+            first_stream=self._place.first_stream,
             next_row=self._collector.next_row if self._collector else 0,
             records_q=config.replay_buffer_config.get("initial_priority") == "td_error",
             add_time=self._runner_metrics.add_time,
@@ -149,8 +123,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     @property
     def row_spec(self) -> RowSpec:
         """What one row of this runner's fragments looks like."""
-        self._require_env()
-        return self._row_spec
+        return self._require_env().streams.row_spec
 
     def get_spaces(self) -> dict[str, Any]:
         """RLlib's spaces: of the vector environment, of a single one, and of the module."""

@@ -11,7 +11,7 @@ from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
 from rllib_per.dqn.episode_summary import EpisodeSummary
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.fragment import Array, Bools, Int64s
+from rllib_per.replay.fragment import Array, Bools, Int64s, RowSpec
 
 # Of how many steps the observations are compared, before a frame stack is believed.
 NUM_CHECKED_STEPS = 16
@@ -68,6 +68,17 @@ class EnvStreams:
     def num_resets_next(self) -> int:
         """On how many environments the next step will be no env step."""
         return int(np.count_nonzero(self.resets_next))
+
+    @property
+    def row_spec(self) -> RowSpec:
+        """What one row of these streams looks like."""
+        stack = self._frame_stack
+        return RowSpec(
+            frame_shape=self.frame_shape,
+            frame_dtype=self.dtype,
+            stack=stack.size if stack else None,
+            stack_padding=stack.padding if stack else "zero",
+        )
 
     def reset(self, reset_env: Callable[[], Any]) -> None:
         """Begin episodes everywhere with the observations of `reset_env()`; drop the ongoing."""

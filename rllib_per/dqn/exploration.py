@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +27,33 @@ def ladder_exponents(first: int, num_envs: int, num_envs_total: int) -> Float64s
         num_envs_total: N, the envs of all runners.
     """
     return 1.0 + 7.0 * np.arange(first, first + num_envs) / max(num_envs_total - 1, 1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A runner's environments among those of all runners.
+
+    Attributes:
+        first_stream: Number of its first one.
+        exponents: (N,), with which its environments explore.
+        first_low_epsilon_env: From this one of its environments on they are in the third that
+            explores least, which Ape-X reports as nearly greedy; None if all explore alike.
+    """
+
+    first_stream: int
+    exponents: Float64s
+    first_low_epsilon_env: int | None
+
+    @classmethod
+    def of(cls, config: Any, worker_index: int | None) -> Place:
+        """The place of a worker; worker 0 is the driver's own."""
+        num_envs = config.num_envs_per_env_runner
+        first = max((worker_index or 0) - 1, 0) * num_envs
+        if not config.per_env_epsilon:
+            return cls(first, np.ones(num_envs), None)
+        total = num_envs * max(config.num_env_runners, 1)
+        exponents = ladder_exponents(first, num_envs, total)
+        return cls(first, exponents, math.ceil(2 * total / 3) - first)
 
 
 class EpsilonGreedy:

@@ -14,6 +14,18 @@ import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.dqn.sync_vector_env import ColumnSyncVectorEnv
 
 
+def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvContext:
+    """`config.env_config`, with who makes the environment, as RLlib tells creators."""
+    if isinstance(config.env_config, EnvContext):
+        return config.env_config
+    return EnvContext(
+        config.env_config,
+        worker_index=worker_index,
+        num_workers=num_workers,
+        remote=config.remote_worker_envs,
+    )
+
+
 def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
     """`config.num_envs_per_env_runner` environments, stepped together.
 

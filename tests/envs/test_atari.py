@@ -42,21 +42,24 @@ def test_the_game_is_over_exactly_where_the_emulator_resets_next(game, cap):
 
 
 def until_a_life_is_lost(**settings):
-    """Fires until then; env steps, and the last row."""
+    """Fires until then; the environment, its steps, and the infos of the last."""
     env = AtariGames(1, game="Breakout", frame_size=(20, 20), noop_max=0, **settings)
     env.reset(seed=0)
-    for num_steps in range(1, 1000):
-        row = env.step(np.array([1]))
-        if row[2][0]:
-            return num_steps, row
+    num_steps, terminated = 0, np.zeros(1, bool)
+    while not terminated[0]:
+        _, _, terminated, _, info = env.step(np.array([1]))
+        num_steps += 1
+    return env, num_steps, info
 
 
 def test_a_life_lost_on_the_very_step_of_the_frame_cap_ends_the_game_too():
-    num_steps, (*_, info) = until_a_life_is_lost()
+    env, num_steps, info = until_a_life_is_lost()
     assert not info["episode_over"][0]
-    _, (*_, info) = until_a_life_is_lost(max_frames_per_episode=4 * num_steps)
+    assert episode_frames(env.step(np.array([1]))[4]) > episode_frames(info)
+    env, _, info = until_a_life_is_lost(max_frames_per_episode=4 * num_steps)
     assert info["lives"][0] > 0
     assert info["episode_over"][0]
+    assert episode_frames(env.step(np.array([1]))[4]) < episode_frames(info)
 
 
 def test_a_lost_life_ends_the_value_but_not_the_frames():
