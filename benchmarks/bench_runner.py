@@ -28,8 +28,8 @@ from ray.rllib.env.wrappers.atari_wrappers import wrap_atari_for_new_api_stack
 
 from benchmarks.report import describe_machine, table
 from rllib_per import ApexDQNConfig
-from rllib_per.dqn.env_runner import ApexEnvRunner
 from rllib_per.envs.atari import AtariGames
+from rllib_per.runners.env_runner import ApexEnvRunner
 
 # Plays on and returns how many env steps (or reset rows) that were.
 Play = Callable[[], int]

@@ -27,9 +27,9 @@ from rllib_per.dqn.replay import build_replay
 from rllib_per.dqn.replay_checkpoint import ReplayCheckpoint
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
-from rllib_per.dqn.schedules import schedule
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.replay import Fragment
+from rllib_per.schedules import schedule
 
 _STATE = "apex_dqn"
 

@@ -39,7 +39,7 @@ class ApexDQNConfig(DQNConfig):
             "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean these); "beta" and all
             keywords of `rllib_per.replay.PrioritizedReplayBuffer` besides.
         epsilon, lr and the buffer's beta: a number, RLlib's [[env_step, value], ...], or a schedule
-            dict of `rllib_per.dqn.schedules`.
+            dict of `rllib_per.schedules`.
     env_runners()
         per_env_epsilon: Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018).
         frame_stack: Frames per observation; None finds it from the environment.
@@ -150,7 +150,7 @@ class ApexDQNConfig(DQNConfig):
         """The user's class, or ours, or RLlib's where connectors or per-step callbacks need it."""
         from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-        from rllib_per.dqn.env_runner import ApexEnvRunner
+        from rllib_per.runners.env_runner import ApexEnvRunner
 
         if self._env_runner_cls is not None:
             return self._env_runner_cls

@@ -36,11 +36,11 @@ from rllib_per.dqn.losses import (
     weighted_loss,
 )
 from rllib_per.dqn.optimizers import average_gradients, build_optimizer, clip_gradients
-from rllib_per.dqn.schedules import schedule
 from rllib_per.dqn.target_network import TargetClock, TargetNetworks
 from rllib_per.dqn.transfer import TensorBatch, make_transfer
 from rllib_per.dqn.update_metrics import UpdateMetrics, log_update_metrics
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+from rllib_per.schedules import schedule
 
 QF_PREDS = "qf_preds"
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rllib_per.dqn.network_config import NetworkConfig
 from rllib_per.dqn.networks import QNetwork
-from rllib_per.dqn.schedules import schedule
+from rllib_per.schedules import schedule
 
 
 class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):

@@ -10,9 +10,9 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from rllib_per.dqn.env_runner import ApexEnvRunner
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, RowSpec
+from rllib_per.runners.env_runner import ApexEnvRunner
 
 
 class Rollouts:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rllib_per.dqn.optimizers import check_optimizer
 from rllib_per.dqn.replay import REPLAY_OPTIONS, REPLAY_TYPES
-from rllib_per.dqn.schedules import schedule
+from rllib_per.schedules import schedule
 
 Check = tuple[Callable[[Any], bool], str]
 

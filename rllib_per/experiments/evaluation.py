@@ -18,10 +18,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 
 from rllib_per.dqn.config import ApexDQNConfig
-from rllib_per.dqn.vector_env import make_vector_env
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.replay.fragment import Array, Int64s
+from rllib_per.runners.vector_env import make_vector_env
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 

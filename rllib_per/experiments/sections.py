@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rllib_per.dqn.schedules import schedule
+from rllib_per.schedules import schedule
 
 
 def _as_float(value: Any) -> Any:
@@ -42,7 +42,7 @@ Count = Annotated[Int, Field(ge=0)]
 Positive = Annotated[Int, Field(ge=1)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 Unit = Annotated[Float, Field(ge=0, le=1)]
-# A number, RLlib's [[env_step, value], ...] or {type: linear, ...}; see rllib_per.dqn.schedules.
+# A number, RLlib's [[env_step, value], ...] or {type: linear, ...}; see rllib_per.schedules.
 ScheduleSpec = Annotated[Any, AfterValidator(_is_schedule)]
 
 

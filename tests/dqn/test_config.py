@@ -5,7 +5,7 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
-from rllib_per.dqn.env_runner import ApexEnvRunner
+from rllib_per.runners.env_runner import ApexEnvRunner
 
 
 def config(**training):

@@ -3,9 +3,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_per.dqn.env_runner import ApexEnvRunner
 from rllib_per.envs.atari import AtariGames, find_game
 from rllib_per.replay import Fragment
+from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import runner_config
 
 

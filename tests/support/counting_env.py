@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_per import ApexDQNConfig
-from rllib_per.dqn.env_runner import ApexEnvRunner
+from rllib_per.runners.env_runner import ApexEnvRunner
 
 NUM_ACTIONS = 3
 

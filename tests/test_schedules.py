@@ -4,7 +4,7 @@ import math
 import pytest
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
-from rllib_per.dqn.schedules import schedule
+from rllib_per.schedules import schedule
 
 LINEAR = {"type": "linear", "initial": 1.0, "final": 0.2, "steps": 100, "start": 50}
 COMPOUNDING = {"type": "compounding", "initial": 0.4, "fraction": 0.25, "every": 10, "start": 20}

@@ -6,8 +6,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from ray import tune
 from ray.rllib.env.env_context import EnvContext
 
-from rllib_per.dqn.sync_vector_env import ColumnSyncVectorEnv
-from rllib_per.dqn.vector_env import make_vector_env
+from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
+from rllib_per.runners.vector_env import make_vector_env
 from tests.support.counting_env import CountingEnv, runner_config
 
 LENGTHS = [[3, 1, 4], [2]]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
-from rllib_per.dqn.episode_summary import EpisodeSummary
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.fragment import Array, Bools, Int64s, RowSpec
+from rllib_per.runners.episode_summary import EpisodeSummary
 
 # Of how many steps the observations are compared, before a frame stack is believed.
 NUM_CHECKED_STEPS = 16

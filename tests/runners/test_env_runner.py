@@ -4,7 +4,7 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rllib_per.dqn.env_runner import ApexEnvRunner
+from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import NUM_ACTIONS, CountingEnv, counting_runner, runner_config
 
 LENGTHS = [[3, 1, 4], [2], [5, 5, 1]]

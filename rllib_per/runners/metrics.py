@@ -31,7 +31,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_per.dqn.episode_summary import EpisodeSummary
+from rllib_per.runners.episode_summary import EpisodeSummary
 
 # Mean return of the episodes that environments with a low ε played (`per_env_epsilon`).
 LOW_EPSILON_RETURN_MEAN = "low_epsilon_episode_return_mean"

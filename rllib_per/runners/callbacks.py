@@ -9,7 +9,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.utils import force_list
 
-from rllib_per.dqn.episode_summary import EpisodeSummary
+from rllib_per.runners.episode_summary import EpisodeSummary
 
 _EPISODE_EVENTS = ("on_episode_created", "on_episode_start", "on_episode_end")
 

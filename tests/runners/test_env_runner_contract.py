@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from rllib_per.dqn.env_runner import ApexEnvRunner
+from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import counting_runner, runner_config
 
 LENGTHS = [[3, 1, 4], [2], [5, 5, 1]]

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from rllib_per.dqn.env_runner import ApexEnvRunner
-from rllib_per.dqn.exploration import EpsilonGreedy, choose, ladder_exponents
+from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.runners.exploration import EpsilonGreedy, choose, ladder_exponents
 from tests.support.counting_env import runner_config
 from tests.support.statistics import assert_frequencies
 

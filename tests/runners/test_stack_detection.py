@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
-from rllib_per.dqn.env_runner import ApexEnvRunner
+from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import CountingEnv, runner_config
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.dqn.collector import Collector
-from rllib_per.dqn.episode_summary import EpisodeSummary
-from rllib_per.dqn.schedules import schedule
+from rllib_per.runners.collector import Collector
+from rllib_per.runners.episode_summary import EpisodeSummary
+from rllib_per.schedules import schedule
 
 # Gives the collector to play on, its environments reset if they failed or served something else.
 Begin = Callable[[], Collector]

@@ -17,16 +17,16 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
-from rllib_per.dqn.collector import Collector
-from rllib_per.dqn.env_streams import EnvStreams
-from rllib_per.dqn.episode_summary import EpisodeSummary
-from rllib_per.dqn.exploration import EpsilonGreedy, Place
-from rllib_per.dqn.frame_stack import find_frame_stack
-from rllib_per.dqn.play import default_amount, play_episodes, play_steps, sampling_epsilon
-from rllib_per.dqn.runner_callbacks import RunnerCallbacks
-from rllib_per.dqn.runner_metrics import RunnerMetrics
-from rllib_per.dqn.vector_env import env_context, make_vector_env
 from rllib_per.replay.fragment import Fragment, RowSpec
+from rllib_per.runners.callbacks import RunnerCallbacks
+from rllib_per.runners.collector import Collector
+from rllib_per.runners.env_streams import EnvStreams
+from rllib_per.runners.episode_summary import EpisodeSummary
+from rllib_per.runners.exploration import EpsilonGreedy, Place
+from rllib_per.runners.metrics import RunnerMetrics
+from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
+from rllib_per.runners.stack_detection import find_frame_stack
+from rllib_per.runners.vector_env import env_context, make_vector_env
 
 EXPLORATION_RNG = "exploration_rng"
 

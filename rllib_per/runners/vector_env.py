@@ -11,7 +11,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
-from rllib_per.dqn.sync_vector_env import ColumnSyncVectorEnv
+from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 
 
 def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvContext:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""From environments to Fragments, under RLlib's EnvRunner contract."""
