@@ -85,9 +85,9 @@ class Exponential:
     def __call__(self, t: int) -> float:
         k = max(t - self.start, 0) // self.every
         if self.steps is not None:
-            return self.initial * (self.final / self.initial) ** min(k / self.steps, 1.0)
+            return float(self.initial * (self.final / self.initial) ** min(k / self.steps, 1.0))
         if self.rate is not None:
-            return max(self.final, self.initial * self.rate**k)
+            return float(max(self.final, self.initial * self.rate**k))
         assert self.decay is not None
         return self.final + (self.initial - self.final) * math.exp(-self.decay * k)
 
@@ -112,7 +112,7 @@ class Compounding:
 
     def __call__(self, t: int) -> float:
         k = max(t - self.start, 0) // self.every
-        return self.final - (self.final - self.initial) * (1 - self.fraction) ** k
+        return float(self.final - (self.final - self.initial) * (1 - self.fraction) ** k)
 
 
 @dataclass(frozen=True)
