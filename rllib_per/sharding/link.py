@@ -75,6 +75,7 @@ class ShardLink:
         self._probe: Any = None
         self._probe_sent_s = 0.0
         self._next_probe_s = 0.0
+        self._pings_left = 0
 
     @property
     def mass(self) -> float:
@@ -90,6 +91,11 @@ class ShardLink:
     def num_added_lifetime(self) -> int:
         """Transitions that became sampleable in all incarnations."""
         return self._num_added_before + self.summary.num_added
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether `ask_again` has something to ask."""
+        return self._pings_left > 0
 
     @property
     def num_updates_in_flight(self) -> int:
@@ -173,11 +179,13 @@ class ShardLink:
         if self.is_live:
             logger.warning("replay shard %d does not answer: %s", self.index, _first_line(error))
             self._next_probe_s = 0.0
+            self._pings_left = _PINGS
         self.is_live = False
 
     def ask_again(self) -> None:
-        """After `lose`: has only a message been lost? A shard that is gone is not waited for."""
-        for _ in range(_PINGS):
+        """Once after `lose`: was it only a message? A process that is gone is not waited for."""
+        pings, self._pings_left = self._pings_left, 0
+        for _ in range(pings):
             self._send_probe("ping")
             if not wait_for_any([self._probe], _PING_S):
                 return

@@ -89,12 +89,14 @@ class ShardLinks:
     def refresh(self) -> float:
         """Wait until no live shard's picture is older than allowed; how old the oldest is, in s."""
         while True:
+            for link in self._links:
+                link.ask_again()
             self._await(any, "any replay shard")
             now_s = time.monotonic()
             for link in self._links:
                 if link.picture_age_s(now_s) > self._limits.max_picture_age_s:
                     link.refresh()
-            if any(link.is_live for link in self._links):
+            if not any(link.is_doubtful for link in self._links):
                 now_s = time.monotonic()
                 return max(link.picture_age_s(now_s) for link in self._links)
 

@@ -130,7 +130,6 @@ def read_answers(request: BatchRequest, links: ShardLinks) -> Answers | None:
             answer = link.fetch(handle, f"draw {sum(request.block_sizes[shard])} transitions")
         except LOST as error:
             link.lose(error)
-            link.ask_again()
             continue
         link.note(answer.summary, request.sent_s)
         if answer.num_rows:
