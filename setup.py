@@ -7,7 +7,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# CYTHON_TREE_DEBUG=1 turns every bounds and initialisation check, and C's assert, on (`make debug`).
+# CYTHON_TREE_DEBUG=1 turns on bounds and initialisation checks and C's assert (`make debug`).
 DEBUG = os.environ.get("CYTHON_TREE_DEBUG") == "1"
 
 DIRECTIVES = {
@@ -31,6 +31,7 @@ setup(
             Extension(
                 ".".join(source.with_suffix("").parts),
                 [str(source)],
+                include_dirs=[str(source.parent)],
                 depends=[str(header) for header in source.parent.glob("*.h")],
                 extra_compile_args=[*ARITHMETIC, *(["-O1", "-g"] if DEBUG else ["-O3"])],
                 undef_macros=["NDEBUG"] if DEBUG else [],
@@ -38,6 +39,7 @@ setup(
             for source in SOURCES
         ],
         compiler_directives=DIRECTIVES,
-        force=DEBUG,
+        # Apart, so that neither build takes the other's C for its own.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
     )
 )

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * The three inner loops of the tree, in C because only C can ask for clones of a function: each is
- * compiled for several x86-64 levels and the loader picks one. All clones add in the same order and
- * the build forbids fused multiply-adds, so that a seed draws the same leaves on every machine.
+ * The inner loops of the tree, plain C for any machine; _avx512.h has them once more.
  *
- * A group is the FAN_OUT children of one node: 8 doubles, one cache line. The last group of a level
- * may be short; it is then copied into a whole one, filled up with zeros.
+ * A group is the FAN_OUT children of one node. A group of leaves is FAN_OUT doubles, a cache line;
+ * the last one may be short. A group of inner nodes is GROUP doubles and always whole:
+ *
+ *     sums of the children · smallest positive leaf below each, or inf · largest leaf below each
+ *
+ * so that a descent reads one line of it, and a repair writes to one page. Running sums of a group
+ * are added up in the order of `running_sums` everywhere and the build forbids fused multiply-adds,
+ * so that a seed draws the same leaves on every machine.
  */
 #ifndef CYTHON_TREE_KERNELS_H
 #define CYTHON_TREE_KERNELS_H
 
 #include <assert.h>
-#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,28 +25,155 @@
 #ifndef FAN_OUT_BITS
 #define FAN_OUT_BITS 3 /* decision 0001; other values only to measure them */
 #endif
-#define FAN_OUT (1 << FAN_OUT_BITS)
-
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONED __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONED
-#endif
+enum { FAN_OUT = 1 << FAN_OUT_BITS, GROUP = 3 * FAN_OUT };
 
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1)
 #define RARELY(condition) __builtin_expect(condition, 0)
 #define INLINED static inline __attribute__((always_inline))
 #else
 #define PREFETCH(address) ((void)(address))
+#define PREFETCH_TO_WRITE(address) ((void)(address))
 #define RARELY(condition) (condition)
 #define INLINED static inline
 #endif
 
+/* How many groups ahead the repair asks memory for. */
+#define AHEAD 8
+
+/* Where the sum of `node` stands among the groups of its level. */
+INLINED int64_t place_of(int64_t node) {
+    return (node >> FAN_OUT_BITS) * GROUP + (node & (FAN_OUT - 1));
+}
+
+/* Ask for the group of leaves or of inner nodes below `node`, and for the node itself. */
+INLINED void fetch_leaves(const double *leaves, double *level, int64_t node) {
+    double *place = level + place_of(node);
+    PREFETCH(leaves + node * FAN_OUT);
+    PREFETCH_TO_WRITE(place);
+    PREFETCH_TO_WRITE(place + FAN_OUT);
+    PREFETCH_TO_WRITE(place + 2 * FAN_OUT);
+}
+
+INLINED void fetch_group(const double *children, double *level, int64_t node) {
+    double *place = level + place_of(node);
+    for (int part = 0; part < 3; part++) {
+        PREFETCH(children + node * GROUP + part * FAN_OUT);
+        PREFETCH_TO_WRITE(place + part * FAN_OUT);
+    }
+}
+
+/* The leaves below `node`: in place, or in `whole`, filled up with zeros, if there are fewer. */
+INLINED const double *leaves_of(const double *leaves, int64_t size, int64_t node, double *whole) {
+    const int64_t first = node * FAN_OUT;
+    assert(0 <= first && first < size);
+    if (!RARELY(first + FAN_OUT > size))
+        return leaves + first;
+    memset(whole, 0, FAN_OUT * sizeof(double));
+    memcpy(whole, leaves + first, (size_t)(size - first) * sizeof(double));
+    return whole;
+}
+
+/* sums[j] = group[0] + .. + group[j], pairs first: short chains, and few additions.
+ *
+ * Neither a child of value 0 nor rounding makes the sums of two neighbours change order. */
+INLINED void running_sums(const double *group, double *sums) {
+    for (int j = 0; j < FAN_OUT; j++)
+        sums[j] = group[j];
+    for (int span = 1; span < FAN_OUT; span *= 2)
+        for (int j = 0; j < FAN_OUT; j++)
+            if (j & span)
+                sums[j] += sums[(j & ~(span - 1)) - 1];
+}
+
+/* The first child whose running sum exceeds `target`; `before` is the running sum ahead of it.
+ *
+ * Where rounding leaves the target at or past the group's end, the last positive child: one of
+ * value 0 does not move the running sum, so only the fall-through can meet it. */
+INLINED int child_of(const double *group, double target, double *before) {
+    double sums[FAN_OUT];
+    int child = 0;
+    running_sums(group, sums);
+    for (int j = 0; j < FAN_OUT - 1; j++)
+        child += sums[j] <= target;
+    while (RARELY(child > 0 && group[child] == 0.0))
+        child--;
+    *before = child > 0 ? sums[child - 1] : 0.0;
+    return child;
+}
+
+/* One level down for a batch: nodes become children, targets become what remains of them. What the
+ * children will need, `below` with groups of `stride_below` doubles, is fetched ahead. */
+static void descend_plain(const double *children, const double *below, int stride_below,
+                          int64_t *nodes, double *targets, int64_t count) {
+    double before;
+    for (int64_t i = 0; i < count; i++) {
+        const int child = child_of(children + nodes[i] * GROUP, targets[i], &before);
+        nodes[i] = nodes[i] * FAN_OUT + child;
+        targets[i] -= before;
+        PREFETCH(below + nodes[i] * stride_below);
+    }
+}
+
+/* The last step: to the leaf, of which the target becomes the value. */
+static void descend_to_leaves_plain(const double *leaves, int64_t size, int64_t *nodes,
+                                    double *targets, int64_t count) {
+    double whole[FAN_OUT], before;
+    for (int64_t i = 0; i < count; i++) {
+        const double *group = leaves_of(leaves, size, nodes[i], whole);
+        const int child = child_of(group, targets[i], &before);
+        nodes[i] = nodes[i] * FAN_OUT + child;
+        targets[i] = group[child];
+    }
+}
+
+/* Recompute `nodes` of `level` from the leaves below them. */
+static void repair_from_leaves_plain(const double *leaves, int64_t size, double *level,
+                                     const int64_t *nodes, int64_t count) {
+    double whole[FAN_OUT], sums[FAN_OUT];
+    for (int64_t i = 0; i < count; i++) {
+        const double *group = leaves_of(leaves, size, nodes[i], whole);
+        double *place = level + place_of(nodes[i]), min = INFINITY, max = 0.0;
+        if (i + AHEAD < count)
+            fetch_leaves(leaves, level, nodes[i + AHEAD]);
+        for (int j = 0; j < FAN_OUT; j++) {
+            const double positive = group[j] > 0.0 ? group[j] : INFINITY;
+            min = positive < min ? positive : min;
+            max = group[j] > max ? group[j] : max;
+        }
+        running_sums(group, sums);
+        place[0] = sums[FAN_OUT - 1];
+        place[FAN_OUT] = min;
+        place[2 * FAN_OUT] = max;
+    }
+}
+
+/* Recompute `nodes` of `level` from the inner nodes below them. */
+static void repair_plain(const double *children, double *level, const int64_t *nodes,
+                         int64_t count) {
+    double sums[FAN_OUT];
+    for (int64_t i = 0; i < count; i++) {
+        const double *group = children + nodes[i] * GROUP;
+        const double *mins = group + FAN_OUT, *maxs = mins + FAN_OUT;
+        double *place = level + place_of(nodes[i]), min = INFINITY, max = 0.0;
+        if (i + AHEAD < count)
+            fetch_group(children, level, nodes[i + AHEAD]);
+        for (int j = 0; j < FAN_OUT; j++) {
+            min = mins[j] < min ? mins[j] : min;
+            max = maxs[j] > max ? maxs[j] : max;
+        }
+        running_sums(group, sums);
+        place[0] = sums[FAN_OUT - 1];
+        place[FAN_OUT] = min;
+        place[2 * FAN_OUT] = max;
+    }
+}
+
 /* Ask for huge pages under a tree that spans many small ones: random leaves miss the page tables. */
-static void tree_prefer_huge_pages(char *memory, int64_t nbytes) {
+static void prefer_huge_pages(char *memory, int64_t nbytes) {
 #if defined(MADV_HUGEPAGE)
-    const int64_t page = 1 << 21;
+    const intptr_t page = 1 << 21;
     char *start = memory + (-(intptr_t)memory & (page - 1));
     char *end = memory + nbytes - ((intptr_t)(memory + nbytes) & (page - 1));
     if (start < end)
@@ -51,181 +181,6 @@ static void tree_prefer_huge_pages(char *memory, int64_t nbytes) {
 #else
     (void)memory, (void)nbytes;
 #endif
-}
-
-/* How many groups ahead the repair asks memory for. */
-#define AHEAD 8
-
-/* The group of `node` among `size` values: in place, or in `whole` if it is short. */
-INLINED const double *group_of(const double *values, int64_t size, int64_t node, double *whole) {
-    const int64_t first = node << FAN_OUT_BITS;
-    assert(0 <= first && first < size);
-    if (!RARELY(first + FAN_OUT > size))
-        return values + first;
-    memset(whole, 0, FAN_OUT * sizeof(double));
-    memcpy(whole, values + first, (size_t)(size - first) * sizeof(double));
-    return whole;
-}
-
-/* The first child whose running sum exceeds `target`; `before` is the running sum ahead of it.
- *
- * Where rounding leaves the target at or past the group's end, the last positive child: a child of
- * value 0 does not move the running sum, so only the fall-through can meet one. */
-INLINED int child_of(const double *group, double target, double *before) {
-    double running[FAN_OUT];
-    int child = 0;
-    running[0] = 0.0;
-    for (int j = 1; j < FAN_OUT; j++)
-        running[j] = running[j - 1] + group[j - 1];
-    for (int j = 1; j < FAN_OUT; j++)
-        child += running[j] <= target;
-    if (RARELY(group[child] == 0.0))
-        while (child > 0 && group[child] == 0.0)
-            child--;
-    *before = running[child];
-    return child;
-}
-
-/* One level down for a batch: nodes become children, targets become what remains of them.
- * `below` holds the children's own children, fetched ahead; NULL at the leaves. */
-CLONED static void tree_descend(const double *values, int64_t size, const double *below,
-                                int64_t *nodes, double *targets, int64_t count) {
-    double whole[FAN_OUT], before;
-    for (int64_t i = 0; i < count; i++) {
-        const double *group = group_of(values, size, nodes[i], whole);
-        const int child = child_of(group, targets[i], &before);
-        nodes[i] = (nodes[i] << FAN_OUT_BITS) + child;
-        targets[i] -= before;
-        if (below)
-            PREFETCH(below + (nodes[i] << FAN_OUT_BITS));
-    }
-}
-
-/* Sum, smallest positive and largest of the groups of leaves in `nodes`. */
-CLONED static void tree_repair_leaf_groups(const double *leaves, int64_t size, double *sums,
-                                           double *mins, double *maxs, const int64_t *nodes,
-                                           int64_t count) {
-    double whole[FAN_OUT];
-    for (int64_t i = 0; i < count; i++) {
-        const double *group = group_of(leaves, size, nodes[i], whole);
-        double sum = 0.0, min = INFINITY, max = 0.0;
-        if (i + AHEAD < count)
-            PREFETCH(leaves + (nodes[i + AHEAD] << FAN_OUT_BITS));
-        for (int j = 0; j < FAN_OUT; j++) {
-            const double positive = group[j] > 0.0 ? group[j] : INFINITY;
-            sum += group[j];
-            min = positive < min ? positive : min;
-            max = group[j] > max ? group[j] : max;
-        }
-        sums[nodes[i]] = sum;
-        mins[nodes[i]] = min;
-        maxs[nodes[i]] = max;
-    }
-}
-
-/* The sum, the smallest and the largest of `count` inner nodes. */
-INLINED void fold(const double *sums, const double *mins, const double *maxs, int count,
-                  double *sum, double *min, double *max) {
-    double total = 0.0, smallest = INFINITY, largest = 0.0;
-    for (int j = 0; j < count; j++) {
-        total += sums[j];
-        smallest = mins[j] < smallest ? mins[j] : smallest;
-        largest = maxs[j] > largest ? maxs[j] : largest;
-    }
-    *sum = total;
-    *min = smallest;
-    *max = largest;
-}
-
-/* The same as of leaves, of groups of inner nodes: `size` children in all. */
-CLONED static void tree_repair_groups(const double *child_sums, const double *child_mins,
-                                      const double *child_maxs, int64_t size, double *sums,
-                                      double *mins, double *maxs, const int64_t *nodes,
-                                      int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t node = nodes[i], first = node << FAN_OUT_BITS;
-        assert(0 <= first && first < size);
-        if (i + AHEAD < count) {
-            const int64_t coming = nodes[i + AHEAD] << FAN_OUT_BITS;
-            PREFETCH(child_sums + coming);
-            PREFETCH(child_mins + coming);
-            PREFETCH(child_maxs + coming);
-        }
-        /* A constant count unrolls. */
-        const int children = RARELY(first + FAN_OUT > size) ? (int)(size - first) : FAN_OUT;
-        if (children == FAN_OUT)
-            fold(child_sums + first, child_mins + first, child_maxs + first, FAN_OUT, sums + node,
-                 mins + node, maxs + node);
-        else
-            fold(child_sums + first, child_mins + first, child_maxs + first, children, sums + node,
-                 mins + node, maxs + node);
-    }
-}
-
-INLINED uint64_t bits_of(double x) {
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-INLINED double double_of(uint64_t bits) {
-    double x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* log2 of a positive finite double, to 2 ulp of max(1, |log2 x|).
- *
- * x = m·2^k with m in [√½, √2); ln m = 2·artanh((m−1)/(m+1)). */
-INLINED double log2_of(double x) {
-    const uint64_t half_root = 0x3fe6a09e667f3bcdULL; /* √½ */
-    const double scale = x < DBL_MIN ? 0x1p54 : 1.0, shift = x < DBL_MIN ? 54.0 : 0.0;
-    const uint64_t bits = bits_of(x * scale) + (0x3ff0000000000000ULL - half_root);
-    /* An integer below 2^52 in the mantissa of 2^52 reads as 2^52 plus itself. */
-    const double k = double_of((bits >> 52) | 0x4330000000000000ULL) - (0x1p52 + 1023.0) - shift;
-    const double m = double_of((bits & 0x000fffffffffffffULL) + half_root);
-    const double s = (m - 1.0) / (m + 1.0), z = s * s;
-    double series = 1.0 / 19;
-    series = series * z + 1.0 / 17;
-    series = series * z + 1.0 / 15;
-    series = series * z + 1.0 / 13;
-    series = series * z + 1.0 / 11;
-    series = series * z + 1.0 / 9;
-    series = series * z + 1.0 / 7;
-    series = series * z + 1.0 / 5;
-    series = series * z + 1.0 / 3;
-    series = series * z + 1.0;
-    return k + s * series * 2.8853900817779268; /* 2/ln 2 */
-}
-
-/* 2^y to 1e-13, for |y| <= 1022; beyond, the value at that bound. */
-INLINED double exp2_of(double y) {
-    const double magic = 0x1.8p52; /* adding it rounds to an integer, in the mantissa's low bits */
-    y = y < -1022.0 ? -1022.0 : y;
-    y = y > 1022.0 ? 1022.0 : y;
-    const double rounded = y + magic;
-    const double x = (y - (rounded - magic)) * 0.69314718055994531;
-    double series = 1.0 / 39916800;
-    series = series * x + 1.0 / 3628800;
-    series = series * x + 1.0 / 362880;
-    series = series * x + 1.0 / 40320;
-    series = series * x + 1.0 / 5040;
-    series = series * x + 1.0 / 720;
-    series = series * x + 1.0 / 120;
-    series = series * x + 1.0 / 24;
-    series = series * x + 1.0 / 6;
-    series = series * x + 0.5;
-    series = series * x + 1.0;
-    series = series * x + 1.0;
-    return double_of(bits_of(series) + (bits_of(rounded) << 52));
-}
-
-/* weights = (unit / masses)^beta, vectorized: libm's pow is not. Masses are positive and finite. */
-CLONED static void tree_importance_weights(const double *masses, double unit, double beta,
-                                           float *weights, int64_t count) {
-    const double unit_log2 = log2_of(unit);
-    for (int64_t i = 0; i < count; i++)
-        weights[i] = (float)exp2_of(beta * (unit_log2 - log2_of(masses[i])));
 }
 
 #endif

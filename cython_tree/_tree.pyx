@@ -9,7 +9,7 @@ Leaves stand in item order, in groups of FAN_OUT, and every inner node is recomp
                    |            |              |           |
     leaves       [ 0 .. 7 ]  [ 8 .. 15 ]  [ 56 .. 63 ] [ 64 .. ]            value
 
-Levels end where the leaves end: no level is padded to a power of FAN_OUT. The root is a field.
+Levels end where the leaves end: none is padded to a power of FAN_OUT. The root is a field.
 """
 
 import operator
@@ -26,23 +26,28 @@ from libc.math cimport INFINITY, isfinite, nextafter
 from libc.stdint cimport int64_t, uint8_t
 
 cdef extern from "_kernels.h" nogil:
-    const int FAN_OUT
-    const int FAN_OUT_BITS
-    void tree_prefer_huge_pages(char *memory, int64_t nbytes)
+    enum:
+        FAN_OUT
+        FAN_OUT_BITS
+    int64_t place_of(int64_t node)
+    void prefer_huge_pages(char *memory, int64_t nbytes)
     void PREFETCH(const void *address)
     void ASSERT "assert"(bint condition)
+
+cdef extern from "_avx512.h" nogil:
     void tree_descend(
-        const double *values, int64_t size, const double *below, int64_t *nodes, double *targets,
-        int64_t count,
+        const double *children, const double *below, int stride_below, int64_t *nodes,
+        double *targets, int64_t count,
     )
-    void tree_repair_leaf_groups(
-        const double *leaves, int64_t size, double *sums, double *mins, double *maxs,
-        const int64_t *nodes, int64_t count,
+    void tree_descend_to_leaves(
+        const double *leaves, int64_t size, int64_t *nodes, double *targets, int64_t count
     )
-    void tree_repair_groups(
-        const double *child_sums, const double *child_mins, const double *child_maxs, int64_t size,
-        double *sums, double *mins, double *maxs, const int64_t *nodes, int64_t count,
+    void tree_repair_from_leaves(
+        const double *leaves, int64_t size, double *level, const int64_t *nodes, int64_t count
     )
+    void tree_repair(const double *children, double *level, const int64_t *nodes, int64_t count)
+
+cdef extern from "_weights.h" nogil:
     void tree_importance_weights(
         const double *masses, double unit, double beta, float *weights, int64_t count
     )
@@ -151,7 +156,7 @@ cdef class SumTree:
                     if not 0 <= index[i] < self.capacity:
                         first_bad = i
                         break
-                    value[i] = self.sums[0][index[i]]
+                    value[i] = self.leaves[index[i]]
             PyBuffer_Release(&value_view)
             if first_bad >= 0:
                 self._refuse(index[first_bad], 0.0, first_bad)
@@ -160,7 +165,7 @@ cdef class SumTree:
             PyBuffer_Release(&index_view)
 
     def __getitem__(self, index):
-        return self.sums[0][self._leaf(index)]
+        return self.leaves[self._leaf(index)]
 
     def __setitem__(self, index, value):
         cdef double number = value
@@ -193,12 +198,12 @@ cdef class SumTree:
             target = <double *> view.buf
             self._repair()
             for i in range(view.shape[0]):
-                if not 0.0 <= target[i] < self.root_sum:
+                if not 0.0 <= target[i] < self.root[0]:
                     first_bad = i
                     break
             if first_bad >= 0:
                 raise ValueError(
-                    f"`targets` must be in [0, {self.root_sum!r}), below the tree's total: "
+                    f"`targets` must be in [0, {self.root[0]!r}), below the tree's total: "
                     f"got {target[first_bad]!r} at position {first_bad}"
                 )
             return self._find_and_read(target, view.shape[0])
@@ -231,7 +236,7 @@ cdef class SumTree:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1: got {batch_size}")
         self._repair()
-        if not 0.0 < self.root_sum < INFINITY:
+        if not 0.0 < self.root[0] < INFINITY:
             self._refuse_to_draw()
         uniforms = rng.random(batch_size)
         borrow(uniforms, &view, FLOAT64, b"d", "`rng.random(batch_size)`")
@@ -239,8 +244,8 @@ cdef class SumTree:
             target = <double *> view.buf
             count = view.shape[0]
             # Rounding may carry a target up to the total, which no leaf answers to.
-            last = nextafter(self.root_sum, 0.0)
-            share = self.root_sum / count if in_strata else self.root_sum
+            last = nextafter(self.root[0], 0.0)
+            share = self.root[0] / count if in_strata else self.root[0]
             for i in range(count):
                 target[i] = min(((i if in_strata else 0) + target[i]) * share, last)
             return self._find_and_read(target, count), uniforms
@@ -251,19 +256,19 @@ cdef class SumTree:
     def total(self):
         """The sum of all leaves."""
         self._repair()
-        return self.root_sum
+        return self.root[0]
 
     @property
     def min(self):
         """The smallest positive leaf, or inf if there is none."""
         self._repair()
-        return self.root_min
+        return self.root[FAN_OUT]
 
     @property
     def max(self):
         """The largest leaf."""
         self._repair()
-        return self.root_max
+        return self.root[2 * FAN_OUT]
 
     def reduce(self, start=0, end=None):
         """(sum, smallest positive or inf, largest) of the leaves in [start, end). O(log capacity).
@@ -290,7 +295,7 @@ cdef class SumTree:
                 self._include(level, high, &total, &smallest, &largest)
             if low == high:
                 return total, smallest, largest
-            low, high = low >> FAN_OUT_BITS, (high + FAN_OUT - 1) >> FAN_OUT_BITS
+            low, high = low >> FAN_OUT_BITS, num_groups(high)
             level += 1
 
     def check_invariants(self):
@@ -301,51 +306,46 @@ cdef class SumTree:
         fresh._repair()
         assert self.num_pending == 0 and not self.stale
         for level in range(1, self.top + 1):
-            for node in range(self.size[level]):
-                assert (
-                    self.sums[level][node] == fresh.sums[level][node]
-                    and self.mins[level][node] == fresh.mins[level][node]
-                    and self.maxs[level][node] == fresh.maxs[level][node]
-                ), f"node {node} of level {level} differs from its children"
-                assert not self.dirty[level][node >> 3] & (1 << (node & 7))
-        assert (self.root_sum, self.root_min, self.root_max) == (
-            fresh.root_sum, fresh.root_min, fresh.root_max
-        )
+            for place in range(num_groups(self.size[level]) * GROUP):
+                assert self.groups[level][place] == fresh.groups[level][place], (level, place)
+            for byte in range(num_bytes(self.size[level])):
+                assert self.dirty[level][byte] == 0, (level, byte)
+        for place in range(GROUP):
+            assert self.root[place] == fresh.root[place], place
 
     cdef int _allocate(self) except -1:
         """Number the levels, allocate them at once, and make every node one of empty leaves."""
         cdef bint aligned = self.capacity >= ALIGNED_CAPACITY
         cdef int level
-        cdef int64_t node
         self.size[0] = self.capacity
         while self.size[self.top] > FAN_OUT:
-            self.size[self.top + 1] = (self.size[self.top] + FAN_OUT - 1) >> FAN_OUT_BITS
+            self.size[self.top + 1] = num_groups(self.size[self.top])
             self.top += 1
         self.nbytes = self._lay_out(NULL, aligned)
         self.memory = PyMem_RawCalloc(self.nbytes, 1)
         if self.memory == NULL:
             raise MemoryError(f"a tree of {self.capacity} leaves needs {self.nbytes} bytes")
-        tree_prefer_huge_pages(<char *> self.memory, self.nbytes)
+        prefer_huge_pages(<char *> self.memory, self.nbytes)
         self._lay_out(<char *> self.memory, aligned)
         for level in range(1, self.top + 1):
-            for node in range(self.size[level]):
-                self.mins[level][node] = INFINITY
-        self.root_min = INFINITY
+            clear(self.groups[level], num_groups(self.size[level]))
+        clear(self.root, 1)
         return 0
 
     cdef Py_ssize_t _lay_out(self, char *start, bint aligned) noexcept:
         """Point every array into the memory at `start`; returns the bytes that they take."""
         cdef char *end = start
         cdef int level
-        for level in range(self.top + 1):
-            self.sums[level] = <double *> take(&end, self.size[level] * sizeof(double), aligned)
+        self.leaves = <double *> take(&end, self.capacity * sizeof(double), aligned)
         for level in range(1, self.top + 1):
-            self.mins[level] = <double *> take(&end, self.size[level] * sizeof(double), aligned)
-            self.maxs[level] = <double *> take(&end, self.size[level] * sizeof(double), aligned)
+            self.groups[level] = <double *> take(
+                &end, num_groups(self.size[level]) * GROUP * sizeof(double), aligned
+            )
         if self.top > 0:
+            # One place more than there are nodes: see `enlist`.
             self.pending = <int64_t *> take(&end, (self.size[1] + 1) * sizeof(int64_t), aligned)
         for level in range(1, self.top + 1):
-            self.dirty[level] = <uint8_t *> take(&end, (self.size[level] + 7) >> 3, False)
+            self.dirty[level] = <uint8_t *> take(&end, num_bytes(self.size[level]), False)
         return end - start + (LINE if aligned else 0)
 
     cdef Py_ssize_t _leaf(self, index) except -1:
@@ -362,7 +362,7 @@ cdef class SumTree:
         for i in range(count):
             if not (0 <= indices[i] < self.capacity and 0.0 <= values[i] < INFINITY):
                 return i
-            PREFETCH(&self.sums[0][indices[i]])
+            PREFETCH(&self.leaves[indices[i]])
         return -1
 
     cdef int _refuse(self, int64_t index, double value, Py_ssize_t position) except -1:
@@ -375,14 +375,14 @@ cdef class SumTree:
         )
 
     cdef int _refuse_to_draw(self) except -1:
-        if self.root_sum == 0.0:
+        if self.root[0] == 0.0:
             raise RuntimeError("every leaf is 0, so there is nothing to draw: set one first")
         raise OverflowError("the leaves' sum is beyond float64: scale the values down")
 
     cdef void _write(self, int64_t index, double value) noexcept nogil:
         """Write one leaf and remember its parent."""
         ASSERT(0 <= index < self.capacity)
-        self.sums[0][index] = value
+        self.leaves[index] = value
         self.stale = True
         if self.top > 0:
             self.num_pending += enlist(
@@ -401,28 +401,19 @@ cdef class SumTree:
         if not self.stale:
             return
         for level in range(1, self.top + 1):
-            self._recompute(
-                level, self.sums[level], self.mins[level], self.maxs[level], nodes, count
-            )
+            self._recompute(level, self.groups[level], nodes, count)
             count = self._parents(level, nodes, count)
-        self._recompute(self.top + 1, &self.root_sum, &self.root_min, &self.root_max, &root, 1)
+        self._recompute(self.top + 1, self.root, &root, 1)
         self.num_pending = 0
         self.stale = False
 
     cdef void _recompute(
-        self, int level, double *sums, double *mins, double *maxs, const int64_t *nodes,
-        int64_t count,
+        self, int level, double *groups, const int64_t *nodes, int64_t count
     ) noexcept nogil:
-        cdef int below = level - 1
-        if below == 0:
-            tree_repair_leaf_groups(
-                self.sums[0], self.size[0], sums, mins, maxs, nodes, count
-            )
+        if level == 1:
+            tree_repair_from_leaves(self.leaves, self.capacity, groups, nodes, count)
         else:
-            tree_repair_groups(
-                self.sums[below], self.mins[below], self.maxs[below], self.size[below], sums, mins,
-                maxs, nodes, count,
-            )
+            tree_repair(self.groups[level - 1], groups, nodes, count)
         self.num_repaired += count
 
     cdef int64_t _parents(self, int level, int64_t *nodes, int64_t count) noexcept nogil:
@@ -430,6 +421,7 @@ cdef class SumTree:
         cdef int64_t num_parents = 0
         cdef int64_t i
         for i in range(count):
+            ASSERT(0 <= nodes[i] < self.size[level])
             self.dirty[level][nodes[i] >> 3] = 0
             if level < self.top:
                 num_parents += enlist(
@@ -458,24 +450,20 @@ cdef class SumTree:
         cdef int64_t i
         for i in range(count):
             nodes[i] = 0
-        for level in range(self.top, -1, -1):
-            tree_descend(
-                self.sums[level], self.size[level], self.sums[level - 1] if level > 0 else NULL,
-                nodes, targets, count,
-            )
-        for i in range(count):
-            targets[i] = self.sums[0][nodes[i]]
+        for level in range(self.top, 1, -1):
+            tree_descend(self.groups[level], self.groups[level - 1], GROUP, nodes, targets, count)
+        if self.top > 0:
+            tree_descend(self.groups[1], self.leaves, FAN_OUT, nodes, targets, count)
+        tree_descend_to_leaves(self.leaves, self.capacity, nodes, targets, count)
 
     cdef void _include(
         self, int level, int64_t node, double *total, double *smallest, double *largest
     ) noexcept:
         """Take one node into a running (sum, smallest positive, largest)."""
-        cdef double value = self.sums[level][node]
-        cdef double low = value
-        cdef double high = value
-        if level > 0:
-            low, high = self.mins[level][node], self.maxs[level][node]
-        total[0] += value
+        cdef double *place = &self.groups[level][place_of(node)] if level > 0 else NULL
+        cdef double low = place[FAN_OUT] if level > 0 else self.leaves[node]
+        cdef double high = place[2 * FAN_OUT] if level > 0 else self.leaves[node]
+        total[0] += place[0] if level > 0 else self.leaves[node]
         if 0.0 < low < smallest[0]:
             smallest[0] = low
         if high > largest[0]:
@@ -554,6 +542,22 @@ cdef int borrow(object array, Py_buffer *view, object dtype, const char *codes, 
         raise TypeError(f"{name} must be {dtype}: got {copy.dtype}")
     PyObject_GetBuffer(np.ascontiguousarray(copy, dtype), view, PyBUF_RECORDS_RO)
     return 0
+
+
+cdef inline int64_t num_groups(int64_t size) noexcept nogil:
+    return (size + FAN_OUT - 1) >> FAN_OUT_BITS
+
+
+cdef inline int64_t num_bytes(int64_t num_bits) noexcept nogil:
+    return (num_bits + 7) >> 3
+
+
+cdef inline void clear(double *groups, int64_t count) noexcept nogil:
+    """Make every node of `count` groups, zeroed before, one without a positive leaf."""
+    cdef int64_t group, child
+    for group in range(count):
+        for child in range(FAN_OUT):
+            groups[group * GROUP + FAN_OUT + child] = INFINITY
 
 
 cdef inline int64_t enlist(
