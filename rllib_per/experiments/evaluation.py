@@ -21,7 +21,7 @@ from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.runners.vector_env import make_vector_env
+from rllib_per.runners.vector_env import episodes_over, make_vector_env
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -135,11 +135,11 @@ def play_episodes(
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     ended = np.zeros(num_envs, np.bool_)
     while to_play.any():
-        obs, rewards, terminated, truncated, _ = env.step(act(obs))
+        obs, rewards, terminated, truncated, infos = env.step(act(obs))
         # An environment that ended resets itself on this row, which is no step of its own.
         returns = np.where(ended, 0.0, returns + rewards)
         lengths = np.where(ended, 0, lengths + 1)
-        ended = terminated | truncated
+        ended = episodes_over(terminated, truncated, infos)
         for i in np.flatnonzero(ended & (to_play > 0)):
             result.returns.append(float(returns[i]))
             result.lengths.append(int(lengths[i]))

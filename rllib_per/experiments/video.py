@@ -12,6 +12,7 @@ import numpy as np
 
 from rllib_per.experiments.evaluation import GreedyPolicy, VectorEnv
 from rllib_per.replay.fragment import Array
+from rllib_per.runners.vector_env import episodes_over
 
 
 def record_games(policy: GreedyPolicy, path: Path, *, num_games: int, seed: int) -> list[float]:
@@ -60,10 +61,10 @@ def _frames(
         yield _draw(env)
         total, over = 0.0, False
         while not over:
-            obs, rewards, terminated, truncated, _ = env.step(policy.actions(obs))
+            obs, rewards, terminated, truncated, infos = env.step(policy.actions(obs))
             yield _draw(env)
             total += float(rewards[0])
-            over = bool(terminated[0] or truncated[0])
+            over = bool(episodes_over(terminated, truncated, infos)[0])
         returns.append(total)
 
 

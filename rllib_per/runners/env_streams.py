@@ -12,6 +12,7 @@ from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.fragment import Array, Bools, Int64s, RowSpec
 from rllib_per.runners.episode_summary import EpisodeSummary
+from rllib_per.runners.vector_env import episodes_over
 
 # Of how many steps the observations are compared, before a frame stack is believed.
 NUM_CHECKED_STEPS = 16
@@ -105,8 +106,7 @@ class EnvStreams:
         obs, rewards, terminated, truncated, infos = result
         self.obs = np.asarray(obs, self.dtype)
         was_reset = self.resets_next
-        over = infos.get("episode_over")
-        self.resets_next = terminated | truncated if over is None else np.array(over)
+        self.resets_next = episodes_over(terminated, truncated, infos)
         self._lengths += ~was_reset
         self._returns += rewards
         if was_reset.any():

@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
+from rllib_per.replay.fragment import Bools
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 
 
@@ -24,6 +26,12 @@ def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvC
         num_workers=num_workers,
         remote=config.remote_worker_envs,
     )
+
+
+def episodes_over(terminated: Bools, truncated: Bools, infos: dict[str, Any]) -> Bools:
+    """Where an episode is over (N,): a lost life may be `terminated` while its game goes on."""
+    over = infos.get("episode_over")
+    return terminated | truncated if over is None else np.array(over)
 
 
 def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
