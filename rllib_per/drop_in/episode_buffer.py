@@ -243,6 +243,8 @@ class FastPrioritizedEpisodeReplayBuffer(PrioritizedEpisodeReplayBuffer, metacla
     def _transitions(
         self, batch: TransitionBatch, with_infos: bool, with_outputs: bool, to_numpy: bool
     ) -> list[SingleAgentEpisode]:
+        if with_infos and not self._store.knows_num_steps:
+            raise ValueError("include_infos with gamma=1 needs an n_step that is one number")
         numbers, t = batch.extras[EPISODE], batch.extras[T]
         num_steps = self._store.num_steps(batch)
         return transition_episodes(

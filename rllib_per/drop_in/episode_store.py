@@ -4,59 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rllib_per.drop_in.batch_episode import can_fold_termination
 from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
 from rllib_per.drop_in.episode_log import EPISODE, EpisodeLog, T
+from rllib_per.drop_in.layout import DEFAULT_GAMMA, Item, Space, Streams, Windows, item_of
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
 from rllib_per.replay.fragment import Array, Int64s
 
-_DEFAULT_GAMMA = 0.99  # of RLlib's own `sample`
 _NUM_ONGOING_EPISODES = 1024
 _OUTPUT = "output."  # what the module's outputs are called among the extra columns
-
-Item = tuple[tuple[int, ...], str]  # the shape and dtype of one row of a column
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Which n-step windows the buffer is built for."""
-
-    n_step: int | tuple[int, int]
-    gamma: float
-
-    @classmethod
-    def of(cls, n_step: Any, gamma: float | None) -> Windows:
-        """With RLlib's defaults for what is None; a list of two is a range, as in JSON."""
-        steps = 1 if n_step is None else n_step
-        return cls(
-            tuple(steps) if isinstance(steps, (list, tuple)) else steps,
-            _DEFAULT_GAMMA if gamma is None else gamma,
-        )
-
-
-@dataclass(frozen=True)
-class _Space:
-    """What EpisodeFragmenter reads of a space."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True)
-class _Streams:
-    """What EpisodeFragmenter reads of an AlgorithmConfig."""
-
-    num_envs_per_env_runner: int
-    frame_stack: int | None
-    frame_stack_padding: str
-    num_env_runners: int = 0
 
 
 class EpisodeStore:
@@ -87,7 +51,7 @@ class EpisodeStore:
     @property
     def gamma(self) -> float:
         """γ of the windows; known once something was drawn."""
-        return _DEFAULT_GAMMA if self._windows is None else self._windows.gamma
+        return DEFAULT_GAMMA if self._windows is None else self._windows.gamma
 
     def add(self, chunk: SingleAgentEpisode) -> None:
         """Write a chunk's steps.
@@ -132,27 +96,22 @@ class EpisodeStore:
         return self._buffer
 
     def num_steps(self, batch: TransitionBatch) -> Int64s:
-        """(B,) the k of every drawn window.
-
-        Raises:
-            ValueError: With γ = 1 and a random n it can't be told.
-        """
-        left = self.log.steps_left(batch.extras[EPISODE], batch.extras[T])
-        n_step, gamma = (self._windows or Windows.of(None, None)).n_step, self.gamma
-        if isinstance(n_step, int):
-            steps = np.minimum(left, n_step)
-        elif gamma < 1.0:
-            steps = left
-        else:
-            raise ValueError(
-                "infos of random windows can't be found with gamma=1: set n_step to one n"
-            )
-        alive = (batch.bootstrap_discounts > 0.0) & (0.0 < gamma < 1.0)
-        if alive.any():
-            # Also right for a window that ended early, where steps of its episode were lost.
-            exponents = np.log(batch.bootstrap_discounts[alive]) / np.log(gamma)
+        """(B,) the k of every drawn window; an upper bound where γ is 1 and n random."""
+        n_step = (self._windows or Windows.of(None, None)).n_step
+        longest = n_step if isinstance(n_step, int) else n_step[1]
+        steps = np.minimum(self.log.steps_left(batch.extras[EPISODE], batch.extras[T]), longest)
+        alive = batch.bootstrap_discounts > 0.0
+        if can_fold_termination(self.gamma) and alive.any():
+            # Right, too, for a window that ended early because steps of its episode were lost.
+            exponents = np.log(batch.bootstrap_discounts[alive]) / np.log(self.gamma)
             steps[alive] = np.rint(exponents).astype(np.int64)
         return steps
+
+    @property
+    def knows_num_steps(self) -> bool:
+        """Whether `num_steps` is exact."""
+        n_step = (self._windows or Windows.of(None, None)).n_step
+        return isinstance(n_step, int) or can_fold_termination(self.gamma)
 
     def outputs(self, batch: TransitionBatch) -> dict[Any, Array]:
         """The module's outputs of every drawn step, by their own names."""
@@ -218,7 +177,7 @@ class EpisodeStore:
     def _new_fragmenter(self, first_row: int) -> EpisodeFragmenter:
         options, algorithm = self._options, self._algorithm
         default = algorithm.num_ongoing_episodes if algorithm else _NUM_ONGOING_EPISODES
-        streams = _Streams(
+        streams = Streams(
             options.max_ongoing_episodes or default,
             options.frame_stack,
             options.frame_stack_padding,
@@ -228,7 +187,7 @@ class EpisodeStore:
     def _new_buffer(self, windows: Windows) -> PrioritizedReplayBuffer:
         options, items = self._options, dict(self._items)
         spaces = [
-            _Space(s, np.dtype(dtype)) for s, dtype in (items.pop("obs"), items.pop("actions"))
+            Space(s, np.dtype(dtype)) for s, dtype in (items.pop("obs"), items.pop("actions"))
         ]
         rows = self._fragmenter.row_spec((spaces[0], spaces[1]))
         algorithm_seed = self._algorithm.seed if self._algorithm else None
@@ -253,23 +212,27 @@ class EpisodeStore:
         outputs = {}
         if self._options.keep_extra_model_outputs:
             outputs = {f"{_OUTPUT}{key}": key for key in chunk.extra_model_outputs}
-        items = {"obs": _item("observations", chunk.get_observations())}
-        items["actions"] = _item("actions", chunk.get_actions())
+        items = {"obs": item_of("observations", chunk.get_observations())}
+        items["actions"] = item_of("actions", chunk.get_actions())
         items[EPISODE] = items[T] = ((), "<i8")
         for name, key in outputs.items():
-            items[name] = _item(f"extra_model_outputs[{key!r}]", chunk.get_extra_model_outputs(key))
+            items[name] = item_of(
+                f"extra_model_outputs[{key!r}]", chunk.get_extra_model_outputs(key)
+            )
         self._items, self._outputs = items, outputs
-        shapes = [_Space(s, np.dtype(dtype)) for s, dtype in (items["obs"], items["actions"])]
+        shapes = [Space(s, np.dtype(dtype)) for s, dtype in (items["obs"], items["actions"])]
         self._fragmenter.row_spec((shapes[0], shapes[1]))
 
     def _extra_columns(self, chunk: SingleAgentEpisode) -> dict[str, Array]:
-        return {
-            **self.log.enter(chunk),
-            **{
-                name: np.asarray(chunk.get_extra_model_outputs(key))
-                for name, key in self._outputs.items()
-            },
-        }
+        columns = self.log.enter(chunk)
+        for name, key in self._outputs.items():
+            if key not in chunk.extra_model_outputs:
+                raise ValueError(
+                    f"every episode must have the module's outputs that the first one had: {key!r} "
+                    'is missing; set "keep_extra_model_outputs": False'
+                )
+            columns[name] = np.asarray(chunk.get_extra_model_outputs(key))
+        return columns
 
 
 def _pieces(fragment: Fragment, max_rows: int) -> list[Fragment]:
@@ -292,15 +255,3 @@ def _pieces(fragment: Fragment, max_rows: int) -> list[Fragment]:
         )
         for start in range(0, num_rows, max_rows)
     ]
-
-
-def _item(name: str, values: Any) -> Item:
-    """The shape and dtype of one item of a column."""
-    array = np.asarray(values if not isinstance(values, (dict, tuple)) else None)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} must be plain arrays of numbers: got {type(values).__name__}; flatten nested "
-            "observations by an env-to-module connector, leave the module's nested outputs out by "
-            '"keep_extra_model_outputs": False'
-        )
-    return array.shape[1:], array.dtype.str

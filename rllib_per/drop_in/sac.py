@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.rllib.algorithms import sac
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import PrioritizedEpisodeReplayBuffer
@@ -11,6 +13,8 @@ from ray.rllib.utils.serialization import deserialize_type
 
 class SACConfig(sac.SACConfig):
     """Takes any subclass of PrioritizedEpisodeReplayBuffer, by class or dotted path."""
+
+    replay_buffer_config: dict[str, Any]
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SAC)

@@ -250,6 +250,23 @@ def test_gamma_1_gives_real_episodes_that_say_terminated():
     assert returns == {0: 3, 1: 6, 2: 5, 3: 3}
 
 
+def test_gamma_1_and_a_random_n_go_together_but_for_infos():
+    buffer = buffer_of(episode(0, 9, ends="terminated"), gamma=1.0, n_step=(1, 3))
+    for one in buffer.sample(100):
+        number = int(one.get_actions(0))
+        ahead = round(float(one.get_observations(-1)[0])) - number
+        assert 1 <= ahead <= one.get_extra_model_outputs("n_step", 0) <= 3
+        assert float(one.get_rewards(0)) == sum(range(number, number + ahead))
+    with pytest.raises(ValueError, match="n_step that is one number"):
+        buffer.sample(4, include_infos=True)
+
+
+def test_outputs_that_come_and_go_are_refused():
+    buffer = buffer_of(episode(0, 3, ends="terminated", outputs=True))
+    with pytest.raises(ValueError, match="'logp' is missing"):
+        buffer.add(episode(1, 3))
+
+
 @pytest.mark.parametrize("gamma", [0.5, 1.0])
 def test_infos_are_those_of_both_ends_of_the_window(gamma):
     buffer = buffer_of(n_step=3, gamma=gamma, keep_infos=True)
