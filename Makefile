@@ -56,6 +56,10 @@ bench-runner: setup  ## collecting experience against RLlib's env runner and the
 	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_runner
 
+bench-tree: setup  ## the tree against RLlib's, cpprb's, tianshou's and torchrl's
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]" --no-build-isolation
+	$(BIN)/python -m benchmarks.bench_tree
+
 bench-learner: setup  ## a gradient step against a bare torch loop and RLlib's learner
 	$(BIN)/python -m benchmarks.bench_learner
 

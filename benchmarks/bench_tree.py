@@ -87,11 +87,12 @@ def compare(rivals: list, capacity: int, batch_size: int) -> None:
     players = [Turns(rival, capacity, batch_size) for rival in rivals]
     take_turns(players)
     ours = players[0].medians()[2]
-    rows = [
-        [player.rival.NAME, *(f"{time:.1f}" for time in player.medians())]
-        + [f"{player.medians()[2] / ours:.2f}×"]
-        for player in players
-    ]
+    rows = []
+    for player in players:
+        times = player.medians()
+        rows.append(
+            [player.rival.NAME, *(f"{time:.1f}" for time in times), f"{times[2] / ours:.2f}×"]
+        )
     print(table([f"B = {batch_size}", "sample µs", "update µs", "both µs", "against ours"], rows))
     print()
 
@@ -103,10 +104,8 @@ def compare_capacities(rival) -> None:
         players = [Turns(rival, capacity, batch_size) for capacity in capacities]
         take_turns(players)
         small, large = (player.medians()[2] for player in players)
-        rows.append(
-            [str(batch_size), *(f"{1e3 * time / batch_size:.0f}" for time in (small, large))]
-            + [f"{large / small:.2f}×"]
-        )
+        per_item = (f"{1e3 * time / batch_size:.0f}" for time in (small, large))
+        rows.append([str(batch_size), *per_item, f"{large / small:.2f}×"])
     print(table(["B", "2^20, ns per item", "2^24, ns per item", "ratio"], rows))
     print()
 

@@ -32,7 +32,7 @@ cdef class SumTree:
     ) noexcept nogil
     cdef int _refuse(self, int64_t index, double value, Py_ssize_t position) except -1
     cdef int _refuse_to_draw(self) except -1
-    cdef void _write(self, int64_t index, double value) noexcept nogil
+    cdef inline void _write(self, int64_t index, double value) noexcept nogil
     cdef void _repair(self) noexcept nogil
     cdef void _recompute(
         self, int level, double *groups, const int64_t *nodes, int64_t count

@@ -16,6 +16,7 @@ import operator
 
 import numpy as np
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_RECORDS_RO,
     PyBuffer_Release,
@@ -65,6 +66,7 @@ cdef object FLOAT64 = np.dtype(np.float64)
 cdef object empty = np.empty
 
 
+@cython.final
 cdef class SumTree:
     """Float64 leaves, all 0 at first; their sum, smallest positive and largest kept together.
 
@@ -232,7 +234,7 @@ cdef class SumTree:
         cdef double *target
         cdef double share, last
         cdef Py_ssize_t i, count
-        cdef bint in_strata = stratified
+        cdef double stratum = 1.0 if stratified else 0.0
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1: got {batch_size}")
         self._repair()
@@ -245,9 +247,9 @@ cdef class SumTree:
             count = view.shape[0]
             # Rounding may carry a target up to the total, which no leaf answers to.
             last = nextafter(self.root[0], 0.0)
-            share = self.root[0] / count if in_strata else self.root[0]
+            share = self.root[0] / count if stratified else self.root[0]
             for i in range(count):
-                target[i] = min(((i if in_strata else 0) + target[i]) * share, last)
+                target[i] = min((<int> i * stratum + target[i]) * share, last)
             return self._find_and_read(target, count), uniforms
         finally:
             PyBuffer_Release(&view)
@@ -379,7 +381,7 @@ cdef class SumTree:
             raise RuntimeError("every leaf is 0, so there is nothing to draw: set one first")
         raise OverflowError("the leaves' sum is beyond float64: scale the values down")
 
-    cdef void _write(self, int64_t index, double value) noexcept nogil:
+    cdef inline void _write(self, int64_t index, double value) noexcept nogil:
         """Write one leaf and remember its parent."""
         ASSERT(0 <= index < self.capacity)
         self.leaves[index] = value
