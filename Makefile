@@ -52,6 +52,10 @@ evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=
 bench-drop-in: setup  ## RLlib's DQN with our replay buffer against its own
 	$(BIN)/python -m benchmarks.bench_drop_in
 
+bench-replay: setup  ## the replay buffer against those of RLlib, cpprb, torchrl and stable-baselines3
+	$(BIN)/python -m pip install -q -c constraints.txt cpprb torchrl stable-baselines3
+	$(BIN)/python -m benchmarks.bench_replay
+
 bench-runner: setup  ## collecting experience against RLlib's env runner and the bare emulator
 	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_runner

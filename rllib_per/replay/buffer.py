@@ -21,6 +21,7 @@ from rllib_per.replay.prioritization import (
     Prioritization,
     unit_mass,
 )
+from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.storage import Allocator, Storage
 
 
@@ -52,7 +53,8 @@ class PrioritizedReplayBuffer:
         gather_threads: Threads that copy frames into a batch.
         seed: Of the draws.
         first_id: The id of the first row ever; of a shard, `ids.first_id` makes it.
-        allocator: Makes a batch's arrays from (shape, dtype), for pinned memory and the like.
+        allocator: Makes a batch's arrays from (shape, dtype), for pinned memory and the like;
+            None: memory of batches that nobody holds any more is used again.
 
     Raises:
         ValueError, TypeError: An argument is out of range.
@@ -78,11 +80,12 @@ class PrioritizedReplayBuffer:
         gather_threads: int = 1,
         seed: int | None = None,
         first_id: int = 0,
-        allocator: Allocator = np.empty,
+        allocator: Allocator | None = None,
     ) -> None:
         prioritization = Prioritization(alpha, priority_epsilon, priority, priority_clip)
         check_choices(initial_priority, weight_normalization, rows)
         self._n_step = NStep(n_step, gamma)
+        self._allocate = RecyclingAllocator() if allocator is None else allocator
         self._storage = Storage(
             capacity,
             rows,
@@ -91,7 +94,7 @@ class PrioritizedReplayBuffer:
             reward_clip=reward_clip,
             first_id=first_id,
             gather_threads=gather_threads,
-            allocator=allocator,
+            allocator=self._allocate,
             bytes_beside=Priorities.BYTES_PER_SLOT,
         )
         self._ring = self._storage.ring
@@ -100,7 +103,6 @@ class PrioritizedReplayBuffer:
         self._initial_priority = initial_priority
         self._normalization = weight_normalization
         self._stratified = stratified
-        self._allocate = allocator
         self._rng = np.random.default_rng(seed)
         self._counts = ReplayCounts()
         self._lock = threading.Lock()

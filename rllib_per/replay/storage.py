@@ -61,7 +61,7 @@ class Storage:
         reward_clip: float | None = None,
         first_id: int = 0,
         gather_threads: int = 1,
-        allocator: Allocator = np.empty,
+        allocator: Allocator,
         bytes_beside: int = 0,
     ) -> None:
         _check(capacity, rows, n_step, reward_clip, gather_threads)

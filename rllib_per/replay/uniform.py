@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.fragment import RowSpec
 from rllib_per.replay.storage import Allocator
@@ -29,7 +27,7 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
         gather_threads: int = 1,
         seed: int | None = None,
         first_id: int = 0,
-        allocator: Allocator = np.empty,
+        allocator: Allocator | None = None,
     ) -> None:
         super().__init__(
             capacity,
