@@ -114,7 +114,7 @@ class ExperimentConfig(sections.Section):
             replay_buffer_config=replay,
             store_buffer_in_checkpoints=self.checkpoint.buffer,
         )
-        config.learners(**self.learners.model_dump())
+        config.learners(**self.learners.model_dump(exclude={"num_torch_threads"}))
         config.reporting(**self.reporting.model_dump())
         config.debugging(seed=self.seed)
         if self.model.module_class is None:

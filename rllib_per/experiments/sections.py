@@ -164,6 +164,8 @@ class Learners(Section):
     mixed_precision: bool = False
     compile_module: bool = False
     channels_last: bool = False
+    num_torch_threads: Positive | None = None
+    """Of PyTorch in the driver; null is its own choice. Small networks are fastest with 1."""
 
 
 class Callbacks(Section):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils import force_list
@@ -62,6 +63,8 @@ class Training:
         self._experiment = experiment
         self._run = run
         self._display = display
+        if experiment.learners.num_torch_threads is not None:
+            torch.set_num_threads(experiment.learners.num_torch_threads)
         config = experiment.algorithm_config()
         config.callbacks([EpisodeLog, *force_list(config.callbacks_class)])
         checkpoint = newest_checkpoint(run.checkpoints) if resume else None
