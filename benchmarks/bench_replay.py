@@ -87,7 +87,11 @@ class Turns:
 
 
 def compare(kind: Kind, batch_size: int, num_steps: int) -> None:
-    players = [Turns(c, kind, batch_size, num_steps) for c in buffer_classes()]
+    players = [
+        Turns(buffer_class, kind, batch_size, num_steps)
+        for buffer_class in buffer_classes()
+        if kind is ATARI or not getattr(buffer_class, "pixels_only", False)
+    ]
     for _ in range(ROUNDS):
         for player in players:
             end = perf_counter() + SECONDS_PER_BUFFER / ROUNDS

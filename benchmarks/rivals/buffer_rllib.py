@@ -9,16 +9,17 @@ from benchmarks.experience import Kind, episodes
 
 
 class RLlib:
-    """Observations are stacks of uint8, a quarter of what RLlib's own wrappers would store."""
+    """Pixels are float32, as RLlib's own Atari wrappers give them."""
 
     name = "RLlib, n = 3"
+    dtype = "float32"
 
     def __init__(self, kind: Kind, num_steps: int) -> None:
         self.buffer = PrioritizedEpisodeReplayBuffer(capacity=num_steps, alpha=0.6)
         for episode in episodes(kind, num_steps):
             self.buffer.add(
                 SingleAgentEpisode(
-                    observations=list(episode.observations(kind)),
+                    observations=list(episode.observations(kind).astype(self.dtype)),
                     actions=list(episode.actions),
                     rewards=list(episode.rewards),
                     terminated=True,
@@ -36,4 +37,12 @@ class RLlib:
         self.buffer.update_priorities(abs(td_errors))
 
 
-BUFFERS = (RLlib,)
+class RLlibBytes(RLlib):
+    """With wrappers of one's own."""
+
+    name = "RLlib, pixels as bytes, n = 3"
+    pixels_only = True
+    dtype = "uint8"
+
+
+BUFFERS = (RLlib, RLlibBytes)
