@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ class ShardLink:
         summary: The newest that is known of it.
         is_live: Whether its last call was answered.
         alpha: The α that a new process is to begin with; None: that of its settings.
+        settings: Those of its buffer, where it was placed without; None: it has them.
         num_lost_lifetime: How often its content was lost.
         num_transitions_lost_lifetime: How many transitions that were.
         num_calls_lifetime, num_bytes_lifetime: Priority updates sent.
@@ -60,6 +62,7 @@ class ShardLink:
         self.summary = ShardSummary()
         self.is_live = False
         self.alpha: float | None = None
+        self.settings: Mapping[str, Any] | None = None
         self.num_lost_lifetime = 0
         self.num_transitions_lost_lifetime = 0
         self.num_calls_lifetime = 0
@@ -116,6 +119,10 @@ class ShardLink:
             self.summary = summary
             self._known_s = sent_s
 
+    def note_unclocked(self, summary: ShardSummary) -> None:
+        """`note`, when it is not known here how old the answer is."""
+        self.note(summary, self._known_s)
+
     # -- priorities --------------------------------------------------------------------------
 
     def put(self, ids: Int64s, td_errors: Float32s, now_s: float) -> None:
@@ -167,7 +174,7 @@ class ShardLink:
 
     def start(self) -> None:
         """Ask a new process to begin as the incarnation that is expected of it."""
-        self._send_probe("start", self.incarnation, self.alpha)
+        self._send_probe("start", self.incarnation, self.alpha, self.settings)
 
     def refresh(self) -> None:
         """Wait for a picture of the shard as it is now."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +24,22 @@ class ShardLinks:
     Args:
         handles: How to call each shard; the first incarnations are started here.
         limits: What may be under way, and how long to wait.
+        settings: Each shard's, where they were placed without; None: they have them.
     Raises:
         TimeoutError: A shard did not start.
         Exception: What the buffer's constructor raised.
     """
 
-    def __init__(self, handles: Sequence[ShardHandle], limits: ShardLimits) -> None:
+    def __init__(
+        self,
+        handles: Sequence[ShardHandle],
+        limits: ShardLimits,
+        settings: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         self._limits = limits
         self._links = [ShardLink(k, handle, limits) for k, handle in enumerate(handles)]
         for link in self._links:
+            link.settings = None if settings is None else settings[link.index]
             link.start()
         self.await_all()
 

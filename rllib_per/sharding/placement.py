@@ -88,7 +88,7 @@ class ShardPlacement:
 
 def place_shards(
     num_shards: int,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
     *,
     buffer_class: type[PrioritizedReplayBuffer] = PrioritizedReplayBuffer,
     placement: ShardPlacement | None = None,
@@ -98,10 +98,30 @@ def place_shards(
 
     Args:
         num_shards: K, 1 to 256.
-        settings: Keyword arguments of the buffer, `capacity` that of all shards together.
+        settings: Keyword arguments of the buffer, `capacity` that of all shards together; None:
+            `ReplayShards` will bring them, once they are known.
         buffer_class: What kind of buffer.
         placement: Makes them actors; None: objects in this process.
         limits: Bounds the calls that may wait for an actor.
+    Raises:
+        ValueError: K is out of range, or more than the capacity.
+    """
+    own_settings = None if settings is None else settings_of_shards(num_shards, settings)
+    handles: list[ShardHandle] = []
+    for shard in range(num_shards):
+        own = None if own_settings is None else own_settings[shard]
+        arguments = (shard, own, buffer_class)
+        if placement is None:
+            handles.append(LocalShard(ReplayShard(*arguments)))
+        else:
+            actor_class = ray.remote(**placement.options(shard, limits or ShardLimits()))
+            handles.append(RemoteShard(actor_class(ReplayShard).remote(*arguments)))
+    return handles
+
+
+def settings_of_shards(num_shards: int, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each shard's settings: they share the capacity evenly.
+
     Raises:
         ValueError: K is out of range, or more than the capacity.
     """
@@ -111,13 +131,7 @@ def place_shards(
             f"the number of replay shards must be from 1 to {1 << SHARD_BITS}, and at most the "
             f"capacity of {capacity}: got {num_shards}"
         )
-    handles: list[ShardHandle] = []
-    for shard in range(num_shards):
-        own = capacity // num_shards + (shard < capacity % num_shards)
-        arguments = (shard, {**settings, "capacity": own}, buffer_class)
-        if placement is None:
-            handles.append(LocalShard(ReplayShard(*arguments)))
-        else:
-            actor_class = ray.remote(**placement.options(shard, limits or ShardLimits()))
-            handles.append(RemoteShard(actor_class(ReplayShard).remote(*arguments)))
-    return handles
+    return [
+        {**settings, "capacity": capacity // num_shards + (shard < capacity % num_shards)}
+        for shard in range(num_shards)
+    ]

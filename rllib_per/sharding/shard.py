@@ -75,19 +75,19 @@ class ReplayShard:
     Args:
         shard: Its number, 0 to 255.
         settings: Keyword arguments of the buffer; every shard's own seed comes from `seed`, its
-            number and its incarnation.
+            number and its incarnation. None: `start` will bring them.
         buffer_class: What kind of buffer.
     """
 
     def __init__(
         self,
         shard: int,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | None,
         buffer_class: type[PrioritizedReplayBuffer] = PrioritizedReplayBuffer,
     ) -> None:
         self._shard = shard
         self._buffer_class: Any = buffer_class
-        self._settings = dict(settings)
+        self._settings = dict(settings or {})
         self._buffer_or_none: PrioritizedReplayBuffer | None = None
         self._incarnation = -1
         self._version = 0
@@ -95,17 +95,23 @@ class ReplayShard:
         self._adds: CallLog[AddAnswer] = CallLog()
         self._updates: CallLog[ShardSummary] = CallLog()
 
-    def start(self, incarnation: int, alpha: float | None = None) -> ShardSummary:
+    def start(
+        self,
+        incarnation: int,
+        alpha: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> ShardSummary:
         """Begin an incarnation with an empty buffer; nothing happens if it is this one already.
 
         Args:
             incarnation: A number that this shard never had before.
             alpha: α, if it is no longer that of the settings.
-
+            settings: Of the buffer, where they were not known when the shard was placed.
         Raises:
             ValueError: Shard number or incarnation is out of range, or the settings are refused.
         """
         if incarnation != self._incarnation:
+            self._settings = dict(settings or self._settings)
             seed = self._settings.get("seed")
             if seed is not None:
                 words = np.random.SeedSequence([seed, self._shard, incarnation]).generate_state(1)

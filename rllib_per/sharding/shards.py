@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from rllib_per.sharding.figures import of_weights, together
 from rllib_per.sharding.handles import LOST, Deadline, ShardHandle
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.links import ShardLinks
+from rllib_per.sharding.placement import settings_of_shards
 from rllib_per.sharding.requests import BatchRequest, InFlight, parts_of, read_answers, send_request
+from rllib_per.sharding.shard import AddAnswer
 from rllib_per.sharding.writer import FragmentWriter
 
 
@@ -38,6 +40,7 @@ class ReplayShards:
         stratified: See `split_batch`.
         seed: Of the draws.
         limits: What may be under way, and how long to wait.
+        settings: Keyword arguments of the buffer, where the shards were placed without them.
     Raises:
         TimeoutError: A shard did not start.
         Exception: What the buffer's constructor raised.
@@ -51,12 +54,14 @@ class ReplayShards:
         stratified: bool = True,
         seed: int | None = None,
         limits: ShardLimits | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._limits = limits or ShardLimits()
         self._normalization = weight_normalization
         self._stratified = stratified
         self._rng = np.random.default_rng(seed)
-        self._links = ShardLinks(handles, self._limits)
+        own_settings = None if settings is None else settings_of_shards(len(handles), settings)
+        self._links = ShardLinks(handles, self._limits, own_settings)
         self._writer = self.writer("the driver")
         self._in_flight = InFlight(self._limits)
         self._counts = ReplayCounts()
@@ -68,6 +73,14 @@ class ReplayShards:
     def writer(self, client: str) -> FragmentWriter:
         """What another process adds fragments with; can be pickled."""
         return FragmentWriter([link.handle for link in self._links], client, self._limits)
+
+    def note_answers(self, answers: Iterable[tuple[int, AddAnswer, float]]) -> None:
+        """Learn from what another process's writer was answered how much the shards hold now.
+
+        Its clock may be another one, so what is known here does not count as younger by it.
+        """
+        for shard, answer, _ in answers:
+            self._links[shard].note_unclocked(answer.summary)
 
     def add(self, fragment: Fragment) -> int:
         """PrioritizedReplayBuffer.add; a fragment of streams of several shards is divided."""
@@ -255,7 +268,9 @@ class ReplayShards:
             own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
             link.begin(max(incarnation, link.incarnation) + 1)
             link.alpha = float(own["alpha"])
-            self._links.call(link, "start again", "start", link.incarnation, link.alpha)
+            self._links.call(
+                link, "start again", "start", link.incarnation, link.alpha, link.settings
+            )
             self._links.call(link, "load its state", "load_state", own)
             link.refresh()
         self._rng.bit_generator.state = state["rng"]
