@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Bad input is refused with what to do about it, and changes nothing."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -228,26 +228,18 @@ def test_threads_take_turns():
     streams = Streams(np.random.default_rng(0))
     fragments = [streams.fragment([0, 1], 5) for _ in range(150)]
     buffer.add(fragments[0])
-    failures = []
-
-    def work(job):
-        try:
-            for fragment in fragments[1:]:
-                job(fragment)
-        except Exception as error:
-            failures.append(error)
 
     def learn(_):
         batch = buffer.sample(16, 0.4)
         assert (batch.obs[:, 1, 1, 2] == batch.extras["number"]).all()
         buffer.update_priorities(batch.ids, np.abs(batch.n_step_returns) + 0.1)
 
-    threads = [threading.Thread(target=work, args=(job,)) for job in (buffer.add, learn, learn)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    def repeat(job):
+        for fragment in fragments[1:]:
+            job(fragment)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(repeat, (buffer.add, learn, learn)))  # raises what a thread raised
     masses = buffer.state()["masses"]
     assert np.count_nonzero(masses) == len(buffer)
     assert buffer.total_mass == pytest.approx(masses.sum(), rel=1e-9)

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rllib_per.replay import memory
+from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, memory, storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,12 +64,20 @@ def test_every_frame_is_resident_once(num_streams, length, n_step):
     assert frames_per_transition >= 1.0  # else nothing was measured
 
 
-def test_a_million_transitions_of_pong_fit_into_eight_gigabytes():
-    """Pong's episodes have 700 agent steps at the least, 21 points of a few dozen each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "available_bytes", lambda: 8 * 10**9)
-        capacity = 1_000_000 * 701 // 700 + 128
-        memory.require_bytes(capacity, 84 * 84 + 8 + 16 + 42)
+def test_a_million_transitions_of_pong_fit_into_eight_gigabytes(monkeypatch):
+    """By what a buffer asks for before it allocates; a game takes 700 steps at the least."""
+    asked = []
+
+    def refuse(capacity, bytes_per_row):
+        asked.append(capacity * bytes_per_row)
+        raise MemoryError("not here")
+
+    monkeypatch.setattr(storage, "require_bytes", refuse)
+    with pytest.raises(MemoryError, match="not here"):
+        PrioritizedReplayBuffer(
+            1_000_000 * 701 // 700 + 128, RowSpec((84, 84), np.uint8, stack=4), n_step=3
+        )
+    assert 1_000_000 * 84 * 84 < asked[0] < 8 * 10**9
 
 
 def test_available_memory_is_the_smaller_of_the_machines_and_the_containers(tmp_path, monkeypatch):
