@@ -54,7 +54,10 @@ cdef struct Stream:
     int64_t num_pending  # how many such rows there are, `pending` and the next ones ahead
 
 ROW_DTYPE = np.dtype(
-    [("back", "u4"), ("ahead", "u4"), ("reward", "f4"), ("kind", "u2"), ("ended", "u1"), ("torn", "u1")]
+    [
+        ("back", "u4"), ("ahead", "u4"), ("reward", "f4"),
+        ("kind", "u2"), ("ended", "u1"), ("torn", "u1"),
+    ]
 )
 STREAM_DTYPE = np.dtype(
     [
