@@ -33,7 +33,7 @@ lint: setup  ## ruff, mypy and cython-lint; a warning is an error
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint cython_tree rllib_per
+	PATH="$(BIN):$$PATH" cython-lint cython_tree rllib_per  # It calls pycodestyle from PATH.
 
 debug: setup  ## the compiled modules' tests on a build with bounds checks
 	CYTHON_TREE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
