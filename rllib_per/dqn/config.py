@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import TRIAL_INFO
 
+from rllib_per.dqn.sharded_replay import is_sharded
 from rllib_per.dqn.validation import find_problems
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
@@ -36,8 +37,13 @@ class ApexDQNConfig(DQNConfig):
         optimizer: {"type": "adam" | "rmsprop", ...} with PyTorch's own keys.
         broadcast_interval: Updates between two weight broadcasts to remote env runners.
         replay_buffer_config: "type" is "prioritized" or "uniform" (RLlib's names
-            "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean these); "beta" and all
-            keywords of `rllib_per.replay.PrioritizedReplayBuffer` besides.
+            "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean these) for a buffer in
+            the driver, or "sharded" for a prioritized one in `num_shards` actors, which env runner
+            actors feed while learners learn; "beta" and all keywords of
+            `rllib_per.replay.PrioritizedReplayBuffer` besides. With "sharded" also shard_num_cpus
+            and shard_memory_bytes of each actor, shard_placement without a placement group
+            ("anywhere", "spread" over the nodes, "node": the driver's), and the fields of
+            `rllib_per.sharding.ShardLimits`.
         epsilon, lr and the buffer's beta: a number, RLlib's [[env_step, value], ...], or a schedule
             dict of `rllib_per.schedules`.
     env_runners()
@@ -62,6 +68,10 @@ class ApexDQNConfig(DQNConfig):
         }
         # RLlib waits a minute before it restarts a runner.
         self.delay_between_env_runner_restarts_s = 1.0
+        # How long all others wait for one that restarts; it is asked again in every iteration.
+        self.env_runner_health_probe_timeout_s = 1.0
+        # One is collected while the answer to the other is on its way.
+        self.max_requests_in_flight_per_env_runner = 2
 
         self.replay_ratio: float | None = None
         self.target_network_update_unit = "env_steps"
@@ -169,6 +179,17 @@ class ApexDQNConfig(DQNConfig):
         classes = self.callbacks_class
         classes = classes if isinstance(classes, (list, tuple)) else [classes]
         return any(c.on_episode_step is not DefaultCallbacks.on_episode_step for c in classes)
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether env runners feed replay while learners learn, each in processes of its own."""
+        from rllib_per.runners.env_runner import ApexEnvRunner
+
+        return (
+            is_sharded(self)
+            and self.num_env_runners > 0
+            and issubclass(self.env_runner_cls, ApexEnvRunner)
+        )
 
     def get_replay_ratio(self) -> float:
         """Transitions sampled per transition added."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -41,6 +41,7 @@ from rllib_per.dqn.transfer import TensorBatch, make_transfer
 from rllib_per.dqn.update_metrics import UpdateMetrics, log_update_metrics
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.schedules import schedule
+from rllib_per.sharding.blocks import join
 
 QF_PREDS = "qf_preds"
 
@@ -141,6 +142,22 @@ class ApexDQNLearner(DQNTorchLearner):
         self._update_metrics.record(loss.detach(), q_taken, td_errors, gradients_norm)
         self._update_targets(timesteps)
         return self._transfer.hand_over(batch, td_errors)
+
+    def update_from_blocks(
+        self,
+        factors: Sequence[float],
+        limit: float,
+        *blocks: TransitionBatch,
+        timesteps: Mapping[str, int],
+        lr: float | None = None,
+    ) -> PriorityUpdate | None:
+        """`update_from_replay` on a part of a batch that several replay shards drew, joined here.
+
+        As arguments of their own, references to blocks are fetched while the update before this one
+        still runs.
+        """
+        batch = join(blocks, factors, limit)
+        return self.update_from_replay(batch, timesteps=timesteps, lr=lr)
 
     def flush(self) -> PriorityUpdate | None:
         """The TD errors that `update_from_replay` still owes; None if there are none."""

@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import GetTimeoutError
+from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_per.replay import PriorityUpdate, TransitionBatch
+from rllib_per.sharding import BatchPart
 
 
 class Learners:
     """A local learner, or N remote ones in lock step on equal slices of the batch."""
 
-    def __init__(self, group: LearnerGroup) -> None:
+    def __init__(self, group: LearnerGroup, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._local = group._learner if group.is_local else None
         self._remote = [] if group.is_local else list(group._workers)
 
@@ -33,6 +38,56 @@ class Learners:
             ]
         )
         return _joined(answers)
+
+    @property
+    def num_parts(self) -> int:
+        """Into how many equal parts a batch for `begin` is to be drawn."""
+        return len(self._remote) or 1
+
+    def begin(
+        self, parts: Sequence[BatchPart], *, timesteps: dict[str, int], lr: float
+    ) -> list[Any]:
+        """Start a gradient step on a part per learner; handles for `finish`.
+
+        A local learner has taken it when this returns. Remote ones take their steps in the order of
+        the calls, so that all are at the same step and their gradients belong together.
+        """
+        if self._local is not None:
+            (part,) = parts
+            blocks = self._get(part.blocks, "the rows of a batch from replay")
+            return [
+                self._local.update_from_blocks(
+                    part.factors, part.limit, *blocks, timesteps=timesteps, lr=lr
+                )
+            ]
+        return [
+            worker.update_from_blocks.remote(
+                part.factors, part.limit, *part.blocks, timesteps=timesteps, lr=lr
+            )
+            for worker, part in zip(self._remote, parts, strict=True)
+        ]
+
+    def finish(self, handles: Sequence[Any]) -> PriorityUpdate | None:
+        """The TD errors of a step that `begin` began; waits for them, with a deadline."""
+        if self._local is not None:
+            return _joined(handles)
+        return _joined(self._get(handles, "the learners' TD errors"))
+
+    def _get(self, references: Sequence[ray.ObjectRef], what: str) -> list[Any]:
+        try:
+            return ray.get(list(references), timeout=self._timeout_s)
+        except GetTimeoutError:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for {what}; a process is overloaded or hangs: look "
+                "at them, or raise sample_timeout_s"
+            ) from None
+
+    def weights(self) -> ray.ObjectRef:
+        """A reference to the weights after all steps begun so far, as an env runner takes them."""
+        wanted = {"components": COMPONENT_RL_MODULE, "inference_only": True}
+        if self._local is not None:
+            return ray.put(self._local.get_state(**wanted))
+        return self._remote[0].get_state.remote(**wanted)
 
     def flush(self) -> PriorityUpdate | None:
         """The TD errors of the last step, where `update` has not returned them yet."""
@@ -65,7 +120,7 @@ def _rows(batch: TransitionBatch, rows: slice) -> TransitionBatch:
     return TransitionBatch(**columns, extras=extras)
 
 
-def _joined(answers: list[PriorityUpdate | None]) -> PriorityUpdate | None:
+def _joined(answers: Sequence[PriorityUpdate | None]) -> PriorityUpdate | None:
     updates = [answer for answer in answers if answer is not None]
     if not updates:
         return None

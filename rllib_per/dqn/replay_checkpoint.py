@@ -10,7 +10,7 @@ import numpy as np
 from pyarrow.fs import FileSystem
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_per.replay import PrioritizedReplayBuffer
+from rllib_per.dqn.replay import Replay
 
 _VALUES = "values.json"
 
@@ -18,7 +18,7 @@ _VALUES = "values.json"
 class ReplayCheckpoint(Checkpointable):
     """Saves and restores a buffer; every array is one .npy file, all else is in values.json."""
 
-    def __init__(self, buffer: PrioritizedReplayBuffer) -> None:
+    def __init__(self, buffer: Replay) -> None:
         self._buffer = buffer
 
     def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:

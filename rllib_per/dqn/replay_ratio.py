@@ -33,10 +33,19 @@ class ReplayRatio:
             self._credit = float(self.batch_size)
         self._credit += max(earning, 0) * self.ratio
 
+    @property
+    def num_due(self) -> int:
+        """Updates that are due now."""
+        return int(self._credit // self.batch_size)
+
     def take_updates(self) -> int:
         """Updates that are due now; they count as done."""
         updates, self._credit = divmod(self._credit, self.batch_size)
         return int(updates)
+
+    def take_update(self) -> None:
+        """One of those that are due; it counts as done."""
+        self._credit -= self.batch_size
 
     def state(self) -> dict[str, float]:
         """What `load_state` needs."""

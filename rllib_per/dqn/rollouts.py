@@ -67,7 +67,13 @@ class Rollouts:
             return self._fragmenter.row_spec(self._group.get_spaces()[DEFAULT_MODULE_ID])
         if not self._remote:
             return self._group.local_env_runner.row_spec
-        return self._group.foreach_env_runner(_row_spec, local_env_runner=False)[0]
+        return row_spec_of_actors(self._group)
+
+
+def row_spec_of_actors(group: EnvRunnerGroup) -> RowSpec:
+    """What one row of the fragments of env runner actors, which are ours, looks like."""
+    spec: RowSpec = group.foreach_env_runner(_row_spec, local_env_runner=False)[0]
+    return spec
 
 
 def _row_spec(runner: EnvRunner) -> RowSpec:

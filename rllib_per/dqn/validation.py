@@ -11,6 +11,7 @@ from typing import Any
 
 from rllib_per.dqn.optimizers import check_optimizer
 from rllib_per.dqn.replay import REPLAY_OPTIONS, REPLAY_TYPES
+from rllib_per.dqn.sharded_replay import MAX_SHARDS, PLACEMENTS, SHARD_DEFAULTS, SHARDED
 from rllib_per.schedules import schedule
 
 Check = tuple[Callable[[Any], bool], str]
@@ -38,6 +39,10 @@ def _within(low: float, high: float) -> Check:
 
 def _one_of(*choices: Any) -> Check:
     return lambda value: value in choices, "one of " + ", ".join(map(repr, choices))
+
+
+def _not_negative() -> Check:
+    return lambda value: _is_number(value) and value >= 0, "a number >= 0"
 
 
 def _optional(check: Check) -> Check:
@@ -70,6 +75,16 @@ _CHECKS: dict[str, Check] = {
     "per_env_epsilon": _one_of(True, False),
     "dueling": _one_of(True, False),
     "double_q": _one_of(True, False),
+}
+
+# Of replay shards; of the others integers are at least 1, and numbers not negative.
+_SHARD_CHECKS: dict[str, Check] = {
+    "num_shards": (
+        lambda value: _is_integer(value) and 1 <= value <= MAX_SHARDS,
+        f"an integer from 1 to {MAX_SHARDS}",
+    ),
+    "shard_memory_bytes": _at_least(0),
+    "shard_placement": _one_of(*PLACEMENTS),
 }
 
 # DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
@@ -150,11 +165,31 @@ def _replay(config: Any) -> Iterator[str]:
     if kind not in REPLAY_TYPES:
         names = ", ".join(map(repr, REPLAY_TYPES))
         yield f"`replay_buffer_config['type']` must be one of {names}: got {kind!r}"
-    for key in settings.keys() - REPLAY_OPTIONS:
-        near = difflib.get_close_matches(key, REPLAY_OPTIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(REPLAY_OPTIONS)}"
+    options = REPLAY_OPTIONS | (SHARD_DEFAULTS.keys() if kind == SHARDED else set())
+    for key in settings.keys() - options:
+        near = difflib.get_close_matches(key, options, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(options)}"
+        if key in SHARD_DEFAULTS and kind != SHARDED:
+            hint = f"; it belongs to type {SHARDED!r}"
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"
     yield from _capacity(settings.get("capacity"), config.num_steps_sampled_before_learning_starts)
+    if kind == SHARDED:
+        yield from _shards(SHARD_DEFAULTS | settings)
+
+
+def _shards(settings: dict[str, Any]) -> Iterator[str]:
+    for name, default in SHARD_DEFAULTS.items():
+        holds, requirement = _SHARD_CHECKS.get(
+            name, _at_least(1) if isinstance(default, int) else _not_negative()
+        )
+        if not holds(settings[name]):
+            yield f"`replay_buffer_config[{name!r}]` must be {requirement}: got {settings[name]!r}"
+    capacity, num_shards = settings.get("capacity"), settings["num_shards"]
+    if _is_integer(capacity) and _is_integer(num_shards) and num_shards > capacity:
+        yield (
+            "`replay_buffer_config['num_shards']` must be at most the capacity, which shards "
+            f"share: got {num_shards} and {capacity}"
+        )
 
 
 def _capacity(capacity: Any, learning_starts: Any) -> Iterator[str]:

@@ -25,8 +25,10 @@ from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.exploration import EpsilonGreedy, Place
 from rllib_per.runners.metrics import RunnerMetrics
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
+from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.stack_detection import find_frame_stack
 from rllib_per.runners.vector_env import env_context, make_vector_env
+from rllib_per.sharding.writer import FragmentWriter
 
 EXPLORATION_RNG = "exploration_rng"
 
@@ -54,6 +56,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self._is_seeded = False
         self._shares_module = False
         self._weights_seq_no = 0
+        self._writer: FragmentWriter | None = None
         self._place = Place.of(self.config, self.worker_index)
         first_low = self._place.first_low_epsilon_env
         self._runner_metrics = RunnerMetrics(self.config, self.metrics, first_low)
@@ -164,6 +167,28 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._runner_metrics.add(fragment.num_env_steps, finished)
             self._callbacks("on_sample_end", samples=finished)
         return fragment
+
+    def collect_into_replay(
+        self, num_rows: int, *, epsilon: float, weights: dict[str, Any], writer: list[ray.ObjectRef]
+    ) -> Collected:
+        """`collect`, with newer weights if there are any, and send the fragment to replay.
+
+        Every call brings all that is needed, so that a runner that was restarted needs no more.
+
+        Args:
+            num_rows: See `collect`.
+            epsilon: See `collect`.
+            weights: The module's state, as `set_state` takes it.
+            writer: Holds a reference to the FragmentWriter, of which the first is kept. In a list,
+                so that Ray hands over the reference and not, in every call, the writer.
+        Raises:
+            TimeoutError: Replay did not answer in time.
+        """
+        self.set_state(weights)
+        if self._writer is None:
+            self._writer = fetch_writer(writer[0], self.config.sample_timeout_s)
+        fragment = self.collect(num_rows, epsilon=epsilon)
+        return push(self._writer, fragment, self._weights_seq_no)
 
     def sample(
         self,

@@ -3,6 +3,7 @@
 
 from rllib_per.sharding.blocks import BatchPart, join
 from rllib_per.sharding.limits import ShardLimits
+from rllib_per.sharding.mass_line import NothingToDrawError
 from rllib_per.sharding.placement import ShardPlacement, place_shards
 from rllib_per.sharding.requests import BatchRequest
 from rllib_per.sharding.shard import ReplayShard
@@ -13,6 +14,7 @@ __all__ = [
     "BatchPart",
     "BatchRequest",
     "FragmentWriter",
+    "NothingToDrawError",
     "ReplayShard",
     "ReplayShards",
     "ShardLimits",

@@ -23,6 +23,10 @@ Float64s = npt.NDArray[np.float64]
 _BELOW_ONE = np.nextafter(1.0, 0.0)
 
 
+class NothingToDrawError(RuntimeError):
+    """No shard holds a transition of positive mass: none was added yet, or all shards were lost."""
+
+
 @dataclass(frozen=True)
 class Split:
     """One batch, shared out.
@@ -47,12 +51,14 @@ def split_batch(
         rng: Draws B numbers, whatever the masses.
         stratified: One point in each of B equal strata, or B independent ones.
     Raises:
-        RuntimeError: No shard has mass.
+        NothingToDrawError: No shard has mass.
     """
     ends = np.cumsum(masses)
     total = ends[-1]
     if not total > 0.0:
-        raise RuntimeError("no replay shard has a transition with positive mass: add some first")
+        raise NothingToDrawError(
+            "no replay shard has a transition with positive mass: add some first"
+        )
     points = rng.random(batch_size)
     points = (np.arange(batch_size) + points) / batch_size if stratified else np.sort(points)
     points *= total

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Sampling, replay and learning at the same time (Horgan et al. 2018); the driver moves references.
+
+Runners send fragments straight to the replay shards, shards hand batches to the learners through
+the object store, and the driver reads counts, ids and TD errors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_UPDATE_TIMER,
+    REPLAY_BUFFER_SAMPLE_TIMER,
+    REPLAY_BUFFER_UPDATE_PRIOS_TIMER,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+)
+
+from rllib_per.dqn.learners import Learners
+from rllib_per.dqn.progress import Progress, Schedules
+from rllib_per.dqn.remote_rollouts import RemoteRollouts
+from rllib_per.dqn.replay_ratio import ReplayRatio
+from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
+from rllib_per.sharding.handles import is_ready
+
+# How long one look around waits for something to happen; then shards are asked what they hold.
+_PATIENCE_S = 0.05
+
+# Rounds of fragments that may be under way or not learned from yet: one that is collected while
+# another is learned from.
+_ROUNDS_AHEAD = 2
+
+
+class AsynchronousLoop:
+    """Keeps env runners, replay shards and learners busy, and the replay ratio.
+
+    Learners wait for data: a batch is drawn when it is due. Runners wait for learners: no call is
+    made while two rounds of fragments are under way or not learned from yet. A runner that is slow
+    or dead takes its own place in these rounds and nobody else's.
+
+    Args:
+        rollouts: Where experience comes from.
+        replay: The shards.
+        learners: Who learns from them, in lock step.
+        replay_ratio: How much.
+        progress: Is kept up to date.
+        schedules: ε, β and learning rate.
+        config: The ApexDQNConfig.
+    """
+
+    def __init__(
+        self,
+        rollouts: RemoteRollouts,
+        replay: ReplayShards,
+        learners: Learners,
+        replay_ratio: ReplayRatio,
+        progress: Progress,
+        schedules: Schedules,
+        config: Any,
+    ) -> None:
+        self._rollouts, self._replay, self._learners = rollouts, replay, learners
+        self._replay_ratio, self._progress, self._schedules = replay_ratio, progress, schedules
+        self._batch_size = config.total_train_batch_size
+        self._broadcast_interval = config.broadcast_interval
+        self._max_updates_in_flight = config.max_requests_in_flight_per_learner
+        self._timeout_s = config.sample_timeout_s
+        self._max_steps_ahead = _ROUNDS_AHEAD * config.num_env_runners * rollouts.num_steps_per_call
+        rollouts.feed(replay.writer("an env runner"))
+        self._num_added = replay.num_added_lifetime
+        self._requests: deque[BatchRequest] = deque()
+        self._updates: deque[list[Any]] = deque()
+        self._weights = learners.weights()
+        self._weights_lag = 0
+        self._num_adds_in_flight = 0
+        self._moved_s = time.monotonic()
+
+    def advance(self, watch: Stopwatch) -> bool:
+        """Pass on what has come and ask for more; False if there is nothing to hope for now.
+
+        Raises:
+            TimeoutError: Nothing at all has come for `sample_timeout_s`.
+        """
+        with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
+            moved = self._collect()
+        self._request()
+        moved |= self._learn(watch)
+        with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
+            moved |= self._prioritize()
+        if moved:
+            self._moved_s = time.monotonic()
+        return moved or self._wait()
+
+    @property
+    def num_steps_under_way(self) -> int:
+        """Env steps that runners may have taken, and reported, without their answers being here."""
+        return len(self._rollouts.calls) * self._rollouts.num_steps_per_call
+
+    def metrics(self) -> dict[str, float]:
+        """Depths of the queues that are not the shards' own, and how old weights were at most."""
+        figures = {
+            "num_collects_in_flight": len(self._rollouts.calls),
+            "num_adds_in_flight_max": self._num_adds_in_flight,
+            "num_updates_due": self._replay_ratio.num_due,
+            "num_updates_in_flight": len(self._updates),
+            "weights_lag_max_updates": self._weights_lag,
+        }
+        self._weights_lag = self._num_adds_in_flight = 0
+        return {name: float(value) for name, value in figures.items()}
+
+    def _collect(self) -> bool:
+        rounds = self._rollouts.take()
+        for collected in rounds:
+            self._progress.env_steps += collected.num_env_steps
+            self._progress.episodes += collected.num_episodes
+            self._replay.note_answers(collected.answers)
+            lag = self._progress.updates - collected.weights_seq_no
+            self._weights_lag = max(self._weights_lag, lag)
+            self._num_adds_in_flight = max(self._num_adds_in_flight, collected.num_calls_in_flight)
+        added = self._replay.num_added_lifetime
+        self._replay_ratio.add(added - self._num_added)
+        self._num_added = added
+        # Empty shards, be they new or lost, need experience before anyone can learn.
+        if self._num_steps_ahead() < self._max_steps_ahead or not len(self._replay):
+            self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps), self._weights)
+        return bool(rounds)
+
+    def _num_steps_ahead(self) -> float:
+        unlearned = self._replay_ratio.num_due * self._batch_size / self._replay_ratio.ratio
+        return unlearned + self.num_steps_under_way
+
+    def _request(self) -> None:
+        beta = self._schedules.beta(self._progress.env_steps)
+        while (
+            self._replay_ratio.num_due
+            and len(self._replay)
+            and self._replay.has_room(self._batch_size)
+        ):
+            try:
+                request = self._replay.request(self._batch_size, beta, self._learners.num_parts)
+            except NothingToDrawError:
+                return  # All shards were lost this moment.
+            self._replay_ratio.take_update()
+            self._requests.append(request)
+
+    def _learn(self, watch: Stopwatch) -> bool:
+        """Hand over the oldest batch, once shards have drawn it and a learner has room for it."""
+        if (
+            not self._requests
+            or len(self._updates) >= self._max_updates_in_flight
+            or not all(map(is_ready, self._requests[0].answers.values()))
+        ):
+            return False
+        with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
+            try:
+                parts = self._replay.collect(self._requests.popleft())
+            except NothingToDrawError:
+                return False  # All shards were lost meanwhile, and this batch with them.
+        with watch.lap(LEARNER_UPDATE_TIMER):
+            self._updates.append(
+                self._learners.begin(
+                    parts,
+                    timesteps=asdict(self._progress),
+                    lr=self._schedules.lr(self._progress.env_steps),
+                )
+            )
+        self._progress.updates += 1
+        if self._progress.updates % self._broadcast_interval == 0:
+            with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
+                self._weights = self._learners.weights()
+        return True
+
+    def _prioritize(self) -> bool:
+        moved = False
+        while self._updates and all(map(is_ready, self._updates[0])):
+            update = self._learners.finish(self._updates.popleft())
+            if update is not None:
+                self._replay.update_priorities(update.ids, update.td_errors)
+            moved = True
+        self._replay.poll()
+        return moved
+
+    def _wait(self) -> bool:
+        """A moment, or until something comes; False if nobody is at work."""
+        calls = self._rollouts.calls
+        draws = [h for request in self._requests for h in request.answers.values()]
+        updates = [handle for update in self._updates for handle in update]
+        handles = [*calls, *draws, *updates]
+        if not handles:
+            self._moved_s = time.monotonic()
+            return self._rollouts.num_healthy > 0
+        # What is there already waits for something else, so it is nothing to wait for.
+        _, missing = ray.wait(handles, num_returns=len(handles), timeout=0, fetch_local=False)
+        if missing:
+            ray.wait(missing, timeout=_PATIENCE_S, fetch_local=False)
+        if time.monotonic() - self._moved_s > self._timeout_s:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for any of {len(calls)} calls to env runners, "
+                f"{len(self._requests)} batches from replay and {len(self._updates)} updates; all "
+                "of them are overloaded or hang: look at their processes, or raise "
+                "sample_timeout_s"
+            )
+        return True

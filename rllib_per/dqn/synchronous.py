@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""One after the other: collect a round, add it, learn what is due. Fastest in one process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_UPDATE_TIMER,
+    REPLAY_BUFFER_ADD_DATA_TIMER,
+    REPLAY_BUFFER_SAMPLE_TIMER,
+    REPLAY_BUFFER_UPDATE_PRIOS_TIMER,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+)
+
+from rllib_per.dqn.learners import Learners
+from rllib_per.dqn.progress import Progress, Schedules
+from rllib_per.dqn.replay import Replay
+from rllib_per.dqn.replay_ratio import ReplayRatio
+from rllib_per.dqn.rollouts import Rollouts
+from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.replay import Fragment
+
+
+class SynchronousLoop:
+    """Everyone waits for everyone, so nothing is ever old.
+
+    Args:
+        rollouts: Where experience comes from.
+        replay: Any replay buffer.
+        learners: Who learns from it.
+        replay_ratio: How much.
+        progress: Is kept up to date.
+        schedules: ε, β and learning rate.
+        config: The ApexDQNConfig.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        replay: Replay,
+        learners: Learners,
+        replay_ratio: ReplayRatio,
+        progress: Progress,
+        schedules: Schedules,
+        config: Any,
+    ) -> None:
+        self._rollouts, self._replay, self._learners = rollouts, replay, learners
+        self._replay_ratio, self._progress, self._schedules = replay_ratio, progress, schedules
+        self._batch_size = config.total_train_batch_size
+        self._broadcast_interval = config.broadcast_interval
+
+    @property
+    def num_steps_under_way(self) -> int:
+        """None: every round is taken in before the next."""
+        return 0
+
+    def advance(self, watch: Stopwatch) -> bool:
+        """One round; False if there is no env runner just now."""
+        with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
+            fragments = self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps))
+        with watch.lap(REPLAY_BUFFER_ADD_DATA_TIMER):
+            self._store(fragments)
+        for _ in range(self._replay_ratio.take_updates()):
+            self._learn(watch)
+        return bool(fragments)
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing: there are no queues here."""
+        return {}
+
+    def _store(self, fragments: list[Fragment]) -> None:
+        for fragment in fragments:
+            self._replay_ratio.add(self._replay.add(fragment))
+            self._progress.env_steps += fragment.num_env_steps
+            self._progress.episodes += int(np.count_nonzero(fragment.reset))
+
+    def _learn(self, watch: Stopwatch) -> None:
+        steps = self._progress.env_steps
+        with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
+            batch = self._replay.sample(self._batch_size, self._schedules.beta(steps))
+        with watch.lap(LEARNER_UPDATE_TIMER):
+            update = self._learners.update(
+                batch, timesteps=asdict(self._progress), lr=self._schedules.lr(steps)
+            )
+        self._progress.updates += 1
+        if update is not None:
+            with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
+                self._replay.update_priorities(update.ids, update.td_errors)
+        if self._progress.updates % self._broadcast_interval == 0:
+            with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
+                self._rollouts.broadcast()
