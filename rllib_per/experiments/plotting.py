@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from matplotlib.figure import Figure
 
 from rllib_per.experiments.run_folder import RunFolder
@@ -34,18 +35,18 @@ def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | N
         drawn += 1
         if len(runs) == 1:
             axes.plot(steps, returns, ".", markersize=2, alpha=0.3, color="C0")
-        label = f"{run.label}, mean of {WINDOW_EPISODES} episodes"
-        (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=label)
+        (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=_name(run))
         at, greedy = _columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
-        if len(at):
-            axes.plot(at, greedy, "--", color=line.get_color(), label=f"{run.label}, greedy")
+        axes.plot(at, greedy, "--", linewidth=1, color=line.get_color())
     if not drawn:
         raise ValueError("nothing to plot: no episode has ended in " + ", ".join(map(str, runs)))
     if target_return is not None:
-        axes.axhline(target_return, color="grey", linewidth=0.8, label="target")
+        axes.axhline(target_return, color="grey", linestyle=":", label="target")
+    axes.plot([], [], "-", color="grey", label=f"mean of {WINDOW_EPISODES} training episodes")
+    axes.plot([], [], "--", linewidth=1, color="grey", label="greedy evaluation")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
@@ -57,6 +58,14 @@ def moving_mean(values: Floats, window: int) -> Floats:
     starts = np.maximum(ends - window, 0)
     means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
     return means
+
+
+def _name(run: RunFolder) -> str:
+    """Configuration and seed, or the folder where they are not known."""
+    if not run.config.is_file():
+        return run.label
+    seed = yaml.safe_load(run.config.read_text(encoding="utf-8")).get("seed", 0)
+    return f"{run.path.resolve().parent.name}, seed {seed}"
 
 
 def _columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
