@@ -18,7 +18,7 @@ from tests.support.statistics import assert_chi_square, counts_of
 pytestmark = pytest.mark.ray
 
 OBJECT_STORE_BYTES = 200_000_000
-LIMITS = ShardLimits(shard_timeout_s=30.0, shard_probe_s=0.05, priority_flush_updates=1)
+LIMITS = ShardLimits(shard_timeout_s=120.0, shard_probe_s=0.05, priority_flush_updates=1)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def test_a_small_object_store_never_spills_and_would_without_bounds(make_shards)
 def test_shards_of_a_placement_group_fit_its_bundles_exactly():
     placement = ShardPlacement(num_cpus=0.5, first_bundle=1)
     group = ray.util.placement_group([{"CPU": 1}, *placement.bundles(2)])
-    ray.get(group.ready(), timeout=30)
+    ray.get(group.ready(), timeout=120)
 
     @ray.remote(num_cpus=1)
     def trial(rows):
@@ -298,7 +298,7 @@ def test_shards_of_a_placement_group_fit_its_bundles_exactly():
 
     strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, 0)
     assert (
-        ray.get(trial.options(scheduling_strategy=strategy).remote(four_streams()), timeout=60)
+        ray.get(trial.options(scheduling_strategy=strategy).remote(four_streams()), timeout=240)
         == 20
     )
     ray.util.remove_placement_group(group)
