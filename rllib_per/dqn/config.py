@@ -147,7 +147,7 @@ class ApexDQNConfig(DQNConfig):
         Raises:
             ValueError: A key is no setting; the message names the nearest one.
         """
-        for key in config_dict:
+        for key, _ in config_dict.items():  # RLlib may give a config, which is no mapping.
             name = self._translate_special_keys(key, warn_deprecated=False)
             if name not in _RLLIB_ONLY_KEYS and not hasattr(self, name):
                 near = difflib.get_close_matches(name, vars(self), n=1)

@@ -99,7 +99,6 @@ class ExperimentConfig(sections.Section):
 
         training = self.training.model_dump()
         model = self.model.model_dump(exclude={"module_class"}, exclude_none=True)
-        replay = self.replay.model_dump()
         config = ApexDQNConfig()
         config.environment(
             env=import_class(self.environment.env)
@@ -111,7 +110,7 @@ class ExperimentConfig(sections.Section):
         config.env_runners(**self.env_runners.model_dump())
         config.training(
             **training,
-            replay_buffer_config=replay,
+            replay_buffer_config=self.replay.buffer_config(),
             store_buffer_in_checkpoints=self.checkpoint.buffer,
         )
         config.learners(**self.learners.model_dump(exclude={"num_torch_threads"}))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -24,7 +25,13 @@ def ray_session(experiment: ExperimentConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    actors = experiment.env_runners.num_env_runners + experiment.learners.num_learners
+    replay = experiment.replay
+    shards = replay.num_shards * replay.shard_num_cpus if replay.type == "sharded" else 0
+    actors = (
+        experiment.env_runners.num_env_runners
+        + experiment.learners.num_learners
+        + math.ceil(shards)
+    )
     ray.init(
         num_cpus=max(os.cpu_count() or 1, actors + 1),
         object_store_memory=None if actors else _LOCAL_STORE_BYTES,

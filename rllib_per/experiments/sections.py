@@ -119,7 +119,8 @@ class Training(Section):
 
 
 class Replay(Section):
-    type: Literal["prioritized", "uniform"] = "prioritized"
+    type: Literal["prioritized", "uniform", "sharded"] = "prioritized"
+    """"sharded" is prioritized, in actors that env runner actors feed while learners learn."""
     capacity: Positive = 50_000
     """Rows; an episode of L steps takes L + 1."""
     alpha: Annotated[Float, Field(ge=0)] = 0.6
@@ -135,6 +136,53 @@ class Replay(Section):
     """Importance weights are scaled by the largest possible in the buffer, in the batch, or not."""
     stratified: bool = True
     gather_threads: Positive = 1
+    num_shards: Positive = 1
+    """From here on of "sharded" only: actors, which share the capacity."""
+    shard_num_cpus: PositiveFloat = 1.0
+    """CPUs that each actor reserves."""
+    shard_memory_bytes: Count = 0
+    """Memory that each actor reserves."""
+    shard_placement: Literal["anywhere", "spread", "node"] = "anywhere"
+    """Over the nodes, or on the driver's; a Tune trial places them itself."""
+    max_requests_in_flight: Positive = 4
+    """Batches asked for ahead of the learners."""
+    max_bytes_in_flight: Positive = 256_000_000
+    """Of these batches, and of each env runner's fragments on their way."""
+    max_calls_in_flight: Positive = 8
+    """From one process to one shard."""
+    priority_flush_updates: Positive = 8
+    """Updates whose TD errors are collected before they are sent."""
+    priority_flush_s: Annotated[Float, Field(ge=0)] = 0.1
+    """Seconds after which they are sent anyway."""
+    max_picture_age_s: Annotated[Float, Field(ge=0)] = 1.0
+    """How old the masses may be by which a batch is shared out."""
+    shard_timeout_s: Annotated[Float, Field(ge=0)] = 60.0
+    """Seconds until waiting for a shard ends in an error."""
+    shard_probe_s: Annotated[Float, Field(ge=0)] = 0.2
+    """Seconds between two questions whether a lost shard is back."""
+
+    @model_validator(mode="after")
+    def _shards_only_when_sharded(self) -> Replay:
+        changed = [
+            name
+            for name in self.shard_options()
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if changed and self.type != "sharded":
+            raise ValueError(f"{', '.join(changed)} can be set only with type: sharded")
+        return self
+
+    @classmethod
+    def shard_options(cls) -> list[str]:
+        """The keys that only "sharded" takes."""
+        names = list(cls.model_fields)
+        return names[names.index("num_shards") :]
+
+    def buffer_config(self) -> dict[str, Any]:
+        """RLlib's `replay_buffer_config`."""
+        return self.model_dump(
+            exclude=set() if self.type == "sharded" else set(self.shard_options())
+        )
 
 
 class Model(Section):

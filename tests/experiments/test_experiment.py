@@ -193,8 +193,20 @@ def test_replay_settings_are_the_buffers_own_with_its_defaults():
     from rllib_per.replay import PrioritizedReplayBuffer
 
     parameters = inspect.signature(PrioritizedReplayBuffer).parameters
-    settings = Replay().model_dump(exclude={"type", "beta", "capacity"})
+    settings = Replay().buffer_config()
+    for elsewhere in ("type", "beta", "capacity"):
+        del settings[elsewhere]
     assert settings == {name: parameters[name].default for name in settings}
+
+
+def test_settings_of_shards_have_their_defaults_and_count_only_there():
+    from rllib_per.dqn.sharded_replay import SHARD_DEFAULTS
+
+    assert Replay.shard_options() == list(SHARD_DEFAULTS)
+    sharded = Replay(type="sharded").buffer_config()
+    assert {name: sharded[name] for name in SHARD_DEFAULTS} == SHARD_DEFAULTS
+    with pytest.raises(ValueError, match="num_shards can be set only with type: sharded"):
+        Replay(num_shards=2)
 
 
 def test_every_setting_reaches_the_algorithm_config():
