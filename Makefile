@@ -40,8 +40,10 @@ debug: setup  ## the compiled modules' tests on a build with bounds checks
 	$(BIN)/python -m pytest tests/cython_tree tests/replay; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
 
-bench-train: setup  ## end to end on CartPole against RLlib's DQN
+bench-train: setup  ## end to end on CartPole and Pong against RLlib's DQN
+	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_train
+	$(BIN)/python -m benchmarks.bench_train --pong --envs 1 --steps 200 --repeats 4
 
 bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on Blind Cliffwalk
 	$(BIN)/python -m benchmarks.bench_cliffwalk

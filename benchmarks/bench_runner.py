@@ -19,6 +19,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import ale_py
 import gymnasium as gym
 import torch
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
@@ -68,6 +69,7 @@ def stock_config(env: str, num_envs: int) -> DQNConfig:
 
 
 def make_stock_pong(context: Any) -> gym.Env:
+    gym.register_envs(ale_py)
     return wrap_atari_for_new_api_stack(gym.make("ALE/Pong-v5", frameskip=1), dim=84, framestack=4)
 
 
