@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: MIT
+"""Env runners, replay shards and learners in processes of their own, all at work at once."""
+
+import os
+import signal
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import ray
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rllib_per import ApexDQNConfig
+from rllib_per.dqn.algorithm import ApexDQN
+from tests.support.planting_learner import PlantingLearner, planted
+
+pytestmark = pytest.mark.ray
+
+LEARNING_STARTS = 100
+SHARDED = {
+    "type": "sharded",
+    "num_shards": 2,
+    "shard_num_cpus": 0.5,
+    "shard_probe_s": 0.05,
+    "capacity": 20_000,
+    "alpha": 0.6,
+    "beta": 0.4,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    ray.init(num_cpus=10, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def config(**training):
+    return (
+        ApexDQNConfig()
+        .environment("CartPole-v1")
+        .env_runners(num_env_runners=2, num_envs_per_env_runner=2, rollout_fragment_length=4)
+        .training(
+            n_step=3,
+            train_batch_size_per_learner=32,
+            replay_ratio=4.0,
+            num_steps_sampled_before_learning_starts=LEARNING_STARTS,
+            broadcast_interval=4,
+            **{"replay_buffer_config": SHARDED, **training},
+        )
+        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
+        .reporting(min_sample_timesteps_per_iteration=500)
+        .debugging(seed=3)
+    )
+
+
+@pytest.fixture
+def build():
+    """Builds algorithms and stops them all."""
+    algorithms = []
+
+    def build_algo(built_config):
+        algorithms.append(built_config.build_algo())
+        return algorithms[-1]
+
+    yield build_algo
+    for algorithm in algorithms:
+        algorithm.stop()
+
+
+@pytest.fixture(scope="module")
+def apex():
+    """One algorithm for all that happens to it."""
+    algorithm = config(store_buffer_in_checkpoints=True).build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def train_for(algorithm, env_steps):
+    """Results of as many iterations as it takes."""
+    goal = algorithm.progress.env_steps + env_steps
+    results = []
+    while algorithm.progress.env_steps < goal:
+        results.append(algorithm.train())
+    return results
+
+
+def processes_of_runners(algorithm):
+    return algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: os.getpid(), local_env_runner=False
+    )
+
+
+def kill_shard(algorithm, shard):
+    actor = algorithm._shard_handles[shard]._actor
+    process = ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
+    os.kill(process, signal.SIGKILL)
+
+
+# -- the loop --------------------------------------------------------------------------------
+
+
+def test_everyone_works_and_the_replay_ratio_holds(apex):
+    *_, result = train_for(apex, 6000)
+    trained = apex.progress.updates * 32
+    earned = 4.0 * (apex.replay.num_added_lifetime - LEARNING_STARTS)
+    assert trained == pytest.approx(earned, rel=0.02, abs=32)
+
+    assert result["env_runners"]["episode_return_mean"] > 0
+    assert result["learners"]["default_policy"]["qf_loss"] >= 0
+    replay = result["replay_buffer"]
+    assert replay["num_shards_live"] == 2
+    assert replay["num_collects_in_flight"] <= 4
+    assert replay["num_requests_in_flight"] <= 4
+    assert replay["num_updates_in_flight"] <= apex.config.max_requests_in_flight_per_learner
+    assert 0 < replay["num_adds_in_flight_max"] <= 16
+    # Between two broadcasts 4 updates; four calls of 8 rows earn 4, those ahead and queued, twice.
+    assert replay["weights_lag_max_updates"] <= 4 + 3 * 4
+    assert replay["num_priority_calls_lifetime"] < apex.progress.updates
+    assert replay["num_gaps_lifetime"] == 0
+
+
+def test_runners_wait_for_learners_that_hang(apex, monkeypatch):
+    train_for(apex, 500)
+    before = apex.replay.num_added_lifetime
+    with monkeypatch.context() as hanging:
+        hanging.setattr(apex.loop, "_max_updates_in_flight", 0)
+        hanging.setattr(apex.loop, "_timeout_s", 1.0)
+        with pytest.raises(TimeoutError, match="4 batches from replay and 0 updates"):
+            train_for(apex, 10_000)
+    # Of the 10 000: two rounds of 16 rows ahead and one more asked for at once, what four batches
+    # are worth, and the rounds that the driver had no answer for before.
+    assert apex.replay.num_added_lifetime - before <= 3 * 16 + 4 * 32 / 4.0 + 8 * 16
+    updates = apex.progress.updates
+    train_for(apex, 500)
+    assert apex.progress.updates > updates
+
+
+# -- several learners ------------------------------------------------------------------------
+
+
+def share_of_equals(ids, weights):
+    """How many weights are those of planted masses: with β = 1 they go as one over the mass."""
+    constants = weights * planted(ids)
+    return np.isclose(constants, np.median(constants), rtol=1e-3).mean()
+
+
+def test_td_errors_of_two_learners_all_come_to_their_own_transitions(build, monkeypatch):
+    algorithm = build(
+        config(replay_buffer_config={**SHARDED, "alpha": 1.0}).learners(
+            num_learners=2, learner_class=PlantingLearner
+        )
+    )
+    learned = []
+    update = algorithm.replay.update_priorities
+
+    def update_and_note(ids, td_errors):
+        learned.append(ids)
+        update(ids, td_errors)
+
+    monkeypatch.setattr(algorithm.replay, "update_priorities", update_and_note)
+    train_for(algorithm, 1500)
+    algorithm.replay.flush()
+    assert len(learned) >= 20
+    (part,) = algorithm.replay.collect(algorithm.replay.request(2000, 1.0))
+    for block in ray.get(list(part.blocks)):
+        rows = np.isin(block.ids, np.concatenate(learned))
+        ids, weights = block.ids[rows], block.importance_weights[rows]
+        assert len(ids) > 100
+        assert share_of_equals(ids, weights) == 1.0
+        assert share_of_equals(np.roll(ids, 1), weights) < 0.5
+
+
+# -- when things die -------------------------------------------------------------------------
+
+
+def test_a_killed_env_runner_holds_up_nobody_and_comes_back(apex):
+    train_for(apex, 500)
+    doomed, _ = processes_of_runners(apex)
+    os.kill(doomed, signal.SIGKILL)
+    while apex.rollouts.num_healthy == 2:
+        apex.train()
+    updates = apex.progress.updates
+    train_for(apex, 500)
+    assert apex.progress.updates > updates
+    while apex.rollouts.num_healthy < 2:
+        apex.train()
+    assert doomed not in processes_of_runners(apex)
+    results = train_for(apex, 500)
+    assert results[-1]["replay_buffer"]["num_shards_live"] == 2
+
+
+@pytest.mark.parametrize("shards", [[0], [0, 1]], ids=["one", "all"])
+def test_killed_shards_cost_their_content_and_come_back(apex, shards):
+    train_for(apex, 500)
+    lost = apex.replay.metrics()["num_shards_lost_lifetime"]
+    for shard in shards:
+        kill_shard(apex, shard)
+    updates = apex.progress.updates
+    train_for(apex, 1000)
+    assert apex.progress.updates > updates
+    apex.replay._links.await_all()
+    replay = apex.replay.metrics()
+    assert replay["num_shards_live"] == 2
+    assert replay["num_shards_lost_lifetime"] == lost + len(shards)
+
+
+def test_a_checkpoint_restores_the_shards(apex, tmp_path):
+    train_for(apex, 500)
+    apex.save_to_path(tmp_path / "checkpoint")
+    saved = asdict(apex.progress)
+    num_saved = len(apex.replay)
+    train_for(apex, 500)
+    apex.restore_from_path(tmp_path / "checkpoint")
+    assert asdict(apex.progress) == saved
+    assert len(apex.replay) == pytest.approx(num_saved, abs=8 * 16)
+    train_for(apex, 500)
+    assert apex.progress.updates > saved["updates"]
+
+
+# -- other ways to run shards, and where they are placed -------------------------------------
+
+
+def test_a_local_runner_and_shards_take_turns(build):
+    algorithm = build(config().env_runners(num_env_runners=0))
+    *_, result = train_for(algorithm, 1000)
+    assert result["replay_buffer"]["num_shards_live"] == 2
+    trained = algorithm.progress.updates * 32
+    earned = 4.0 * (algorithm.replay.num_added_lifetime - LEARNING_STARTS)
+    assert trained == pytest.approx(earned, abs=32)
+
+
+def test_bundles_are_rllibs_and_one_for_each_shard():
+    sharded = config(replay_buffer_config={**SHARDED, "shard_memory_bytes": 1000})
+    stock = config(replay_buffer_config={"type": "prioritized", "capacity": 20_000})
+    request, rllibs = map(ApexDQN.default_resource_request, (sharded, stock))
+    assert request.bundles == rllibs.bundles + 2 * [{"CPU": 0.5, "memory": 1000}]
+    assert request.strategy == rllibs.strategy
+
+
+def test_a_trial_with_exactly_its_bundles_never_hangs():
+    replay = {**SHARDED, "num_shards": 1, "shard_num_cpus": 1, "shard_timeout_s": 30.0}
+    built = config(replay_buffer_config=replay).env_runners(num_env_runners=1)
+    # A learner would fit into the shard's bundle, and be there first if the shard came later.
+    built.learners(num_learners=2)
+    request = ApexDQN.default_resource_request(built)
+    assert request.required_resources == {"CPU": 5.0}
+    group = ray.util.placement_group(request.bundles)
+    ray.get(group.ready(), timeout=30)
+
+    @ray.remote(num_cpus=1)
+    def trial():
+        algorithm = built.build_algo()
+        algorithm.train()
+        algorithm.stop()
+        return algorithm.progress.env_steps
+
+    strategy = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+    assert ray.get(trial.options(scheduling_strategy=strategy).remote(), timeout=120) >= 500
+    ray.util.remove_placement_group(group)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_shards": 0}, r"num_shards.* must be an integer from 1 to 256: got 0"),
+        ({"num_shards": 3, "capacity": 2}, r"at most the capacity, which shards share: got 3"),
+        ({"shard_placement": "near"}, r"shard_placement.* must be one of 'anywhere', 'spread'"),
+        ({"shard_num_cpus": -1}, r"shard_num_cpus.* must be a number >= 0"),
+        ({"max_calls_in_flight": 0}, r"max_calls_in_flight.* must be an integer >= 1"),
+        ({"priority_flush": 2}, r"did you mean 'priority_flush_s'"),
+        ({"type": "prioritized"}, r"it belongs to type 'sharded'"),
+    ],
+)
+def test_settings_of_shards_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(replay_buffer_config={**SHARDED, **settings}).validate()
