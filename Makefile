@@ -15,7 +15,7 @@ setup: $(VENV)/.extensions  ## create .venv, install the versions of constraints
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel cython
+	$(BIN)/python -m pip install -q -c constraints.txt "setuptools>=77" wheel cython
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[dev]"
 	touch $@
 
