@@ -69,6 +69,9 @@ bench-tree: setup  ## the tree against RLlib's, cpprb's, tianshou's and torchrl'
 bench-learner: setup  ## a gradient step against a bare torch loop and RLlib's learner
 	$(BIN)/python -m benchmarks.bench_learner
 
+gpu: setup  ## on a machine with CUDA: the tests that need it, and Pong
+	benchmarks/gpu.sh
+
 wheel: setup  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
