@@ -46,6 +46,7 @@ SUITE = (
     *(Run(f"cartpole-{seed}", "configs/cartpole.yaml", seed) for seed in range(5)),
     Run("cartpole-per-seed", "configs/seeds/cartpole_per.yaml"),
     Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
+    Run("cartpole-apex", "configs/cartpole_apex.yaml"),
     Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
 )
 
