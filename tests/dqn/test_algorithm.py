@@ -34,20 +34,6 @@ def config(**training):
     )
 
 
-@pytest.fixture
-def build():
-    """Builds algorithms and stops them all."""
-    algorithms = []
-
-    def build_algo(built_config):
-        algorithms.append(built_config.build_algo())
-        return algorithms[-1]
-
-    yield build_algo
-    for algorithm in algorithms:
-        algorithm.stop()
-
-
 def trained_per_sampled(algorithm, iterations):
     """Transitions trained per env step over `iterations`, once learning has started."""
 

@@ -55,20 +55,6 @@ def config(**training):
     )
 
 
-@pytest.fixture
-def build():
-    """Builds algorithms and stops them all."""
-    algorithms = []
-
-    def build_algo(built_config):
-        algorithms.append(built_config.build_algo())
-        return algorithms[-1]
-
-    yield build_algo
-    for algorithm in algorithms:
-        algorithm.stop()
-
-
 @pytest.fixture(scope="module")
 def apex():
     """One algorithm for all that happens to it."""
