@@ -105,6 +105,11 @@ class ShardLink:
         """Priority updates that are not answered yet."""
         return len(self._in_flight)
 
+    @property
+    def owes_updates(self) -> bool:
+        """Whether TD errors were taken in that the shard is not known to have, or to have lost."""
+        return bool(self._in_flight or self._uncertain or len(self._outbox))
+
     def picture_age_s(self, now_s: float) -> float:
         """How old the picture of a live shard is at most: since that call was sent."""
         return now_s - self._known_s if self.is_live else 0.0

@@ -17,6 +17,9 @@ from rllib_per.sharding.link import ShardLink
 
 _PAUSE_S = 0.02
 
+# How long one look at priority updates under way lasts, before lost shards are looked for again.
+_PATIENCE_S = 0.5
+
 
 class ShardLinks:
     """One link per shard.
@@ -80,18 +83,28 @@ class ShardLinks:
             link.send_priorities(now_s, at_once=send_all)
 
     def flush(self) -> None:
-        """Wait until every live shard has all TD errors that are for it."""
+        """Wait until every shard has all TD errors that are for it.
+
+        A shard that does not answer is waited for: an update whose call got lost on its way is sent
+        again, and one for an incarnation that is gone is dropped.
+        """
         deadline = Deadline(self._limits.shard_timeout_s)
         while True:
             self.poll(send_all=True)
-            waiting = [handle for link in self._links for handle in link.updates_in_flight()]
-            if not waiting:
+            owing = [link for link in self._links if link.owes_updates]
+            if not owing:
                 return
-            if not wait_for_any(waiting, deadline.left_s):
+            if not deadline.left_s:
                 raise TimeoutError(
-                    f"waited {deadline.timeout_s:g} s for replay shards to take {len(waiting)} "
-                    "priority updates; look at their processes, or raise shard_timeout_s"
+                    f"waited {deadline.timeout_s:g} s for replay shards "
+                    f"{[link.index for link in owing]} to take priority updates; look at their "
+                    "processes, or raise shard_timeout_s"
                 )
+            waiting = [handle for link in owing for handle in link.updates_in_flight()]
+            if not waiting:
+                time.sleep(_PAUSE_S)
+            else:
+                wait_for_any(waiting, min(deadline.left_s, _PATIENCE_S))
 
     def refresh(self) -> float:
         """Wait until no live shard's picture is older than allowed; how old the oldest is, in s."""
@@ -123,13 +136,13 @@ class ShardLinks:
         """Every shard's answer, one after the other."""
         return [self.call(link, what, method, *arguments) for link in self._links]
 
-    def call_live(self, what: str, method: str) -> list[Any]:
-        """The answers of those shards that do answer."""
+    def call_live(self, what: str, method: str) -> dict[int, Any]:
+        """The answers of those shards that do answer, by their numbers."""
         live = [link for link in self._links if link.is_live]
-        answers = []
+        answers = {}
         for link, handle in [(link, link.handle.call(method)) for link in live]:
             try:
-                answers.append(link.fetch(handle, what))
+                answers[link.index] = link.fetch(handle, what)
             except LOST as error:
                 link.lose(error)
         return answers

@@ -10,6 +10,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from rllib_per.replay.ids import first_id
 from rllib_per.sharding import FragmentWriter, ReplayShard, ShardLimits, handles, link, writer
 from rllib_per.sharding.link import ShardLink
+from rllib_per.sharding.links import ShardLinks
 from tests.support.items import GIVEN, fragment
 
 LIMITS = ShardLimits(priority_flush_updates=1, shard_probe_s=0.0, shard_timeout_s=1.0)
@@ -144,6 +145,29 @@ def test_a_new_process_whose_start_was_not_answered_is_not_started_twice():
     assert shard_link.is_live
     assert shard_link.incarnation == 1
     assert shard_link.num_lost_lifetime == 1
+
+
+@pytest.mark.parametrize("lost", ["lose_call_to", "lose_answer_of"])
+def test_flush_waits_for_an_update_that_was_lost_on_its_way(lost):
+    shards = [FlakyShard(0), FlakyShard(1)]
+    links = ShardLinks(shards, LIMITS)
+    for shard in shards:
+        shard.call("add", "runner", 0, fragment(shard.index, range(4), np.ones(4)))
+    setattr(shards[1], lost, "update_priorities")
+    ids = np.concatenate([first_id(k, 0) + np.arange(4) for k in range(2)])
+    links.put_priorities(ids, np.full(8, 3.0, np.float32))
+    links.flush()
+    masses = [shard.call("ping").total_mass for shard in shards]
+    assert masses == pytest.approx([12.0, 12.0])
+
+
+def test_flush_names_the_shard_that_owes_an_answer():
+    shard = FlakyShard()
+    links = ShardLinks([shard], LIMITS)
+    shard.is_dead = True
+    links.put_priorities(first_id(0, 0) + np.arange(4), np.ones(4, np.float32))
+    with pytest.raises(TimeoutError, match=r"waited 1 s for replay shards \[0\] to take priority"):
+        links.flush()
 
 
 def test_answers_are_never_replaced_by_older_ones():
