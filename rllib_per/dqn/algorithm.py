@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ray.rllib.algorithms.dqn.dqn import DQN
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -17,6 +18,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
+from rllib_per.dqn.exported_metrics import ExportedMetrics
 from rllib_per.dqn.learners import Learners
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
@@ -33,6 +35,7 @@ from rllib_per.dqn.sharded_replay import (
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.replay import RowSpec
+from rllib_per.sharding import ReplayShards
 
 _STATE = "apex_dqn"
 
@@ -44,6 +47,8 @@ class ApexDQN(DQN):
     them, all at the same time (`AsynchronousLoop`). The driver owns the schedules (ε, β, learning
     rate) and the replay ratio; the parts know none of each other.
     """
+
+    learner_group: LearnerGroup
 
     @classmethod
     def get_default_config(cls) -> ApexDQNConfig:
@@ -60,7 +65,7 @@ class ApexDQN(DQN):
         super().setup(config)
         self.progress = Progress()
         self.schedules = Schedules.of(self.config)
-        self.learners = Learners(self.learner_group, self.config.sample_timeout_s)
+        self.learners = Learners(self.learner_group, self._rebuild_learner_group, self.config)
         self.rollouts = self._build_rollouts()
         self.replay = self.local_replay_buffer = self._build_replay(self.rollouts.row_spec)
         self.replay_ratio = ReplayRatio(
@@ -69,6 +74,7 @@ class ApexDQN(DQN):
             self.config.num_steps_sampled_before_learning_starts,
         )
         loop_class: Any = AsynchronousLoop if self.config.is_asynchronous else SynchronousLoop
+        self._exported = ExportedMetrics(self.trial_id)
         self.loop: AsynchronousLoop | SynchronousLoop = loop_class(
             self.rollouts,
             self.replay,
@@ -95,14 +101,19 @@ class ApexDQN(DQN):
         if self.progress.updates:
             self.metrics.aggregate(self.learners.pop_metrics(), key=LEARNER_RESULTS)
         steps = self.progress.env_steps
-        gauges = self.replay.metrics() | self.loop.metrics()
+        own = self.replay.metrics()
+        gauges = own | self.loop.metrics()
         gauges |= {
             "beta": self.schedules.beta(steps),
             "epsilon": self.schedules.epsilon(steps),
             "num_updates_lifetime": self.progress.updates,
+            "num_updates_lost_lifetime": self.learners.num_updates_lost_lifetime,
+            "num_learner_restarts_lifetime": self.learners.num_restarts,
         }
         self.metrics.log_dict(gauges, key=REPLAY_BUFFER_RESULTS, window=1)
         self.metrics.log_dict(watch.means(), key=TIMERS, window=1)
+        shards = self.replay.reports if isinstance(self.replay, ReplayShards) else {0: own}
+        self._exported.export(gauges, shards)
 
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
         """Only the shards' actors: `setup` makes the buffer once the spaces are known."""
@@ -111,7 +122,13 @@ class ApexDQN(DQN):
     def _build_rollouts(self) -> Rollouts | RemoteRollouts:
         if self.config.is_asynchronous:
             return RemoteRollouts(self.env_runner_group, self.config)
-        return Rollouts(self.env_runner_group, self.learner_group, self.config)
+        # Learners that die are replaced, and the group with them.
+        return Rollouts(self.env_runner_group, lambda: self.learner_group, self.config)
+
+    def _rebuild_learner_group(self) -> LearnerGroup:
+        spec = self.learner_group._module_spec
+        self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
+        return self.learner_group
 
     def _build_replay(self, rows: RowSpec) -> Replay:
         if is_sharded(self.config):

@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
-from rllib_per.dqn.learners import Learners
+from rllib_per.dqn.learners import Learners, Update
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
@@ -74,8 +74,8 @@ class AsynchronousLoop:
         rollouts.feed(replay.writer("an env runner"))
         self._num_added = replay.num_added_lifetime
         self._requests: deque[BatchRequest] = deque()
-        self._updates: deque[list[Any]] = deque()
-        self._weights = learners.weights()
+        self._updates: deque[Update] = deque()
+        learners.ask_for_weights(wait=True)
         self._weights_lag = 0
         self._num_adds_in_flight = 0
         self._moved_s = time.monotonic()
@@ -127,7 +127,8 @@ class AsynchronousLoop:
         self._num_added = added
         # Empty shards, be they new or lost, need experience before anyone can learn.
         if self._num_steps_ahead() < self._max_steps_ahead or not len(self._replay):
-            self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps), self._weights)
+            epsilon = self._schedules.epsilon(self._progress.env_steps)
+            self._rollouts.collect(epsilon, self._learners.weights)
         return bool(rounds)
 
     def _num_steps_ahead(self) -> float:
@@ -172,12 +173,12 @@ class AsynchronousLoop:
         self._progress.updates += 1
         if self._progress.updates % self._broadcast_interval == 0:
             with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
-                self._weights = self._learners.weights()
+                self._learners.ask_for_weights()
         return True
 
     def _prioritize(self) -> bool:
         moved = False
-        while self._updates and all(map(is_ready, self._updates[0])):
+        while self._updates and self._learners.is_done(self._updates[0]):
             update = self._learners.finish(self._updates.popleft())
             if update is not None:
                 self._replay.update_priorities(update.ids, update.td_errors)
@@ -189,7 +190,7 @@ class AsynchronousLoop:
         """A moment, or until something comes; False if nobody is at work."""
         calls = self._rollouts.calls
         draws = [h for request in self._requests for h in request.answers.values()]
-        updates = [handle for update in self._updates for handle in update]
+        updates = [handle for update in self._updates for handle in update.handles]
         handles = [*calls, *draws, *updates]
         if not handles:
             self._moved_s = time.monotonic()

@@ -52,6 +52,9 @@ class ApexDQNConfig(DQNConfig):
         frame_stack_padding: "zero" or "repeat", what the environment puts before a first frame.
     learners()
         fused_optimizer, mixed_precision (bfloat16), compile_module, channels_last: True or False.
+        learner_timeout_s: How long learners may take for an update, or to start anew.
+        max_learner_restarts: How often remote learners may be started anew after one of them died;
+            0: its death ends the trial, for Tune to resume.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -84,6 +87,8 @@ class ApexDQNConfig(DQNConfig):
         self.mixed_precision = False
         self.compile_module = False
         self.channels_last = False
+        self.learner_timeout_s = 120.0
+        self.max_learner_restarts = 3
 
     def training(
         self,
@@ -124,6 +129,8 @@ class ApexDQNConfig(DQNConfig):
         mixed_precision: bool = NotProvided,
         compile_module: bool = NotProvided,
         channels_last: bool = NotProvided,
+        learner_timeout_s: float = NotProvided,
+        max_learner_restarts: int = NotProvided,
         **kwargs: Any,
     ) -> ApexDQNConfig:
         """AlgorithmConfig's `learners`, and the settings named in the class docstring."""
@@ -133,6 +140,8 @@ class ApexDQNConfig(DQNConfig):
             mixed_precision=mixed_precision,
             compile_module=compile_module,
             channels_last=channels_last,
+            learner_timeout_s=learner_timeout_s,
+            max_learner_restarts=max_learner_restarts,
         )
 
     def _assign(self, **settings: Any) -> ApexDQNConfig:

@@ -16,7 +16,7 @@ from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import 
 from ray.rllib.connectors.learner.add_next_observations_from_episodes_to_train_batch import (
     AddNextObservationsFromEpisodesToTrainBatch,
 )
-from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_OPTIMIZER
+from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER, LR_KEY
 from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
@@ -245,6 +245,17 @@ class ApexDQNLearner(DQNTorchLearner):
             self._weights_seq_no = 0
         super().set_state(state)
         self._target_clock.last = state.get(LAST_TARGET_UPDATE_TS, self._target_clock.last)
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Go on from another learner's state; its target network is a copy where none is given."""
+        self.set_state(state)
+        if COMPONENT_OPTIMIZER not in state:
+            self._target_networks.follow(1.0)
+
+    def hand_out_weights(self) -> tuple[int, dict[str, Any]]:
+        """How many updates the weights have seen, and the weights as an env runner takes them."""
+        state = self.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
+        return self._weights_seq_no, state
 
     def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
         raise NotImplementedError(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -22,7 +23,9 @@ class Rollouts:
     runners return episodes, which become fragments here.
     """
 
-    def __init__(self, group: EnvRunnerGroup, learner_group: LearnerGroup, config: Any) -> None:
+    def __init__(
+        self, group: EnvRunnerGroup, learner_group: Callable[[], LearnerGroup], config: Any
+    ) -> None:
         self._group = group
         self._learner_group = learner_group
         self._remote = config.num_env_runners > 0
@@ -31,9 +34,9 @@ class Rollouts:
         columnar = issubclass(config.env_runner_cls, ApexEnvRunner)
         self._fragmenter = None if columnar else EpisodeFragmenter(config)
         self._episode_steps = self._rows * config.num_envs_per_env_runner
-        self._shares_module = columnar and not self._remote and learner_group.is_local
+        self._shares_module = columnar and not self._remote and learner_group().is_local
         if self._shares_module:
-            learner = learner_group._learner
+            learner = learner_group()._learner
             group.local_env_runner.share_module(learner.module[DEFAULT_MODULE_ID])
         self.row_spec = self._find_row_spec()
 
@@ -52,7 +55,7 @@ class Rollouts:
         """Bring the learner's weights to the runners that have their own copy."""
         if not self._shares_module:
             self._group.sync_weights(
-                from_worker_or_learner_group=self._learner_group, inference_only=True
+                from_worker_or_learner_group=self._learner_group(), inference_only=True
             )
 
     def _call(self, method: str, **kwargs: Any) -> list[Any]:

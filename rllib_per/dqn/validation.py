@@ -66,6 +66,8 @@ _CHECKS: dict[str, Check] = {
     "num_envs_per_env_runner": _at_least(1),
     "num_env_runners": _at_least(0),
     "num_learners": _at_least(0),
+    "learner_timeout_s": _positive(),
+    "max_learner_restarts": _at_least(0),
     "frame_stack": _optional(_at_least(1)),
     "frame_stack_padding": _one_of("zero", "repeat"),
     "fused_optimizer": _one_of(True, False),

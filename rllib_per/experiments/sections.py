@@ -212,6 +212,10 @@ class Learners(Section):
     mixed_precision: bool = False
     compile_module: bool = False
     channels_last: bool = False
+    learner_timeout_s: PositiveFloat = 120.0
+    """Seconds that learners may take for an update, or to start anew."""
+    max_learner_restarts: Count = 3
+    """How often actors may be started anew after one of them died; 0 ends the run instead."""
     num_torch_threads: Positive | None = None
     """Of PyTorch in the driver; null is its own choice. Small networks are fastest with 1."""
 
