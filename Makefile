@@ -27,7 +27,11 @@ train: setup  ## train on CartPole-v1 until it is solved (CONFIG=... for another
 	$(BIN)/rllib-per train $(CONFIG)
 
 test: setup lint  ## the test suite
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
+
+test-cluster: setup  ## the tests that need ray[default]: metrics, jobs and a cluster's own door
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[cluster]" --no-build-isolation
+	$(BIN)/python -m pytest -m cluster
 
 lint: setup  ## ruff, mypy and cython-lint; a warning is an error
 	$(BIN)/ruff check .

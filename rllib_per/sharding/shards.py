@@ -41,6 +41,8 @@ class ReplayShards:
         seed: Of the draws.
         limits: What may be under way, and how long to wait.
         settings: Keyword arguments of the buffer, where the shards were placed without them.
+    Attributes:
+        reports: Each live shard's own figures by its number, as `metrics` last found them.
     Raises:
         TimeoutError: A shard did not start.
         Exception: What the buffer's constructor raised.
@@ -67,6 +69,7 @@ class ReplayShards:
         self._counts = ReplayCounts()
         self._num_redraws = 0
         self._picture_age_s = 0.0
+        self.reports: dict[int, dict[str, float]] = {}
 
     # -- the four arrows ---------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class ReplayShards:
 
     def metrics(self) -> dict[str, float]:
         """The shards' figures together, and those of the traffic between them and the driver."""
-        reports = self._links.call_live("report", "metrics")
+        self.reports = self._links.call_live("report", "metrics")
         in_flight = {
             "num_redraws_lifetime": float(self._num_redraws),
             "num_requests_in_flight": float(len(self._in_flight)),
@@ -224,7 +227,8 @@ class ReplayShards:
             "mass_picture_age_max_s": self._picture_age_s,
         }
         weights = of_weights(self._counts.metrics(next_id=0))
-        return together(reports) | weights | in_flight | self._links.traffic()
+        figures = together(list(self.reports.values()))
+        return figures | weights | in_flight | self._links.traffic()
 
     # -- state -------------------------------------------------------------------------------
 
