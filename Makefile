@@ -33,6 +33,9 @@ test-cluster: setup  ## the tests that need ray[default]: metrics, jobs and a cl
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[cluster]" --no-build-isolation
 	$(BIN)/python -m pytest -m cluster
 
+test-faults: setup  ## what happens when processes and nodes die, calls get lost, learners are slow
+	$(BIN)/python -m pytest -m faults --durations 15
+
 lint: setup  ## ruff, mypy and cython-lint; a warning is an error
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
