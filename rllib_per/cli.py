@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,13 @@ allow_custom_classes = click.option(
     "--allow-custom-classes",
     is_flag=True,
     help="Import the classes that the YAML names by dotted path: their code will run.",
+)
+
+cluster_address = click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    metavar="HOST:PORT",
+    help="Run on this Ray cluster; auto: on the one that this machine belongs to.",
 )
 
 
@@ -67,6 +74,7 @@ def main() -> None:
 @experiment_options
 @click.option("--runs", "root", type=click.Path(path_type=Path), default=RUNS, show_default=True)
 @click.option("--resume", type=_FOLDER, metavar="RUN", help="Go on from RUN's newest checkpoint.")
+@cluster_address
 def train(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -75,6 +83,7 @@ def train(
     allow_custom_classes: bool,
     root: Path,
     resume: Path | None,
+    address: str | None,
 ) -> None:
     """Train the experiment CONFIG into runs/<config>/<time>.
 
@@ -104,16 +113,20 @@ def train(
 
             check_environment(experiment)
             run = RunFolder.create(root, config.stem, experiment)
-    sys.exit(_train(experiment, run, resume=resume is not None))
+    sys.exit(_train(experiment, run, address, resume=resume is not None))
 
 
-def _train(experiment: ExperimentConfig, run: RunFolder, *, resume: bool) -> int:
+def _train(
+    experiment: ExperimentConfig, run: RunFolder, address: str | None, *, resume: bool
+) -> int:
     from rich.console import Console
 
     from rllib_per.experiments.ray_session import ray_session
 
     console = Console()
-    with _interruptible(), ray_session(experiment):
+    with _interruptible(), ExitStack() as session:
+        with _reported():
+            session.enter_context(ray_session(experiment, address))
         from rllib_per.experiments.progress import ProgressDisplay
         from rllib_per.experiments.training import EXIT_CODES, Training
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A local Ray for as long as a command needs it, without dashboard and without chatter."""
+"""Ray for as long as a command needs it: a local one of its own, or a cluster that is there."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,34 +16,62 @@ from rllib_per.experiments.experiment import ExperimentConfig
 # RLlib puts its config into the object store even when nothing is remote.
 _LOCAL_STORE_BYTES = 100_000_000
 
+# Ray itself tries for half a minute, and then ends the process.
+_REACH_S = 5.0
+
+_logger = logging.getLogger(__name__)
+
 
 @contextmanager
-def ray_session(experiment: ExperimentConfig) -> Iterator[None]:
-    """Ray with a CPU for every actor of the experiment; one that runs already is used and left."""
+def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Iterator[None]:
+    """Ray with a CPU for every actor of the experiment; one that runs already is used and left.
+
+    Args:
+        experiment: What is to run.
+        address: A cluster's `host:port`, or "auto" for the one that this machine belongs to; None:
+            a local Ray, without dashboard.
+    Raises:
+        RuntimeError: The cluster cannot be reached, or refuses the token.
+    """
     quiet_logs()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    replay = experiment.replay
-    shards = replay.num_shards * replay.shard_num_cpus if replay.type == "sharded" else 0
-    actors = (
-        experiment.env_runners.num_env_runners
-        + experiment.learners.num_learners
-        + math.ceil(shards)
-    )
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, actors + 1),
-        object_store_memory=None if actors else _LOCAL_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=actors > 0,
-        logging_level=logging.ERROR,
-    )
+    if address is None:
+        _start(experiment)
+    else:
+        connect(address)
+        _warn_if_too_small(_num_cpus(experiment))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def connect(address: str) -> None:
+    """Join a cluster as a driver.
+
+    Raises:
+        RuntimeError: It cannot be reached, or refuses the token; the message says what to do.
+    """
+    import ray
+
+    _check_reachable(address)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR)
+    except ray.exceptions.AuthenticationError as error:
+        raise RuntimeError(
+            f"the Ray cluster at {address} refuses this token: {str(error).splitlines()[0]} Set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file that its nodes were started "
+            "with"
+        ) from error
+    except ConnectionError as error:
+        raise RuntimeError(
+            f"no Ray cluster at {address}: {error} Start one with `ray start --head`, or leave "
+            "--address away for a local one"
+        ) from error
 
 
 def quiet_logs() -> None:
@@ -54,3 +83,56 @@ def quiet_logs() -> None:
 
     for name in ("ray", "ray.rllib"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _num_cpus(experiment: ExperimentConfig) -> int:
+    """Of all actors."""
+    replay = experiment.replay
+    shards = replay.num_shards * replay.shard_num_cpus if replay.type == "sharded" else 0
+    return (
+        experiment.env_runners.num_env_runners
+        + experiment.learners.num_learners
+        + math.ceil(shards)
+    )
+
+
+def _start(experiment: ExperimentConfig) -> None:
+    import ray
+
+    actors = _num_cpus(experiment)
+    ray.init(
+        "local",
+        num_cpus=max(os.cpu_count() or 1, actors + 1),
+        object_store_memory=None if actors else _LOCAL_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=actors > 0,
+        logging_level=logging.ERROR,
+    )
+
+
+def _check_reachable(address: str) -> None:
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto": Ray knows where.
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
+    except OSError as error:
+        raise RuntimeError(
+            f"nothing answers at {address}: {error}; give the address of the cluster's head as "
+            "`ray status` knows it, and look at the firewall between"
+        ) from error
+
+
+def _warn_if_too_small(num_cpus: int) -> None:
+    """A cluster may still grow, so this is no error."""
+    import ray
+
+    available = ray.cluster_resources().get("CPU", 0)
+    if available < num_cpus:
+        _logger.warning(
+            "the cluster has %g CPUs and the experiment's actors need %d; it waits until there are "
+            "enough: add nodes, or lower num_env_runners, num_learners, num_shards or "
+            "shard_num_cpus",
+            available,
+            num_cpus,
+        )
