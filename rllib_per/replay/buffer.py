@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from rllib_per.replay.prioritization import (
     unit_mass,
 )
 from rllib_per.replay.recycling import RecyclingAllocator
+from rllib_per.replay.snapshot import PIECE_BYTES, Snapshot
 from rllib_per.replay.storage import Allocator, Storage
 
 
@@ -106,6 +108,7 @@ class PrioritizedReplayBuffer:
         self._rng = np.random.default_rng(seed)
         self._counts = ReplayCounts()
         self._lock = threading.Lock()
+        self._lineage = uuid.uuid4().hex
 
     @classmethod
     def for_spaces(
@@ -292,13 +295,25 @@ class PrioritizedReplayBuffer:
     def state(self) -> dict[str, Any]:
         """A copy of everything that decides what comes next: arrays, and values for JSON."""
         with self._lock:
-            filled = min(self._ring.written, self._ring.capacity)
-            return {
-                **self._storage.state(),
-                **self._priorities.state(filled),
-                "rng": self._rng.bit_generator.state,
-                "counts": self._counts.state(),
-            }
+            return {**self._storage.state(), **self._small_arrays(), **self._values()}
+
+    def snapshot(self) -> Snapshot:
+        """This moment, for `ArchiveWriter`, which then asks `copy_rows` for what is large.
+
+        O(rows) in time and memory, 40 bytes per row whatever the size of a frame; columns that
+        are together not larger than a piece are copied too.
+        """
+        with self._lock:
+            arrays = self._small_arrays()
+            columns = {n: (c.dtype, c.shape[1:]) for n, c in self._storage.stored.items()}
+            small = self._storage.num_bytes <= PIECE_BYTES
+            copied = self._storage.copy_columns() if small else {}
+            return Snapshot(self._lineage, self._values(), arrays, columns, copied)
+
+    def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
+        """A column's rows by sequence number; see `snapshot.CopyRows`."""
+        with self._lock:
+            return self._storage.copy_rows(name, first, stop)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` gave: the draws that follow are the same.
@@ -306,9 +321,12 @@ class PrioritizedReplayBuffer:
         Ids keep this buffer's own shard and incarnation. Where batches of before the restore may
         still be in flight, a new incarnation makes their answers stale.
 
+        Args:
+            state: As `state` or `archived.read_part` gave it.
         Raises:
             KeyError, ValueError: It is of another kind of buffer, or incomplete; nothing has
                 changed.
+            CheckpointError: A file could not be read any more; the buffer is empty then.
         """
         rng = np.random.default_rng()
         rng.bit_generator.state = state["rng"]
@@ -317,11 +335,29 @@ class PrioritizedReplayBuffer:
         with self._lock:
             self._storage.check_state(state)
             self._priorities.check_state(state, min(state["written"], self._ring.capacity))
-            self._storage.load_state(state)
-            self._priorities.load_state(state, self._ring.ready_slots())
+            self._lineage = uuid.uuid4().hex
+            self._storage.load_links(state)
+            try:
+                self._storage.load_columns(state)
+            finally:
+                self._priorities.load_state(state, self._ring.ready_slots())
             self._rng, self._counts = rng, counts
 
     # -- parts of the above ---------------------------------------------------------------------
+
+    def _values(self) -> dict[str, Any]:
+        """What of the state JSON can hold."""
+        return {
+            **self._storage.values(),
+            **self._priorities.values(),
+            "rng": self._rng.bit_generator.state,
+            "counts": self._counts.state(),
+        }
+
+    def _small_arrays(self) -> dict[str, Array]:
+        """A copy of all arrays but the columns."""
+        filled = min(self._ring.written, self._ring.capacity)
+        return self._storage.links() | self._priorities.arrays(filled)
 
     def _require_mass(self) -> None:
         if not self._tree.total > 0.0:

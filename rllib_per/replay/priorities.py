@@ -90,12 +90,21 @@ class Priorities:
 
     def state(self, size: int) -> dict[str, Any]:
         """A copy for the first `size` slots: arrays, and values that JSON can hold."""
+        return self.values() | self.arrays(size)
+
+    def values(self) -> dict[str, Any]:
+        """What of the state JSON can hold."""
         return {
-            "priorities": self._priorities[:size].copy(),
-            "masses": self.tree.get(np.arange(size)),
             "alpha": self.alpha,
             "max_priority": self.largest,
             "guard": self.guard.state(),
+        }
+
+    def arrays(self, size: int) -> dict[str, Array]:
+        """The rest of the state, a copy."""
+        return {
+            "priorities": self._priorities[:size].copy(),
+            "masses": self.tree.get(np.arange(size)),
         }
 
     def check_state(self, state: Mapping[str, Any], size: int) -> None:

@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from rllib_per.replay._gather import put, take
 from rllib_per.replay._ring import ROW_DTYPE, Ring
+from rllib_per.replay.archived import pieces_of
 from rllib_per.replay.columns import FragmentColumns
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
 from rllib_per.replay.memory import require_bytes
 from rllib_per.replay.n_step import NStep
+from rllib_per.replay.snapshot import rows_by_sequence
 
 Allocator = Callable[[tuple[int, ...], npt.DTypeLike], Array]
 
@@ -198,15 +200,44 @@ class Storage:
 
     def state(self) -> dict[str, Any]:
         """A copy of all rows: arrays, and values that JSON can hold."""
-        filled = min(self.ring.written, self.ring.capacity)
+        return self.values() | self.links() | self.copy_columns()
+
+    def values(self) -> dict[str, Any]:
+        """What of the state JSON can hold."""
         return {
             "spec": self._spec(),
             "written": self.ring.written,
             "num_gaps": self.ring.num_gaps,
+        }
+
+    def links(self) -> dict[str, Array]:
+        """A copy of what is small about all rows: which belong together."""
+        filled = min(self.ring.written, self.ring.capacity)
+        return {
             "rows": self.ring.rows[:filled].copy(),
             "streams": self.ring.streams().copy(),
-            **{name: column[:filled].copy() for name, column in self.stored.items()},
         }
+
+    def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
+        """A copy of a column's rows by sequence number.
+
+        Returns:
+            The first of them that is not overwritten, and the rows from that one on.
+        """
+        capacity = self.ring.capacity
+        first = min(max(first, self.ring.written - capacity), stop)
+        return first, rows_by_sequence(self.stored[name], first, stop, capacity)
+
+    def copy_columns(self) -> dict[str, Array]:
+        """A copy of all columns, by slot."""
+        filled = min(self.ring.written, self.ring.capacity)
+        return {name: column[:filled].copy() for name, column in self.stored.items()}
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what `copy_columns` copies."""
+        filled = min(self.ring.written, self.ring.capacity)
+        return sum(column[:filled].nbytes for column in self.stored.values())
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError, or KeyError, if the state is of another kind of buffer."""
@@ -218,21 +249,33 @@ class Storage:
         filled = min(state["written"], self.ring.capacity)
         for name, column in self.stored.items():
             expected, given = (filled, *column.shape[1:]), state[name]
-            if given.shape != expected or given.dtype != column.dtype:
+            if tuple(given.shape) != expected or given.dtype != column.dtype:
                 raise ValueError(
                     f"{name} of the state must be {column.dtype} {expected}: "
                     f"got {given.dtype} {given.shape}"
                 )
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` gave and `check_state` let pass.
+    def load_links(self, state: Mapping[str, Any]) -> None:
+        """Restore what is small of what `state` gave and `check_state` let pass.
 
         Raises:
             ValueError: The rows contradict each other; nothing has changed.
         """
         self.ring.load(state["written"], state["num_gaps"], state["rows"], state["streams"])
-        for name, column in self.stored.items():
-            column[: len(state[name])] = state[name]
+
+    def load_columns(self, state: Mapping[str, Any]) -> None:
+        """Restore the rest.
+
+        Raises:
+            CheckpointError: A file can't be read any more; the storage is empty then.
+        """
+        try:
+            for name, column in self.stored.items():
+                for slots, rows in pieces_of(state[name]):
+                    column[slots] = rows
+        except BaseException:
+            self.ring.load(0, 0, state["rows"][:0], state["streams"][:0])
+            raise
 
     def _spec(self) -> dict[str, Any]:
         """What decides the layout of the state, in values that JSON can hold."""

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""What a folder must hold to be whole: the name, size and SHA-256 of every file in it.
+
+A folder within it that has a manifest of its own is listed by that manifest alone, so a file is
+read once when it is verified, and not at all when it is sealed together with others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from rllib_per.checkpoints.durable import Fingerprint, durable_file, sync
+from rllib_per.checkpoints.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+
+# Far more than any checkpoint of ours has; a file that size is not a manifest.
+_MAX_MANIFEST_BYTES = 64 << 20
+
+
+def seal(folder: Path, known: Mapping[str, Fingerprint] | None = None) -> None:
+    """Sync all that is in `folder`, and write its manifest last.
+
+    Args:
+        known: What is synced and summed up already, by its name within the folder.
+    Raises:
+        CheckpointError: A file is a link, or no file at all.
+    """
+    known = known or {}
+    files = {}
+    for name in _files(folder, folder):
+        if name not in known:
+            sync(folder / name)
+        files[name] = known.get(name) or Fingerprint.of(folder / name)
+    for inner in {parent for name in files for parent in (folder / name).parents}:
+        if inner.is_relative_to(folder):
+            sync(inner)
+    with durable_file(folder / MANIFEST) as manifest:
+        manifest.write(json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+    sync(folder)
+
+
+def verify(folder: Path, *, ignore: frozenset[str] = frozenset()) -> None:
+    """Compare every file in `folder` with its manifest, and those of folders within.
+
+    Args:
+        ignore: Names that are neither read nor missed.
+    Raises:
+        CheckpointError: A file is missing, added, changed, or no plain file; or the manifest can't
+            be read or names a file elsewhere.
+    """
+    listed = {n: f for n, f in read_manifest(folder).items() if n not in ignore}
+    present = set(_files(folder, folder)) - ignore
+    for name in sorted(listed.keys() ^ present):
+        state = "missing" if name in listed else "not in the manifest"
+        raise CheckpointError(f"{folder / name} is {state}")
+    for name, expected in listed.items():
+        path = folder / name
+        # A file of another size need not be read.
+        if path.stat().st_size != expected.num_bytes or Fingerprint.of(path) != expected:
+            raise CheckpointError(f"{path} was changed or cut after it was saved")
+    for name in listed:
+        if _is_manifest(name):
+            verify((folder / name).parent)
+
+
+def read_manifest(folder: Path) -> dict[str, Fingerprint]:
+    """The files that `folder` should have.
+
+    Raises:
+        CheckpointError: There is no manifest, or it is none.
+    """
+    path = folder / MANIFEST
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError("it is no plain file of a sensible size")
+        manifest = json.loads(path.read_bytes())
+        version = manifest["format"]
+        entries = manifest["files"].items() if version == FORMAT else ()
+        files = {str(n): Fingerprint(int(size), str(sha256)) for n, (size, sha256) in entries}
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing: the checkpoint was not finished, or is of another program"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {version!r}; this version reads {FORMAT}: restore it with the "
+            "version of rllib-per that saved it"
+        )
+    for name in files:
+        _check_name(path, name)
+    return files
+
+
+def _check_name(manifest: Path, name: str) -> None:
+    """A manifest can be written by anyone: no name in it may lead out of its folder."""
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise CheckpointError(
+            f"{manifest} names {name!r}; files of a checkpoint must be below its folder"
+        )
+
+
+def _is_manifest(name: str) -> bool:
+    return PurePosixPath(name).name == MANIFEST
+
+
+def _files(root: Path, folder: Path) -> Iterator[str]:
+    """Names of the files that the manifest of `root` is to list; never through a link."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            if (path / MANIFEST).exists():
+                yield (path / MANIFEST).relative_to(root).as_posix()
+            else:
+                yield from _files(root, path)
+        elif not entry.is_file(follow_symlinks=False):
+            raise CheckpointError(f"{path} is a link or a device; a checkpoint has plain files")
+        elif path != root / MANIFEST:
+            yield path.relative_to(root).as_posix()
