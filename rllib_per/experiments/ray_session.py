@@ -61,16 +61,11 @@ def connect(address: str) -> None:
     _check_reachable(address)
     try:
         ray.init(address=address, logging_level=logging.ERROR)
-    except ray.exceptions.AuthenticationError as error:
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RuntimeError(
-            f"the Ray cluster at {address} refuses this token: {str(error).splitlines()[0]} Set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file that its nodes were started "
-            "with"
-        ) from error
-    except ConnectionError as error:
-        raise RuntimeError(
-            f"no Ray cluster at {address}: {error} Start one with `ray start --head`, or leave "
-            "--address away for a local one"
+            f"cannot join a Ray cluster at {address}: {str(error).splitlines()[0]}; if it runs, it "
+            "wants its own token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file "
+            "that its nodes were started with. Without --address, Ray is started here"
         ) from error
 
 
