@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Set
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +28,7 @@ from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
-from rllib_per.sharding.handles import is_ready
+from rllib_per.sharding.handles import all_among, references_ready
 
 # How long one look around waits for something to happen; then shards are asked what they hold.
 _PATIENCE_S = 0.05
@@ -86,15 +87,17 @@ class AsynchronousLoop:
         Raises:
             TimeoutError: Nothing at all has come for `sample_timeout_s`.
         """
+        ready = references_ready(self._handles())
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
-            moved = self._collect()
+            moved = self._take_rounds(ready)
+        self._collect(watch)
         self._request()
-        moved |= self._learn(watch)
+        moved |= self._learn(watch, ready)
         with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
             moved |= self._prioritize()
         if moved:
             self._moved_s = time.monotonic()
-        return moved or self._wait()
+        return moved or self._wait(ready)
 
     @property
     def num_steps_under_way(self) -> int:
@@ -113,7 +116,16 @@ class AsynchronousLoop:
         self._weights_lag = self._num_adds_in_flight = 0
         return {name: float(value) for name, value in figures.items()}
 
-    def _collect(self) -> bool:
+    def _handles(self) -> list[ray.ObjectRef]:
+        """All that is under way; what a local learner was asked for is done already."""
+        draws = (h for request in self._requests for h in request.answers.values())
+        updates = (h for update in self._updates for h in update.handles)
+        return [*self._rollouts.calls, *draws, *updates]
+
+    def _take_rounds(self, ready: Set[ray.ObjectRef]) -> bool:
+        """Count what runners have sent to replay."""
+        if ready.isdisjoint(self._rollouts.calls):
+            return False
         rounds = self._rollouts.take()
         for collected in rounds:
             self._progress.env_steps += collected.num_env_steps
@@ -125,36 +137,47 @@ class AsynchronousLoop:
         added = self._replay.num_added_lifetime
         self._replay_ratio.add(added - self._num_added)
         self._num_added = added
-        # Empty shards, be they new or lost, need experience before anyone can learn.
-        if self._num_steps_ahead() < self._max_steps_ahead or not len(self._replay):
-            epsilon = self._schedules.epsilon(self._progress.env_steps)
-            self._rollouts.collect(epsilon, self._learners.weights)
         return bool(rounds)
+
+    def _collect(self, watch: Stopwatch) -> None:
+        """Ask runners that have room for more."""
+        # Empty shards, be they new or lost, need experience before anyone can learn.
+        is_wanted = self._num_steps_ahead() < self._max_steps_ahead or not len(self._replay)
+        if not is_wanted or not self._rollouts.has_room:
+            return
+        with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
+            weights = self._learners.weights
+        with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
+            self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps), weights)
 
     def _num_steps_ahead(self) -> float:
         unlearned = self._replay_ratio.num_due * self._batch_size / self._replay_ratio.ratio
         return unlearned + self.num_steps_under_way
 
     def _request(self) -> None:
-        beta = self._schedules.beta(self._progress.env_steps)
-        while (
-            self._replay_ratio.num_due
-            and len(self._replay)
-            and self._replay.has_room(self._batch_size)
-        ):
-            try:
-                request = self._replay.request(self._batch_size, beta, self._learners.num_parts)
-            except NothingToDrawError:
-                return  # All shards were lost this moment.
-            self._replay_ratio.take_update()
-            self._requests.append(request)
+        """Ask for the batches that are due, as soon as half of the room for them is free.
 
-    def _learn(self, watch: Stopwatch) -> bool:
+        Several batches in one call to a shard cost little more than one.
+        """
+        num_due = self._replay_ratio.num_due
+        wanted = min(num_due, self._replay.room(self._batch_size))
+        if not wanted or not len(self._replay) or wanted < min(num_due, len(self._requests)):
+            return
+        beta = self._schedules.beta(self._progress.env_steps)
+        try:
+            self._requests += self._replay.request_many(
+                wanted, self._batch_size, beta, self._learners.num_parts
+            )
+        except NothingToDrawError:
+            return  # All shards were lost this moment.
+        self._replay_ratio.take(wanted)
+
+    def _learn(self, watch: Stopwatch, ready: Set[ray.ObjectRef]) -> bool:
         """Hand over the oldest batch, once shards have drawn it and a learner has room for it."""
         if (
             not self._requests
             or len(self._updates) >= self._max_updates_in_flight
-            or not all(map(is_ready, self._requests[0].answers.values()))
+            or not all_among(self._requests[0].answers.values(), ready)
         ):
             return False
         with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
@@ -172,8 +195,7 @@ class AsynchronousLoop:
             )
         self._progress.updates += 1
         if self._progress.updates % self._broadcast_interval == 0:
-            with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
-                self._learners.ask_for_weights()
+            self._learners.ask_for_weights()
         return True
 
     def _prioritize(self) -> bool:
@@ -186,22 +208,20 @@ class AsynchronousLoop:
         self._replay.poll()
         return moved
 
-    def _wait(self) -> bool:
+    def _wait(self, ready: Set[ray.ObjectRef]) -> bool:
         """A moment, or until something comes; False if nobody is at work."""
-        calls = self._rollouts.calls
-        draws = [h for request in self._requests for h in request.answers.values()]
-        updates = [handle for update in self._updates for handle in update.handles]
-        handles = [*calls, *draws, *updates]
+        handles = self._handles()
         if not handles:
             self._moved_s = time.monotonic()
             return self._rollouts.num_healthy > 0
         # What is there already waits for something else, so it is nothing to wait for.
-        _, missing = ray.wait(handles, num_returns=len(handles), timeout=0, fetch_local=False)
+        missing = [handle for handle in handles if handle not in ready]
         if missing:
             ray.wait(missing, timeout=_PATIENCE_S, fetch_local=False)
         if time.monotonic() - self._moved_s > self._timeout_s:
+            num_calls = len(self._rollouts.calls)
             raise TimeoutError(
-                f"waited {self._timeout_s:g} s for any of {len(calls)} calls to env runners, "
+                f"waited {self._timeout_s:g} s for any of {num_calls} calls to env runners, "
                 f"{len(self._requests)} batches from replay and {len(self._updates)} updates; all "
                 "of them are overloaded or hang: look at their processes, or raise "
                 "sample_timeout_s"

@@ -154,6 +154,10 @@ class Learners:
     @property
     def weights(self) -> ray.ObjectRef:
         """A reference to the newest weights that are there, as an env runner takes them."""
+        if self._local is not None:
+            if self._weights is None:
+                self._weights = ray.put(self._local.hand_out_weights()[1])
+            return self._weights
         asked = self._asked_weights
         if asked and self._require_remote().has_answered(asked[:1]):
             self._asked_weights = []
@@ -167,7 +171,7 @@ class Learners:
     def ask_for_weights(self, *, wait: bool = False) -> None:
         """Let `weights` become those after all steps begun so far, at once or before long."""
         if self._local is not None:
-            self._weights = ray.put(self._local.hand_out_weights()[1])
+            self._weights = None  # They are handed out when someone wants them, and not before.
             return
         actors = self._require_remote()
         self._asked_weights = list(actors[0].hand_out_weights.options(num_returns=2).remote())

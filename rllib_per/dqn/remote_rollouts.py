@@ -34,6 +34,7 @@ class RemoteRollouts:
         self._writer: ray.ObjectRef | None = None
         self.row_spec = row_spec_of_actors(group)
         self._rows = config.get_rollout_fragment_length()
+        self._max_calls = config.max_requests_in_flight_per_env_runner
         self.num_steps_per_call: int = self._rows * config.num_envs_per_env_runner
 
     def feed(self, writer: FragmentWriter) -> None:
@@ -69,6 +70,11 @@ class RemoteRollouts:
         # RLlib can wait for all of them or for none; the driver wants whatever comes first.
         under_way = self._group._worker_manager._in_flight_req_to_actor_id
         return [call for call, (tag, _) in under_way.items() if tag == _COLLECT]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `collect` would make a call."""
+        return len(self.calls) < self._max_calls * self.num_healthy
 
     @property
     def num_healthy(self) -> int:

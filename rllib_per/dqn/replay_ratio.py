@@ -43,9 +43,9 @@ class ReplayRatio:
         updates, self._credit = divmod(self._credit, self.batch_size)
         return int(updates)
 
-    def take_update(self) -> None:
-        """One of those that are due; it counts as done."""
-        self._credit -= self.batch_size
+    def take(self, num_updates: int) -> None:
+        """Some of those that are due; they count as done."""
+        self._credit -= num_updates * self.batch_size
 
     def state(self) -> dict[str, float]:
         """What `load_state` needs."""

@@ -8,7 +8,7 @@ Who passes handles on need not know which.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import ray
@@ -74,6 +74,20 @@ def is_ready(handle: Any) -> bool:
     if not isinstance(handle, ray.ObjectRef):
         return True
     return bool(ray.wait([handle], timeout=0, fetch_local=False)[0])
+
+
+def references_ready(handles: Iterable[Any]) -> set[ray.ObjectRef]:
+    """The references among `handles` for which `is_ready`; Ray is asked once for all of them."""
+    references = [handle for handle in handles if isinstance(handle, ray.ObjectRef)]
+    if not references:
+        return set()
+    ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
+    return set(ready)
+
+
+def all_among(handles: Iterable[Any], ready: Collection[ray.ObjectRef]) -> bool:
+    """Whether every reference among `handles` is one of `ready`."""
+    return all(handle in ready for handle in handles if isinstance(handle, ray.ObjectRef))
 
 
 def fetch(handle: Any, timeout_s: float, what: str) -> Any:

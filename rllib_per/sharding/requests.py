@@ -13,8 +13,9 @@ import numpy as np
 from rllib_per.sharding.blocks import BatchPart
 from rllib_per.sharding.handles import LOST
 from rllib_per.sharding.limits import ShardLimits
+from rllib_per.sharding.link import ShardLink
 from rllib_per.sharding.links import ShardLinks
-from rllib_per.sharding.mass_line import Split, cuts_of, split_batch
+from rllib_per.sharding.mass_line import Float64s, Split, cuts_of, split_batch
 from rllib_per.sharding.shard import DrawAnswer
 from rllib_per.sharding.weights import ShardDraw, weight_scale
 
@@ -60,20 +61,21 @@ class InFlight:
         """Their size, going by the rows that came last."""
         return int(self._bytes_per_row * sum(request.batch_size for request in self._requests))
 
-    def has_room(self, batch_size: int) -> bool:
-        """Whether another batch is within the bounds; one by itself always is."""
-        more = self.num_bytes + self._bytes_per_row * batch_size
-        return not self._requests or (
-            len(self) < self._limits.max_requests_in_flight
-            and more <= self._limits.max_bytes_in_flight
-        )
+    def room(self, batch_size: int) -> int:
+        """How many batches more are within the bounds; one by itself always is."""
+        by_number = self._limits.max_requests_in_flight - len(self)
+        batch_bytes = self._bytes_per_row * batch_size
+        if batch_bytes:
+            bytes_left = self._limits.max_bytes_in_flight - self.num_bytes
+            by_number = min(by_number, int(bytes_left // batch_bytes))
+        return max(by_number, 0 if self._requests else 1)
 
-    def check_room(self, batch_size: int) -> None:
+    def check_room(self, batch_size: int, num_batches: int) -> None:
         """Raises RuntimeError where there is no room."""
-        if not self.has_room(batch_size):
+        if self.room(batch_size) < num_batches:
             raise RuntimeError(
-                f"no room for another batch: {len(self)} are in flight, of {self.num_bytes} bytes; "
-                "collect one first, or raise max_requests_in_flight "
+                f"no room for {num_batches} more: {len(self)} batches are in flight, of "
+                f"{self.num_bytes} bytes; collect one first, or raise max_requests_in_flight "
                 f"({self._limits.max_requests_in_flight}) or max_bytes_in_flight "
                 f"({self._limits.max_bytes_in_flight})"
             )
@@ -94,28 +96,50 @@ class InFlight:
         self._bytes_per_row = num_bytes / request.batch_size
 
 
-def send_request(
+def send_requests(
     links: ShardLinks,
+    num_batches: int,
     batch_size: int,
     beta: float,
     parts: int,
     rng: np.random.Generator,
     *,
     stratified: bool,
-) -> BatchRequest:
-    """Ask each shard for its share, as masses are known now; shards without one are not asked."""
+) -> list[BatchRequest]:
+    """Ask each shard for its share of every batch in one call, as masses are known now.
+
+    Shards without a share are not asked.
+    """
     masses = np.array([link.mass for link in links])
-    split = split_batch(masses, batch_size, rng, stratified=stratified)
-    sizes = cuts_of([len(fractions) for fractions in split.fractions], parts)
-    answers, blocks, block_sizes = {}, {}, {}
+    requests: list[BatchRequest] = []
+    draws: list[list[tuple[Float64s, list[int]]]] = [[] for _ in masses]
     sent_s = time.monotonic()
-    for link, fractions, own_sizes in zip(links, split.fractions, sizes, strict=True):
-        if own_sizes:
-            answers[link.index], *blocks[link.index] = link.handle.call(
-                "draw", fractions, own_sizes, beta, num_returns=1 + len(own_sizes)
-            )
-            block_sizes[link.index] = own_sizes
-    return BatchRequest(batch_size, beta, parts, split, answers, blocks, block_sizes, sent_s)
+    for _ in range(num_batches):
+        split = split_batch(masses, batch_size, rng, stratified=stratified)
+        sizes = cuts_of([len(fractions) for fractions in split.fractions], parts)
+        request = BatchRequest(batch_size, beta, parts, split, {}, {}, {}, sent_s)
+        requests.append(request)
+        for shard, (fractions, own_sizes) in enumerate(zip(split.fractions, sizes, strict=True)):
+            if own_sizes:
+                request.block_sizes[shard] = own_sizes
+                draws[shard].append((fractions, own_sizes))
+    for link in links:
+        _ask_shard(link, [r for r in requests if link.index in r.block_sizes], draws[link.index])
+    return requests
+
+
+def _ask_shard(
+    link: ShardLink, requests: list[BatchRequest], draws: list[tuple[Float64s, list[int]]]
+) -> None:
+    """One call for the draws of all `requests`, each of which gets its handles."""
+    if not requests:
+        return
+    num_returns = sum(1 + len(sizes) for _, sizes in draws)
+    handles = iter(link.handle.call("draw_many", draws, requests[0].beta, num_returns=num_returns))
+    for request in requests:
+        request.answers[link.index] = next(handles)
+        sizes = request.block_sizes[link.index]
+        request.blocks[link.index] = [next(handles) for _ in sizes]
 
 
 def read_answers(request: BatchRequest, links: ShardLinks) -> Answers | None:

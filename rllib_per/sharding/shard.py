@@ -188,6 +188,16 @@ class ReplayShard:
         ]
         return answer, *blocks
 
+    def draw_many(
+        self, draws: Sequence[tuple[Float64s, Sequence[int]]], beta: float
+    ) -> tuple[DrawAnswer | TransitionBatch | None, ...]:
+        """`draw` for each (fractions, block_sizes), one after the other: a call costs more."""
+        return tuple(
+            result
+            for fractions, block_sizes in draws
+            for result in self.draw(fractions, block_sizes, beta)
+        )
+
     def set_alpha(self, alpha: float) -> ShardSummary:
         """Give all transitions new masses, exactly."""
         self._buffer.alpha = alpha

@@ -18,7 +18,13 @@ from rllib_per.sharding.handles import LOST, Deadline, ShardHandle
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.links import ShardLinks
 from rllib_per.sharding.placement import settings_of_shards
-from rllib_per.sharding.requests import BatchRequest, InFlight, parts_of, read_answers, send_request
+from rllib_per.sharding.requests import (
+    BatchRequest,
+    InFlight,
+    parts_of,
+    read_answers,
+    send_requests,
+)
 from rllib_per.sharding.shard import AddAnswer
 from rllib_per.sharding.writer import FragmentWriter
 
@@ -117,29 +123,41 @@ class ReplayShards:
             return batch
 
     def request(self, batch_size: int, beta: float, parts: int = 1) -> BatchRequest:
-        """Ask the shards for a batch, without waiting for it.
+        """`request_many` of a single batch."""
+        return self.request_many(1, batch_size, beta, parts)[0]
+
+    def request_many(
+        self, num_batches: int, batch_size: int, beta: float, parts: int = 1
+    ) -> list[BatchRequest]:
+        """Ask the shards for batches, one call to each shard, without waiting for them.
 
         Args:
+            num_batches: How many, each a draw of its own; at most `room`.
             batch_size: B >= 1, a multiple of `parts`.
             beta: β in [0, 1].
-            parts: N: the batch is for so many learners, in equal parts.
+            parts: N: a batch is for so many learners, in equal parts.
         Raises:
             ValueError: An argument is out of range.
-            RuntimeError: No transition can be drawn yet, or there is no room: see `has_room`.
+            RuntimeError: No transition can be drawn yet, or there is no room: see `room`.
             TimeoutError: A shard does not answer in time, or none is left.
         """
         if batch_size < 1 or not 0.0 <= beta <= 1.0:
             raise ValueError(
                 f"batch_size must be at least 1 and beta in [0, 1]: got {batch_size} and {beta}"
             )
-        self._in_flight.check_room(batch_size)
-        request = self._ask(batch_size, beta, parts)
-        self._in_flight.enter(request)
-        return request
+        self._in_flight.check_room(batch_size, num_batches)
+        requests = self._ask(num_batches, batch_size, beta, parts)
+        for request in requests:
+            self._in_flight.enter(request)
+        return requests
+
+    def room(self, batch_size: int) -> int:
+        """How many more requests `max_requests_in_flight` and `max_bytes_in_flight` allow now."""
+        return self._in_flight.room(batch_size)
 
     def has_room(self, batch_size: int) -> bool:
-        """Whether another request is within `max_requests_in_flight` and `max_bytes_in_flight`."""
-        return self._in_flight.has_room(batch_size)
+        """Whether another request is within these bounds."""
+        return self.room(batch_size) > 0
 
     def collect(self, request: BatchRequest) -> list[BatchPart]:
         """What each learner is to fetch, once all shards have drawn.
@@ -156,7 +174,7 @@ class ReplayShards:
                     "transitions; replay shards keep failing: look at their processes"
                 )
             self._num_redraws += 1
-            request = self._ask(request.batch_size, request.beta, request.parts)
+            (request,) = self._ask(1, request.batch_size, request.beta, request.parts)
         self._in_flight.note_bytes(request, answers)
         return parts_of(request, answers, self._links, self._normalization)
 
@@ -186,10 +204,10 @@ class ReplayShards:
         self._links.poll()
 
     def flush(self) -> None:
-        """Wait until every live shard has the TD errors that were taken in.
+        """Wait until every shard has the TD errors that were taken in, or has lost their rows.
 
         Raises:
-            TimeoutError: A shard does not answer in time.
+            TimeoutError: A shard does not answer, or come back, in time.
         """
         self._links.flush()
 
@@ -284,9 +302,17 @@ class ReplayShards:
         for link in self._links:
             link.handle.close()
 
-    def _ask(self, batch_size: int, beta: float, parts: int) -> BatchRequest:
+    def _ask(
+        self, num_batches: int, batch_size: int, beta: float, parts: int
+    ) -> list[BatchRequest]:
         self._links.poll()
         self._picture_age_s = self._links.refresh()
-        return send_request(
-            self._links, batch_size, beta, parts, self._rng, stratified=self._stratified
+        return send_requests(
+            self._links,
+            num_batches,
+            batch_size,
+            beta,
+            parts,
+            self._rng,
+            stratified=self._stratified,
         )

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllib_per.replay.fragment import Fragment
-from rllib_per.sharding.handles import LOST, Deadline, ShardHandle, fetch, is_ready, wait_for_any
+from rllib_per.sharding.handles import (
+    LOST,
+    Deadline,
+    ShardHandle,
+    all_among,
+    fetch,
+    references_ready,
+    wait_for_any,
+)
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.shard import AddAnswer
 from rllib_per.sharding.streams import StreamRouter
@@ -151,7 +159,8 @@ class FragmentWriter:
     # -- answers -----------------------------------------------------------------------------
 
     def _harvest(self) -> None:
-        for sent in [sent for sent in self._in_flight if is_ready(sent.handle)]:
+        ready = references_ready(sent.handle for sent in self._in_flight)
+        for sent in [sent for sent in self._in_flight if all_among([sent.handle], ready)]:
             self._in_flight.remove(sent)
             self.num_bytes_in_flight -= sent.num_bytes
             try:

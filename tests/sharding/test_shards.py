@@ -82,7 +82,7 @@ class SealedShard(LocalShard):
 
     def call(self, method, *arguments, num_returns=1):
         result = super().call(method, *arguments, num_returns=num_returns)
-        return [result[0], *map(Sealed, result[1:])] if method == "draw" else result
+        return [result[0], *map(Sealed, result[1:])] if method == "draw_many" else result
 
 
 def test_the_driver_passes_batches_on_without_reading_them():
