@@ -1,0 +1,43 @@
+#!/bin/bash
+# Ray over the nodes of one Slurm job, for one experiment:
+#
+#     sbatch --nodes=4 configs/cluster/slurm.sh configs/cartpole_apex.yaml
+#
+# Submit it from this folder, on a file system that all nodes share, with a .venv that holds
+# rllib-per[cluster]. `ray symmetric-run` starts Ray on every node, runs the experiment on the first,
+# and ends Ray; the job's exit code is the experiment's.
+#
+#SBATCH --job-name=rllib-per
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --exclusive  # symmetric-run ends with `ray stop`: every Ray of yours on the node.
+#SBATCH --time=04:00:00
+set -euo pipefail
+
+config=${1:?"usage: sbatch $0 CONFIG [OPTION...], with options of rllib-per train"}
+shift
+export PATH="$PWD/.venv/bin:$PATH"
+
+# A token for this job alone, which nobody else can read. It travels as a file, never on a command
+# line or in the environment, where `ps` and Slurm's records would show it.
+umask 077
+token_folder="$HOME/.ray"
+mkdir -p "$token_folder"
+export RAY_AUTH_MODE=token
+export RAY_AUTH_TOKEN_PATH="$token_folder/slurm-$SLURM_JOB_ID.token"
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+python3 -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH"
+
+# Large jobs take more than the 30 s that symmetric-run gives them.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# The dashboard listens on the first node's loopback only, as it does by default.
+srun ray symmetric-run \
+    --address "$head:6379" \
+    --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus "${SLURM_CPUS_PER_TASK:-1}" \
+    --dashboard-host 127.0.0.1 \
+    --disable-usage-stats \
+    -- rllib-per train "$config" --address auto "$@"
