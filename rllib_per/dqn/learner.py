@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -88,12 +89,11 @@ class ApexDQNLearner(DQNTorchLearner):
         self._double_q = config.double_q
         self._loss_kind = config.td_error_loss_fn
         self._grad_clip, self._grad_clip_by = config.grad_clip, config.grad_clip_by
-        self._tau = config.tau
-        self._lr_schedule = schedule(config.lr)
         self._target_networks = TargetNetworks(self._net.get_target_network_pairs())
         self._target_clock = TargetClock(
             config.target_network_update_freq, config.target_network_update_unit
         )
+        self.change_settings(config)
         self._transfer = make_transfer(self._device)
         self._update_metrics = UpdateMetrics()
         self._mixed_precision = config.mixed_precision
@@ -101,6 +101,12 @@ class ApexDQNLearner(DQNTorchLearner):
         if config.compile_module:
             self._online_q = torch.compile(self._online_q)
             self._target_q = torch.compile(self._target_q)
+
+    def change_settings(self, config: Any) -> None:
+        """Go by `config` from now on, as far as no part has to be built anew for it."""
+        self._tau = config.tau
+        self._target_clock.frequency = config.target_network_update_freq
+        self._lr_schedule = schedule(config.lr)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         parameters = self.get_parameters(self._module[module_id])
@@ -243,7 +249,14 @@ class ApexDQNLearner(DQNTorchLearner):
         if COMPONENT_OPTIMIZER in state:
             # A restore, no sync of weights: RLlib would keep this learner's module if it is newer.
             self._weights_seq_no = 0
+            # PyTorch would go on in these very arrays. Out of an object store all learners of a
+            # node have the same ones, and would all count their steps in them.
+            optimizer = copy.deepcopy(state[COMPONENT_OPTIMIZER])
+            state = {**state, COMPONENT_OPTIMIZER: optimizer}
         super().set_state(state)
+        for group in self._optimizer.param_groups:
+            # PyTorch restores hyperparameters too; they are settings, and may have changed.
+            group.update(self._optimizer.defaults | {"lr": group["lr"]})
         self._target_clock.last = state.get(LAST_TARGET_UPDATE_TS, self._target_clock.last)
 
     def take_over(self, state: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import tree
 from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
@@ -307,3 +308,23 @@ def test_a_module_without_those_interfaces_is_refused():
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=NoTarget))
     with pytest.raises(TypeError, match="NoTarget must implement RLlib's QNetAPI"):
         build_from(config)
+
+
+def test_a_learner_leaves_the_state_that_it_takes_over_as_it_is():
+    first = build_learner()
+    first.update_from_replay(random_batch(), timesteps=START)
+    given = first.get_state()
+    before = copy.deepcopy(given["optimizer"])
+    second = build_learner(seed=8)
+    second.take_over(given)
+    second.update_from_replay(random_batch(1), timesteps=START)
+    tree.map_structure(np.testing.assert_array_equal, given["optimizer"], before)
+
+
+def test_a_learner_that_takes_over_weights_alone_has_a_target_network_of_the_same():
+    given = build_learner().hand_out_weights()[1]
+    learner = build_learner(seed=8)
+    learner.take_over(given)
+    assert torch.equal(target_parameters(learner), parameters(learner))
+    taken = learner.hand_out_weights()[1]["rl_module"]
+    tree.map_structure(np.testing.assert_array_equal, taken, given["rl_module"])
