@@ -6,6 +6,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rllib_per.registration import register
+
 if TYPE_CHECKING:
     from rllib_per.dqn.algorithm import ApexDQN
     from rllib_per.dqn.config import ApexDQNConfig
@@ -41,3 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "rllib_per.replay")), name)
+
+
+# `tune.Tuner("ApexDQN")` finds the algorithm from now on; Ray itself is not imported for that.
+register()

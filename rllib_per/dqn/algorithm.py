@@ -14,6 +14,7 @@ from ray.rllib.utils.metrics import (
     REPLAY_BUFFER_RESULTS,
     TIMERS,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_per.dqn.asynchronous import AsynchronousLoop
@@ -21,6 +22,13 @@ from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.exported_metrics import ExportedMetrics
 from rllib_per.dqn.learners import Learners
 from rllib_per.dqn.progress import Progress, Schedules
+from rllib_per.dqn.reconfiguration import (
+    can_change,
+    change,
+    changed_settings,
+    keep_alpha,
+    resolve,
+)
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay import Replay, build_replay
 from rllib_per.dqn.replay_checkpoint import ReplayCheckpoint
@@ -48,6 +56,7 @@ class ApexDQN(DQN):
     rate) and the replay ratio; the parts know none of each other.
     """
 
+    config: Any
     learner_group: LearnerGroup
 
     @classmethod
@@ -84,6 +93,8 @@ class ApexDQN(DQN):
             self.schedules,
             self.config,
         )
+
+        self._settings, self._is_handed_over = self.config, False
 
     def training_step(self) -> None:
         """Train for as many env steps as one iteration asks for; RLlib logs once, at the end."""
@@ -135,6 +146,50 @@ class ApexDQN(DQN):
             return build_sharded_replay(self.config, rows, self._shard_handles)
         return build_replay(self.config, rows)
 
+    def step(self) -> Any:
+        """RLlib's iteration."""
+        self._begin_trial()
+        return super().step()
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """RLlib's, from Tune; settings stay those of this trial, α among them."""
+        self._begin_trial()
+        super().load_checkpoint(checkpoint_dir)
+
+    def reset(self, new_config: Any, storage: Any = None) -> bool:
+        """Tune gives this process to another trial, perhaps to go on from a checkpoint.
+
+        Nothing of the last trial may show in it: neither weights nor experience nor the episodes
+        under way. So all parts are built anew before the first step or restore.
+        """
+        self._is_handed_over = True
+        return bool(super().reset(new_config, storage))
+
+    def reset_config(self, new_config: Any) -> bool:
+        """Take new settings: in place where `reconfiguration.CHANGEABLE` has all that differ.
+
+        Weights and experience stay then, and a new α transforms every stored priority anew. For any
+        other change the algorithm begins anew in this process, as if it had just been made.
+        """
+        config = resolve(self.get_default_config(), new_config)
+        running, self.config = self._settings, config
+        if can_change(changed_settings(running, config), self):
+            change(self, config)
+            self._settings = config
+        else:
+            self._begin_anew()
+        return True  # Tune ends a trial in error whose actor says False.
+
+    def _begin_trial(self) -> None:
+        if self._is_handed_over:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.cleanup()
+        self._env_id, self.env_creator = self._get_env_id_and_creator(self.config.env, self.config)
+        self.metrics = MetricsLogger(root=True, stats_cls_lookup=self.config.stats_cls_lookup)
+        self.setup(self.config)
+
     def cleanup(self) -> None:
         """End every actor."""
         super().cleanup()
@@ -159,11 +214,17 @@ class ApexDQN(DQN):
         super().set_state(state)
         if REPLAY_BUFFER_RESULTS in state:
             self.replay.load_state(state[REPLAY_BUFFER_RESULTS])
+            keep_alpha(self.replay, self.config)
         if _STATE in state:
             self.progress.load(state[_STATE]["progress"])
             self.replay_ratio.load_state(
                 state[_STATE]["replay_ratio"], with_buffer=len(self.replay) > 0
             )
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """RLlib's; what is a setting stays as this algorithm has it."""
+        super().restore_from_path(path, *args, **kwargs)
+        keep_alpha(self.replay, self.config)
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         components = super().get_checkpointable_components()

@@ -12,14 +12,21 @@ from ray.rllib.algorithms.callbacks import DefaultCallbacks
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.from_config import NotProvided
-from ray.tune.result import TRIAL_INFO
+from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
 from rllib_per.dqn.sharded_replay import is_sharded
 from rllib_per.dqn.validation import find_problems
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
 _RLLIB_ONLY_KEYS = frozenset(
-    {"multiagent", "evaluation_config", "_enable_new_api_stack", TRIAL_INFO}
+    {
+        "multiagent",
+        "evaluation_config",
+        "_enable_new_api_stack",
+        TRIAL_INFO,
+        STDOUT_FILE,
+        STDERR_FILE,
+    }
 )
 
 

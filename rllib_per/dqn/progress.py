@@ -24,7 +24,7 @@ class Progress:
         self.updates = state["updates"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Schedules:
     """What changes with env steps; the driver owns all of it."""
 
@@ -40,3 +40,8 @@ class Schedules:
             beta=schedule(config.replay_buffer_config.get("beta", 0.4)),
             lr=schedule(config.lr),
         )
+
+    def follow(self, config: Any) -> None:
+        """Go by another ApexDQNConfig from now on."""
+        new = self.of(config)
+        self.epsilon, self.beta, self.lr = new.epsilon, new.beta, new.lr
