@@ -2,9 +2,11 @@
 """The command line, from errors that cost nothing to a run that is trained, resumed and played."""
 
 import csv
+import io
 import json
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import newest_checkpoint
@@ -91,6 +95,31 @@ def run(tmp_path_factory, ray_runs):
     done = call("train", CONFIG, "--smoke", "--seed", 3, "--runs", root, "--set", filming)
     assert done.exit_code == 0, done.output
     return root / "cartpole" / "latest"
+
+
+def logged_images(tensorboard):
+    """(tag, step, encoded image) of every image in a folder of event files."""
+    for path in tensorboard.iterdir():
+        data = path.read_bytes()
+        while data:  # A record: its length in 8 bytes and their checksum in 4, it, its checksum.
+            (length,) = struct.unpack_from("<Q", data)
+            event = Event.FromString(data[12 : 12 + length])
+            for value in event.summary.value:
+                if value.HasField("image"):
+                    yield value.tag, event.step, value.image
+            data = data[16 + length :]
+
+
+@pytest.mark.ray
+def test_a_recorded_game_is_among_tensorboards_images(run):
+    games = list(logged_images(run / "tensorboard"))
+    filmed = [int(path.stem.partition("-")[2]) for path in (run / "videos").iterdir()]
+    assert sorted((tag, step) for tag, step, _ in games) == [("game", n) for n in sorted(filmed)]
+    for _, _, game in games:
+        picture = Image.open(io.BytesIO(game.encoded_image_string))
+        assert picture.format == "GIF"
+        assert picture.n_frames > 1
+        assert picture.size == (game.width, game.height)
 
 
 @pytest.mark.ray

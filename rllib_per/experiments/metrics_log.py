@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from rllib_per.experiments.run_folder import RunFolder
 
@@ -82,6 +84,14 @@ class MetricsLog:
         for name, value in numbers.items():
             if value is not None:
                 self._events.add_scalar(name, value, snapshot.env_steps)
+        self._events.flush()
+
+    def write_game(self, gif: bytes, env_steps: int) -> None:
+        """A recorded game, among TensorBoard's images."""
+        width, height = struct.unpack_from("<HH", gif, len("GIF89a"))
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        game = Summary(value=[Summary.Value(tag="game", image=image)])
+        self._events.file_writer.add_summary(game, env_steps)
         self._events.flush()
 
 

@@ -239,7 +239,7 @@ class Evaluation(Section):
     """Episodes of the evaluation that decides whether the target is met."""
     num_envs: Positive = 10
     video_interval_env_steps: Positive | None = None
-    """Record a game this often into the run's `videos`."""
+    """Record a game this often, into the run's `videos` and TensorBoard."""
     env_config: dict[str, Any] = {}
     """What differs from `environment.env_config` while evaluating."""
 

@@ -170,11 +170,12 @@ class Training:
         return self._policy.evaluate(num_episodes, self._experiment.evaluation.num_envs, seed)
 
     def _record_game(self) -> None:
-        from rllib_per.experiments.video import record_games
+        from rllib_per.experiments.video import as_gif, record_games
 
         self._policy.set_state(self._weights())
         path = self._run.videos / f"step-{self._env_steps:012d}.mp4"
         record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
+        self._log.write_game(as_gif(path), self._env_steps)
 
     def _weights(self) -> dict[str, Any]:
         state = self._algorithm.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]

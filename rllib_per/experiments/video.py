@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def record_games(policy: GreedyPolicy, path: Path, *, num_games: int, seed: int)
     finally:
         env.close()
     return returns
+
+
+def as_gif(video: Path, *, frames_per_s: int = 10) -> bytes:
+    """A recorded game as an animated GIF, which TensorBoard shows where it shows no mp4."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(video)]
+    command += ["-vf", f"fps={frames_per_s}", "-f", "gif", "-"]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 
 def _frames(
