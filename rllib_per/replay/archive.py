@@ -222,8 +222,3 @@ class _Save:
 
 def _joined(pieces: list[Array]) -> Array:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-
-def part_folder(folder: Path, part: int) -> Path:
-    """Where a part of a replay buffer is in a checkpoint of the buffer."""
-    return folder / f"part-{part:03d}"

@@ -251,6 +251,11 @@ class PrioritizedReplayBuffer:
         return self._storage.rows
 
     @property
+    def capacity(self) -> int:
+        """Rows that fit."""
+        return self._ring.capacity
+
+    @property
     def alpha(self) -> float:
         """mass = priority^alpha. A new alpha re-transforms every stored priority, exactly."""
         return self._priorities.alpha
@@ -315,6 +320,11 @@ class PrioritizedReplayBuffer:
         with self._lock:
             return self._storage.copy_rows(name, first, stop)
 
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises KeyError or ValueError if the state is of another kind of buffer, or damaged."""
+        self._storage.check_state(state)
+        self._priorities.check_state(state, min(state["written"], self._ring.capacity))
+
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` gave: the draws that follow are the same.
 
@@ -322,19 +332,18 @@ class PrioritizedReplayBuffer:
         still be in flight, a new incarnation makes their answers stale.
 
         Args:
-            state: As `state` or `archived.read_part` gave it.
+            state: As `state` or `parts.read_state` gave it.
         Raises:
             KeyError, ValueError: It is of another kind of buffer, or incomplete; nothing has
                 changed.
             CheckpointError: A file could not be read any more; the buffer is empty then.
         """
-        rng = np.random.default_rng()
-        rng.bit_generator.state = state["rng"]
+        rng = self._rng if state["rng"] is None else np.random.default_rng()
+        rng.bit_generator.state = state["rng"] or rng.bit_generator.state
         counts = ReplayCounts()
         counts.load_state(state["counts"])
         with self._lock:
-            self._storage.check_state(state)
-            self._priorities.check_state(state, min(state["written"], self._ring.capacity))
+            self.check_state(state)
             self._lineage = uuid.uuid4().hex
             self._storage.load_links(state)
             try:

@@ -24,30 +24,36 @@ def forget_before(
         rows: By slot, as `Ring.rows`.
         streams: As `Ring.streams()`.
     """
-    rows, streams = rows.copy(), streams.copy()
+    rows = rows.copy()
     sequences = np.arange(max(written - capacity, 0), written)
     slots = sequences % capacity
-    gone = slots[sequences < first]
-    rows["kind"][gone] = EMPTY
-    reached = gone
-    for _ in range(stack - 1):
-        ahead = rows["ahead"][reached]
-        reached = (reached[ahead > 0] + ahead[ahead > 0]) % capacity
-        rows["kind"][reached[rows["kind"][reached] == READY]] = LOST
+    rows["kind"][slots[sequences < first]] = EMPTY
     kept, kept_slots = sequences[sequences >= first], slots[sequences >= first]
     back = rows["back"][kept_slots].astype(np.int64)
     torn = kept_slots[(back > 0) & (kept - back < first)]
+    reached = torn
+    for _ in range(stack - 1):
+        rows["kind"][reached[rows["kind"][reached] == READY]] = LOST
+        ahead = rows["ahead"][reached].astype(np.int64)
+        reached = (reached + ahead)[ahead > 0] % capacity
     rows["back"][torn] = 0
     rows["torn"][torn] = 1
-    return rows, _with_pending_from(first, rows, streams[streams["open"] >= first], capacity)
+    return rows, pending_from(first, rows, streams[streams["open"] >= first], capacity)
 
 
-def _with_pending_from(first: int, rows: Array, streams: Array, capacity: int) -> Array:
-    """Streams whose oldest pending row is not before `first`."""
+def pending_from(first: int, rows: Array, streams: Array, capacity: int) -> Array:
+    """A copy of `streams` with no pending row before sequence number `first`."""
+    streams = streams.copy()
     for stream in streams:
-        while stream["num_pending"] and stream["pending"] < first:
-            stream["pending"] += rows["ahead"][stream["pending"] % capacity]
-            stream["num_pending"] -= 1
+        if stream["num_pending"] == 0 or stream["pending"] >= first:
+            continue
+        sequence, count = int(stream["open"]), 0
+        while count < stream["num_pending"]:
+            back = int(rows["back"][sequence % capacity])
+            if back == 0 or sequence - back < first:
+                break
+            sequence, count = sequence - back, count + 1
+        stream["pending"], stream["num_pending"] = sequence, count
     return streams
 
 

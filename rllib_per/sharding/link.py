@@ -205,9 +205,14 @@ class ShardLink:
             if self.is_live:
                 return
 
-    def fetch(self, handle: Any, what: str) -> Any:
-        """`handle`'s value; raises as `handles.fetch` does."""
-        return fetch(handle, self._limits.shard_timeout_s, f"replay shard {self.index} to {what}")
+    def fetch(self, handle: Any, what: str, more_s: float = 0.0) -> Any:
+        """`handle`'s value; raises as `handles.fetch` does.
+
+        Args:
+            more_s: How much longer than usual it may take.
+        """
+        timeout_s = self._limits.shard_timeout_s + more_s
+        return fetch(handle, timeout_s, f"replay shard {self.index} to {what}")
 
     def _read_update(self, sequence: int, sent: _SentUpdate) -> None:
         try:

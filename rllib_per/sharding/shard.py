@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.fragment import Float32s, Fragment, Int64s, TransitionBatch
+from rllib_per.replay.archive import SaveReport
+from rllib_per.replay.fragment import Array, Float32s, Fragment, Int64s, TransitionBatch
 from rllib_per.replay.ids import first_id
+from rllib_per.replay.snapshot import Snapshot
 from rllib_per.sharding.call_log import CallLog
 from rllib_per.sharding.mass_line import Float64s
+from rllib_per.sharding.shard_archive import ShardArchive, load_part
 
 
 class ShardNotStartedError(RuntimeError):
@@ -94,6 +98,7 @@ class ReplayShard:
         self._num_added = 0
         self._adds: CallLog[AddAnswer] = CallLog()
         self._updates: CallLog[ShardSummary] = CallLog()
+        self._archive = ShardArchive()
 
     def start(
         self,
@@ -219,6 +224,42 @@ class ReplayShard:
     def load_state(self, state: dict[str, Any]) -> ShardSummary:
         """Restore the buffer's state; the shard stays this incarnation."""
         self._buffer.load_state(state)
+        return self.ping()
+
+    def begin_save(self, folder: str, witness: str) -> bool:
+        """`ShardArchive.begin_save`: calls are answered while it is saved."""
+        return self._archive.begin_save(self._buffer, folder, witness)
+
+    def save_report(self) -> SaveReport | None:
+        """`ShardArchive.save_report`."""
+        return self._archive.save_report()
+
+    def snapshot(self) -> Snapshot:
+        """`PrioritizedReplayBuffer.snapshot`."""
+        return self._buffer.snapshot()
+
+    def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
+        """`PrioritizedReplayBuffer.copy_rows`."""
+        return self._buffer.copy_rows(name, first, stop)
+
+    def receive(self, name: str, data: bytes) -> None:
+        """`ShardArchive.receive`."""
+        self._archive.receive(name, data)
+
+    def prepare_load(
+        self, folder: str, witness: str, part: int, capacities: Sequence[int]
+    ) -> float | None:
+        """`ShardArchive.prepare`."""
+        return self._archive.prepare(self._buffer, folder, witness, part, capacities)
+
+    def load_prepared(self) -> ShardSummary:
+        """`ShardArchive.load`; the shard stays this incarnation."""
+        self._archive.load(self._buffer)
+        return self.ping()
+
+    def load_part(self, folder: str) -> ShardSummary:
+        """Restore this shard alone after it was lost; see `shard_archive.load_part`."""
+        load_part(self._buffer, Path(folder), self._shard)
         return self.ping()
 
     @property

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from rllib_per.sharding.requests import (
     send_requests,
 )
 from rllib_per.sharding.shard import AddAnswer
+from rllib_per.sharding.shards_archive import ShardsArchive, ShardsSave
 from rllib_per.sharding.writer import FragmentWriter
 
 
@@ -70,6 +72,7 @@ class ReplayShards:
         self._rng = np.random.default_rng(seed)
         own_settings = None if settings is None else settings_of_shards(len(handles), settings)
         self._links = ShardLinks(handles, self._limits, own_settings)
+        self._archive = ShardsArchive(self._links)
         self._writer = self.writer("the driver")
         self._in_flight = InFlight(self._limits)
         self._counts = ReplayCounts()
@@ -296,6 +299,33 @@ class ReplayShards:
             self._links.call(link, "load its state", "load_state", own)
             link.refresh()
         self._rng.bit_generator.state = state["rng"]
+
+    def begin_save(self, folder: Path) -> ShardsSave:
+        """Save this moment into the empty `folder`, while the shards go on.
+
+        Every shard writes its own part; no more than a few megabytes come here. Waits until the
+        shards have all TD errors, and for lost ones to be back.
+        """
+        self._links.await_all()
+        self.flush()
+        values = {
+            "incarnations": [link.incarnation for link in self._links],
+            "rng": self._rng.bit_generator.state,
+        }
+        return self._archive.begin_save(folder, values)
+
+    def load(self, folder: Path) -> None:
+        """Restore what was saved, from as many shards or others; verify `folder` first.
+
+        Ids of before are stale from now on.
+
+        Raises:
+            CheckpointError: A file can't be read, or does not fit.
+            ValueError, KeyError: It is of another kind of buffer; nothing has changed.
+        """
+        values = self._archive.load(folder)
+        if "rng" in values:
+            self._rng.bit_generator.state = values["rng"]
 
     def close(self) -> None:
         """End the shards."""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Saves and restores all shards, each by itself; the driver passes on no more than it must."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rllib_per.checkpoints.durable import Fingerprint
+from rllib_per.checkpoints.manifest import MANIFEST, read_manifest
+from rllib_per.replay.archive import SaveReport
+from rllib_per.replay.fragment import Array
+from rllib_per.replay.part_saver import PartSaver
+from rllib_per.replay.parts import INDEX, finish, part_folder, read_index
+from rllib_per.replay.snapshot import Snapshot
+from rllib_per.sharding.link import ShardLink
+from rllib_per.sharding.links import ShardLinks
+
+_PAUSE_S = 0.02
+_CHUNK_BYTES = 4 << 20
+# A disk that is slower than this is taken for one that hangs.
+_BYTES_PER_S = 5e6
+
+
+class _RowsOfShard:
+    """A shard whose node does not see the folder, as a buffer that can be saved from here."""
+
+    def __init__(self, link: ShardLink) -> None:
+        self._link = link
+
+    def snapshot(self) -> Snapshot:
+        """The shard at this moment."""
+        call = self._link.handle.call("snapshot")
+        return self._link.fetch(call, "hand over what is small")  # type: ignore[no-any-return]
+
+    def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
+        """At most a piece."""
+        call = self._link.handle.call("copy_rows", name, first, stop)
+        return self._link.fetch(call, "hand over rows")  # type: ignore[no-any-return]
+
+
+class ShardsSave:
+    """A save that is under way."""
+
+    def __init__(
+        self,
+        links: Sequence[ShardLink],
+        folder: Path,
+        values: dict[str, Any],
+        copied: dict[int, Future[SaveReport]],
+    ) -> None:
+        self._links, self._folder, self._values = links, folder, values
+        self._copied = copied
+        self._reports: dict[int, SaveReport] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finish` would not wait.
+
+        Raises:
+            LOST: A shard has died, and its part with it.
+            OSError: A disk is full, or the like.
+        """
+        for link in self._links:
+            if link.index in self._reports:
+                continue
+            copied = self._copied.get(link.index)
+            if copied is None:
+                report = link.fetch(link.handle.call("save_report"), "save itself")
+            else:
+                report = copied.result() if copied.done() else None
+            if report is not None:
+                self._reports[link.index] = report
+        return len(self._reports) == len(self._links)
+
+    def finish(self) -> list[SaveReport]:
+        """Wait until the folder is whole; what it cost, shard by shard. Raises as `is_done`."""
+        while not self.is_done:
+            time.sleep(_PAUSE_S)
+        finish(self._folder, len(self._links), self._values)
+        return [self._reports[link.index] for link in self._links]
+
+
+class ShardsArchive:
+    """Puts all shards into folders, and back; see `replay.parts` for what is in them."""
+
+    def __init__(self, links: ShardLinks) -> None:
+        self._links = links
+        self._savers = [PartSaver() for _ in links]
+
+    def begin_save(self, folder: Path, values: dict[str, Any]) -> ShardsSave:
+        """Save this moment into the empty `folder`, while the shards go on.
+
+        Every shard takes its snapshot when it gets the call; adding goes on between two of them.
+
+        Args:
+            values: What JSON can hold, to come back from `load`.
+        """
+        copied: dict[int, Future[SaveReport]] = {}
+        for link in self._links:
+            part_folder(folder, link.index).mkdir()
+        with _witness(folder) as witness:
+            begun = []
+            for link in self._links:
+                own = str(part_folder(folder, link.index).resolve())
+                begun.append((link, link.handle.call("begin_save", own, witness)))
+            for link, call in begun:
+                if not link.fetch(call, "begin to save itself"):
+                    saver, own_folder = self._savers[link.index], part_folder(folder, link.index)
+                    copied[link.index] = saver.begin(_RowsOfShard(link), own_folder)
+        return ShardsSave(list(self._links), folder, values, copied)
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Restore what was saved, by as many shards or others; verify `folder` first.
+
+        All shards agree before any of them is changed. Ids of before are stale from then on.
+
+        Returns:
+            The values that `begin_save` was given.
+        Raises:
+            CheckpointError: A file can't be read, or does not fit.
+            ValueError, KeyError: It is of another kind of buffer.
+        """
+        _, values = read_index(folder)
+        self._links.await_all()
+        reports = self._links.call_all("report", "metrics")
+        capacities = [int(report["capacity"]) for report in reports]
+        timeout_s = sum(file.stat().st_size for file in folder.rglob("*")) / _BYTES_PER_S
+        witness = Fingerprint.of(folder / MANIFEST).sha256
+        alphas = [
+            self._prepare(link, folder, witness, capacities, timeout_s) for link in self._links
+        ]
+        before = [link.incarnation for link in self._links]
+        incarnation = 1 + max([*values.get("incarnations", []), *before])
+        for link, alpha in zip(self._links, alphas, strict=True):
+            link.begin(incarnation)
+            link.alpha = alpha
+            self._links.call(link, "start again", "start", incarnation, alpha, link.settings)
+        loads = [(link, link.handle.call("load_prepared")) for link in self._links]
+        for link, call in loads:
+            link.fetch(call, "load what was saved", timeout_s)
+            link.refresh()
+        return values
+
+    def _prepare(
+        self,
+        link: ShardLink,
+        folder: Path,
+        witness: str,
+        capacities: Sequence[int],
+        timeout_s: float,
+    ) -> float:
+        path, part = str(folder.resolve()), link.index
+        arguments = ("prepare_load", path, witness, part, capacities)
+        alpha = link.fetch(link.handle.call(*arguments), "read what was saved", timeout_s)
+        if alpha is None:
+            self._send(link, folder, capacities)
+            arguments = ("prepare_load", path, "", part, capacities)
+            alpha = link.fetch(link.handle.call(*arguments), "read what was saved", timeout_s)
+        return float(alpha)
+
+    def _send(self, link: ShardLink, folder: Path, capacities: Sequence[int]) -> None:
+        """The files that the shard needs, to a node that does not see them."""
+        num_parts, _ = read_index(folder)
+        parts = [link.index] if num_parts == len(capacities) else range(num_parts)
+        names = [INDEX]
+        for part in parts:
+            inner = part_folder(folder, part)
+            files = [*read_manifest(inner), MANIFEST]
+            names += [(inner / name).relative_to(folder).as_posix() for name in files]
+        for name in names:
+            with (folder / name).open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    link.fetch(link.handle.call("receive", name, chunk), "take a file")
+
+
+@contextmanager
+def _witness(folder: Path) -> Iterator[str]:
+    """A file that only those find who see `folder` itself."""
+    path = folder.resolve() / f".witness-{uuid.uuid4().hex}"
+    path.touch()
+    try:
+        yield str(path)
+    finally:
+        path.unlink()
