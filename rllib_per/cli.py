@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`rllib-per`: train, evaluate, play, plot and config.
+"""`rllib-per`: train, evaluate, play, plot, doctor and config.
 
 Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
 been checked, so that help and configuration errors come at once.
@@ -200,6 +200,34 @@ def plot(runs: tuple[Path, ...], out: Path) -> None:
     with _reported():
         plot_runs([RunFolder.open(run) for run in runs], out)
     click.echo(out)
+
+
+@main.command()
+@cluster_address
+@click.option(
+    "--storage",
+    type=click.Path(path_type=Path),
+    default=RUNS,
+    show_default=True,
+    help="Where runs are to be written.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(address: str | None, storage: Path, as_json: bool) -> None:
+    """Look for what an experiment would miss: on this machine, or on every node of a cluster.
+
+    Without --address Ray is not started. Exit code 0: all is well, 1: there are warnings, 2: there
+    are errors.
+    """
+    from rllib_per.experiments import doctor as checks
+
+    findings = checks.examine(address, storage)
+    if as_json:
+        click.echo(checks.as_json(findings))
+    else:
+        from rich.console import Console
+
+        Console().print(checks.as_table(findings))
+    sys.exit(checks.exit_code(findings))
 
 
 @main.command("config")

@@ -50,8 +50,8 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
         ray.shutdown()
 
 
-def connect(address: str) -> None:
-    """Join a cluster as a driver.
+def connect(address: str) -> str:
+    """Join a cluster as a driver; `host:port` of its dashboard, if there is one.
 
     Raises:
         RuntimeError: It cannot be reached, or refuses the token; the message says what to do.
@@ -60,13 +60,14 @@ def connect(address: str) -> None:
 
     _check_reachable(address)
     try:
-        ray.init(address=address, logging_level=logging.ERROR)
+        context = ray.init(address=address, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RuntimeError(
             f"cannot join a Ray cluster at {address}: {str(error).splitlines()[0]}; if it runs, it "
             "wants its own token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file "
             "that its nodes were started with. Without --address, Ray is started here"
         ) from error
+    return context.dashboard_url or ""
 
 
 def quiet_logs() -> None:
