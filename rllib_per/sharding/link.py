@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rllib_per.replay.fragment import Float32s, Int64s, PriorityUpdate
@@ -39,7 +40,8 @@ class ShardLink:
 
     A shard whose call fails is *lost*: it takes part in no draw until it answers again. If it is
     still the same incarnation, nothing was lost but time, and updates of uncertain fate are sent
-    again. If its process is new, it begins the next incarnation, empty.
+    again. If its process is new, it begins the next incarnation: empty, or with what was saved of
+    the last one.
 
     Attributes:
         index: The shard's number.
@@ -49,8 +51,11 @@ class ShardLink:
         is_live: Whether its last call was answered.
         alpha: The α that a new process is to begin with; None: that of its settings.
         settings: Those of its buffer, where it was placed without; None: it has them.
+        recovery: The saved replay buffer from which a lost shard takes its part; None: it begins
+            empty.
         num_lost_lifetime: How often its content was lost.
         num_transitions_lost_lifetime: How many transitions that were.
+        num_transitions_recovered_lifetime: How many came back out of what was saved.
         num_calls_lifetime, num_bytes_lifetime: Priority updates sent.
         num_stale_lifetime: TD errors dropped here, because their incarnation is gone.
     """
@@ -63,8 +68,10 @@ class ShardLink:
         self.is_live = False
         self.alpha: float | None = None
         self.settings: Mapping[str, Any] | None = None
+        self.recovery: Path | None = None
         self.num_lost_lifetime = 0
         self.num_transitions_lost_lifetime = 0
+        self.num_transitions_recovered_lifetime = 0
         self.num_calls_lifetime = 0
         self.num_bytes_lifetime = 0
         self.num_stale_lifetime = 0
@@ -79,6 +86,7 @@ class ShardLink:
         self._probe_sent_s = 0.0
         self._next_probe_s = 0.0
         self._pings_left = 0
+        self._is_fresh = False
 
     @property
     def mass(self) -> float:
@@ -179,7 +187,8 @@ class ShardLink:
 
     def start(self) -> None:
         """Ask a new process to begin as the incarnation that is expected of it."""
-        self._send_probe("start", self.incarnation, self.alpha, self.settings)
+        recovery = str(self.recovery) if self.recovery and self.num_lost_lifetime else None
+        self._send_probe("start", self.incarnation, self.alpha, self.settings, recovery)
 
     def refresh(self) -> None:
         """Wait for a picture of the shard as it is now."""
@@ -242,6 +251,7 @@ class ShardLink:
         self.note(summary, self._probe_sent_s)
         if not self.is_live:
             self.is_live = True
+            self._tell_what_is_back(summary)
             for sequence, update in self._uncertain.items():
                 self._send(sequence, update, self._probe_sent_s)
             self._uncertain.clear()
@@ -251,13 +261,25 @@ class ShardLink:
         if self.summary.incarnation != self.incarnation:
             return
         logger.error(
-            "replay shard %d lost its %d transitions; it starts again empty",
+            "replay shard %d lost its %d transitions; it starts again %s",
             self.index,
             self.summary.size,
+            "empty" if self.recovery is None else f"with those in {self.recovery}",
         )
+        self._pings_left = 0  # It is known what happened.
         self.num_lost_lifetime += 1
         self.num_transitions_lost_lifetime += self.summary.size
+        self._is_fresh = True
         self.begin(self.incarnation + 1)
+
+    def _tell_what_is_back(self, summary: ShardSummary) -> None:
+        """After a loss, what came of the recovery; says nothing of a shard that was only slow."""
+        if summary.problem:
+            logger.error("replay shard %d starts empty: %s", self.index, summary.problem)
+        elif self.recovery is not None and self._is_fresh:
+            logger.warning("replay shard %d has %d transitions back", self.index, summary.size)
+            self.num_transitions_recovered_lifetime += summary.size
+        self._is_fresh = False
 
     def begin(self, incarnation: int) -> None:
         """From now on the shard is `incarnation`; what was meant for the last one is stale."""

@@ -175,6 +175,9 @@ class ShardLinks:
             "num_transitions_lost_lifetime": sum(
                 link.num_transitions_lost_lifetime for link in links
             ),
+            "num_transitions_recovered_lifetime": sum(
+                link.num_transitions_recovered_lifetime for link in links
+            ),
             "num_dropped_updates_lifetime": sum(link.num_stale_lifetime for link in links),
             "num_priority_calls_lifetime": sum(link.num_calls_lifetime for link in links),
             "num_priority_bytes_lifetime": sum(link.num_bytes_lifetime for link in links),

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.archive import SaveReport
 from rllib_per.replay.fragment import Array, Float32s, Fragment, Int64s, TransitionBatch
@@ -35,6 +36,7 @@ class ShardSummary:
         total_mass: M_k, the sum of their masses.
         smallest_mass: The smallest positive one; infinite without any.
         num_added: Transitions that ever became sampleable in this incarnation.
+        problem: In an answer to `start`: why the shard is empty though it should have recovered.
     """
 
     incarnation: int = -1
@@ -43,6 +45,7 @@ class ShardSummary:
     total_mass: float = 0.0
     smallest_mass: float = float("inf")
     num_added: int = 0
+    problem: str = ""
 
 
 class AddAnswer(NamedTuple):
@@ -105,6 +108,7 @@ class ReplayShard:
         incarnation: int,
         alpha: float | None = None,
         settings: Mapping[str, Any] | None = None,
+        recovery: str | None = None,
     ) -> ShardSummary:
         """Begin an incarnation with an empty buffer; nothing happens if it is this one already.
 
@@ -112,6 +116,8 @@ class ReplayShard:
             incarnation: A number that this shard never had before.
             alpha: α, if it is no longer that of the settings.
             settings: Of the buffer, where they were not known when the shard was placed.
+            recovery: The saved replay buffer, out of which to take this shard's part; where that
+                can't be done, the buffer stays empty, and the answer says why.
         Raises:
             ValueError: Shard number or incarnation is out of range, or the settings are refused.
         """
@@ -124,12 +130,22 @@ class ReplayShard:
             self._buffer_or_none = self._buffer_class(
                 **self._settings | {"seed": seed, "first_id": first_id(self._shard, incarnation)}
             )
+            problem = "" if recovery is None else self._recover(Path(recovery))
             if alpha is not None:
-                self._buffer_or_none.alpha = alpha
+                self._buffer.alpha = alpha
             self._incarnation = incarnation
             self._version = self._num_added = 0
             self._adds, self._updates = CallLog(), CallLog()
+            return replace(self.ping(), problem=problem)
         return self.ping()
+
+    def _recover(self, folder: Path) -> str:
+        """Load this shard's part of a saved replay buffer; why not, if it can't be done."""
+        try:
+            load_part(self._buffer, folder, self._shard)
+        except (CheckpointError, OSError, ValueError, KeyError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def ping(self) -> ShardSummary:
         """The shard's present state; before `start` that of incarnation -1."""
@@ -255,11 +271,6 @@ class ReplayShard:
     def load_prepared(self) -> ShardSummary:
         """`ShardArchive.load`; the shard stays this incarnation."""
         self._archive.load(self._buffer)
-        return self.ping()
-
-    def load_part(self, folder: str) -> ShardSummary:
-        """Restore this shard alone after it was lost; see `shard_archive.load_part`."""
-        load_part(self._buffer, Path(folder), self._shard)
         return self.ping()
 
     @property

@@ -327,6 +327,15 @@ class ReplayShards:
         if "rng" in values:
             self._rng.bit_generator.state = values["rng"]
 
+    def recover_from(self, folder: Path | None) -> None:
+        """From now on a shard that was lost takes its part of what was saved in `folder`.
+
+        It does so in its own process; where its node does not see `folder`, or that is damaged or
+        gone, the shard begins empty, and an error says why. None: it begins empty.
+        """
+        for link in self._links:
+            link.recovery = None if folder is None else folder.resolve()
+
     def close(self) -> None:
         """End the shards."""
         for link in self._links:

@@ -12,7 +12,10 @@ import ray
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, join, place_shards
 from rllib_per.sharding.handles import RemoteShard
+from tests.support import processes
 from tests.support.items import GIVEN, fragment, items_of, side_by_side
+from tests.support.object_store import num_spilled_bytes
+from tests.support.processes import kill, stop
 from tests.support.statistics import assert_chi_square, counts_of
 
 pytestmark = pytest.mark.ray
@@ -53,8 +56,7 @@ def make_shards(ray_runtime):
 
 def process_of(shards, shard):
     """The process id of a shard's actor."""
-    actor = shards._links[shard].handle._actor
-    return ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
+    return processes.process_of(shards._links[shard].handle._actor)
 
 
 MASSES = np.arange(1.0, 21.0)
@@ -140,18 +142,14 @@ def test_env_runners_add_from_their_own_processes(make_shards):
 # -- shards that die -------------------------------------------------------------------------
 
 
-def stop(process):
-    """What is sent to `process` from now on is certain to be under way when it is killed."""
-    os.kill(process, signal.SIGSTOP)
-
-
+@pytest.mark.faults
 def test_a_shard_killed_during_a_draw_costs_its_content_only(make_shards, caplog):
     shards = make_shards(2)
     shards.add(four_streams())
     doomed = process_of(shards, 0)
     stop(doomed)
     request = shards.request(64, 0.5, parts=2)
-    os.kill(doomed, signal.SIGKILL)
+    kill(doomed)
     batches = [join(ray.get(list(p.blocks)), p.factors, p.limit) for p in shards.collect(request)]
     live = np.where(shard_of_items(2) == 1, MASSES, 0.0)
     ids = np.concatenate([batch.ids for batch in batches])
@@ -174,6 +172,7 @@ def test_a_shard_killed_during_a_draw_costs_its_content_only(make_shards, caplog
     assert set(back.ids[back.ids >> 55 == 0] >> 40) == {1}
 
 
+@pytest.mark.faults
 def test_a_shard_killed_during_an_update_delays_no_other(make_shards):
     shards = make_shards(2)
     shards.add(four_streams())
@@ -182,7 +181,7 @@ def test_a_shard_killed_during_an_update_delays_no_other(make_shards):
     doomed = process_of(shards, 0)
     stop(doomed)
     shards.update_priorities(batch.ids, np.full(400, 7.0))
-    os.kill(doomed, signal.SIGKILL)
+    kill(doomed)
     shards.flush()
     shards._links.await_all()
     assert shards._links[1].mass == pytest.approx(10 * 7.0)
@@ -194,17 +193,74 @@ def test_a_shard_killed_during_an_update_delays_no_other(make_shards):
     assert shards._links[1].mass == pytest.approx(10 * 8.0)
 
 
+@pytest.mark.faults
 def test_a_shard_killed_during_an_add_loses_no_new_rows(make_shards):
     shards = make_shards(2)
     doomed = process_of(shards, 0)
     writer = shards.writer("env runner")
     stop(doomed)
     writer.push(four_streams())
-    os.kill(doomed, signal.SIGKILL)
+    kill(doomed)
     writer.flush()
     assert sum(answer.num_added for _, answer, _ in writer.take_answers()) == 20
 
 
+def saved(shards, folder):
+    folder.mkdir()
+    shards.begin_save(folder).finish()
+    return folder
+
+
+@pytest.mark.faults
+def test_a_killed_shard_comes_back_with_what_was_saved(make_shards, tmp_path, caplog):
+    shards = make_shards(2)
+    shards.add(four_streams())
+    shards.recover_from(saved(shards, tmp_path / "saved"))
+    before = shards.sample(400, 0.5)
+    doomed = process_of(shards, 0)
+    stop(doomed)
+    request = shards.request(64, 0.5)
+    kill(doomed)
+    shards.collect(request)
+    shards._links.await_all()
+    assert len(shards) == 20
+    batch = shards.sample(400, 0.5)
+    assert_drawn_from(batch, MASSES, 0.5)
+    assert set(batch.ids[batch.ids >> 55 == 0] >> 40) == {1}
+    assert "replay shard 0 has 10 transitions back" in caplog.text
+
+    # Ids of before are stale, though the same transitions are there again.
+    shards.update_priorities(before.ids, np.full(400, 100.0))
+    shards.flush()
+    masses = np.where(shard_of_items(2) == 0, MASSES, 100.0)
+    assert_drawn_from(shards.sample(400, 0.5), masses, 0.5)
+    metrics = shards.metrics()
+    assert metrics["num_transitions_lost_lifetime"] == 10
+    assert metrics["num_transitions_recovered_lifetime"] == 10
+    assert metrics["num_dropped_updates_lifetime"] == np.count_nonzero(before.ids >> 55 == 0)
+
+
+@pytest.mark.faults
+def test_a_killed_shard_whose_part_is_damaged_comes_back_empty_and_says_so(
+    make_shards, tmp_path, caplog
+):
+    shards = make_shards(2)
+    shards.add(four_streams())
+    folder = saved(shards, tmp_path / "saved")
+    (masses,) = folder.glob("*000/masses.npy")
+    masses.write_bytes(masses.read_bytes()[:-1])
+    shards.recover_from(folder)
+    kill(process_of(shards, 0))
+    while shards.sample(8, 0.5).ids.min() >> 55 == 0 or len(shards) > 10:
+        pass
+    shards._links.await_all()
+    assert len(shards) == 10
+    assert "replay shard 0 starts empty: CheckpointError" in caplog.text
+    assert "masses.npy" in caplog.text
+    assert shards.metrics()["num_transitions_recovered_lifetime"] == 0
+
+
+@pytest.mark.faults
 def test_a_shard_that_hangs_is_named_after_the_deadline(make_shards):
     patient = make_shards(1)
     patient.add(four_streams())
@@ -242,14 +298,7 @@ def pixels(num_rows=64, num_streams=8):
     )
 
 
-def num_spilled_bytes():
-    """What this Ray runtime has ever written to disk for want of memory."""
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-
-    reply = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address))
-    return reply.store_stats.spilled_bytes_total
-
-
+@pytest.mark.faults
 def test_a_small_object_store_never_spills_and_would_without_bounds(make_shards):
     batch_size, batch_bytes = 256, 256 * 2 * 4 * 84 * 84
     limits = ShardLimits(max_requests_in_flight=8, max_bytes_in_flight=4 * batch_bytes)

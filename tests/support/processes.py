@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""Processes behind Ray's actors, and ways to harm them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import ray
+
+
+def process_of(actor: Any) -> int:
+    """The process id of an actor."""
+    return int(ray.get(actor.__ray_call__.remote(lambda self: os.getpid()), timeout=120))
+
+
+def kill(process: int) -> None:
+    """End `process` at once, as the kernel does when memory runs out."""
+    os.kill(process, signal.SIGKILL)
+
+
+def stop(process: int) -> None:
+    """Let `process` hang: what is sent to it from now on is certain to be under way."""
+    os.kill(process, signal.SIGSTOP)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
