@@ -4,47 +4,49 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
-from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
+from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
+
+from rllib_per.dqn.replay_protocol import ReplayBuffer
+from rllib_per.dqn.replay_types import SETTINGS, replay_class
+from rllib_per.dqn.rllib_replay import RLlibReplay
+from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
 from rllib_per.sharding import ReplayShards
 
-Replay = PrioritizedReplayBuffer | UniformReplayBuffer | ReplayShards
-
-# RLlib's own names stand for the buffer of ours that does the same.
-REPLAY_TYPES: dict[str, type[PrioritizedReplayBuffer] | type[UniformReplayBuffer]] = {
-    "prioritized": PrioritizedReplayBuffer,
-    "uniform": UniformReplayBuffer,
-    "sharded": PrioritizedReplayBuffer,
-    "PrioritizedEpisodeReplayBuffer": PrioritizedReplayBuffer,
-    "EpisodeReplayBuffer": UniformReplayBuffer,
-}
-
-# What the algorithm's own settings, and not `replay_buffer_config`, decide.
-_DECIDED_ELSEWHERE = {"self", "rows", "n_step", "gamma", "reward_clip", "seed", "allocator"}
-
-# `beta` belongs to the driver, which owns the schedules, but users look for it here.
-REPLAY_OPTIONS = frozenset(
-    inspect.signature(PrioritizedReplayBuffer.__init__).parameters
-).difference(_DECIDED_ELSEWHERE) | {"beta"}
+Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer
 
 
-def build_replay(config: Any, rows: RowSpec) -> PrioritizedReplayBuffer | UniformReplayBuffer:
+def build_replay(config: Any, rows: RowSpec) -> ReplayBuffer:
     """The buffer that `config.replay_buffer_config` names, in this process."""
-    buffer_class = REPLAY_TYPES[config.replay_buffer_config["type"]]
-    return buffer_class(**buffer_settings(config, rows))
+    kind = replay_class(config.replay_buffer_config["type"])
+    if not issubclass(kind, EpisodeReplayBuffer):
+        buffer: ReplayBuffer = kind(**buffer_settings(config, rows))
+        return buffer
+    options = {k: v for k, v in config.replay_buffer_config.items() if k not in ("type", "beta")}
+    settings = _algorithms_settings(config)
+    return RLlibReplay(partial(kind, **options), rows, **settings)
 
 
 def buffer_settings(config: Any, rows: RowSpec) -> dict[str, Any]:
     """Keyword arguments of the buffer that `config` names, for rows of the given kind."""
-    buffer_class = REPLAY_TYPES[config.replay_buffer_config["type"]]
-    accepted = inspect.signature(buffer_class.__init__).parameters
+    kind = replay_class(config.replay_buffer_config["type"])
+    given = {k: v for k, v in config.replay_buffer_config.items() if k not in ("type", "beta")}
+    if issubclass(kind, PrioritizedReplayBuffer):
+        # One set of options serves all of ours, so that they can be swapped by one word.
+        accepted = inspect.signature(kind.__init__).parameters
+        given = {name: value for name, value in given.items() if name in accepted}
+    return given | {"rows": rows} | _algorithms_settings(config)
+
+
+def _algorithms_settings(config: Any) -> dict[str, Any]:
     n_step = config.n_step
-    given = {name: v for name, v in config.replay_buffer_config.items() if name in accepted}
-    return given | {
-        "rows": rows,
+    values = {
         "n_step": tuple(n_step) if isinstance(n_step, (list, tuple)) else n_step,
         "gamma": config.gamma,
         "reward_clip": config.get_reward_clip(),
         "seed": config.seed,
     }
+    assert values.keys() == SETTINGS
+    return values

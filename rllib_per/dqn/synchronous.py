@@ -52,6 +52,8 @@ class SynchronousLoop:
         self._replay_ratio, self._progress, self._schedules = replay_ratio, progress, schedules
         self._batch_size = config.total_train_batch_size
         self._broadcast_interval = config.broadcast_interval
+        # On a GPU TD errors come one update late, which such a buffer has no use for.
+        self._wants_answers_at_once = getattr(replay, "one_batch_in_flight", False)
 
     @property
     def num_steps_under_way(self) -> int:
@@ -86,6 +88,8 @@ class SynchronousLoop:
             update = self._learners.update(
                 batch, timesteps=asdict(self._progress), lr=self._schedules.lr(steps)
             )
+            if update is None and self._wants_answers_at_once:
+                update = self._learners.flush()
         self._progress.updates += 1
         if update is not None:
             with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):

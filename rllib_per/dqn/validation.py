@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
+from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
+
 from rllib_per.dqn.optimizers import check_optimizer
-from rllib_per.dqn.replay import REPLAY_OPTIONS, REPLAY_TYPES
-from rllib_per.dqn.sharded_replay import MAX_SHARDS, PLACEMENTS, SHARD_DEFAULTS, SHARDED
+from rllib_per.dqn.replay_types import can_be_saved, replay_class, replay_options
+from rllib_per.dqn.sharded_replay import (
+    MAX_SHARDS,
+    PLACEMENTS,
+    RECOVERIES,
+    SHARD_DEFAULTS,
+    SHARDED,
+)
 from rllib_per.schedules import schedule
 
 Check = tuple[Callable[[Any], bool], str]
@@ -87,6 +95,7 @@ _SHARD_CHECKS: dict[str, Check] = {
     ),
     "shard_memory_bytes": _at_least(0),
     "shard_placement": _one_of(*PLACEMENTS),
+    "shard_recovery": _one_of(*RECOVERIES),
 }
 
 # DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
@@ -164,19 +173,42 @@ def _optimizer(config: Any) -> Iterator[str]:
 def _replay(config: Any) -> Iterator[str]:
     settings = dict(config.replay_buffer_config)
     kind = settings.pop("type", None)
-    if kind not in REPLAY_TYPES:
-        names = ", ".join(map(repr, REPLAY_TYPES))
-        yield f"`replay_buffer_config['type']` must be one of {names}: got {kind!r}"
-    options = REPLAY_OPTIONS | (SHARD_DEFAULTS.keys() if kind == SHARDED else set())
+    yield from _capacity(settings.get("capacity"), config.num_steps_sampled_before_learning_starts)
+    if kind == SHARDED:
+        yield from _shards(SHARD_DEFAULTS | settings)
+    try:
+        buffer_class = replay_class(kind)
+    except ValueError as error:
+        yield f"`replay_buffer_config['type']` {error}"
+        return
+    yield from _options(kind, replay_options(buffer_class), settings)
+    if issubclass(buffer_class, EpisodeReplayBuffer):
+        yield from _half_open_range(config.n_step)
+    if config.store_buffer_in_checkpoints and not can_be_saved(buffer_class):
+        yield (
+            f"`store_buffer_in_checkpoints` must be False: checkpoints can't hold a "
+            f"{buffer_class.__name__}, which has no state(), state_arrays and load_state()"
+        )
+
+
+def _options(kind: Any, taken: frozenset[str] | None, settings: dict[str, Any]) -> Iterator[str]:
+    if taken is None:
+        return
+    options = taken | (SHARD_DEFAULTS.keys() if kind == SHARDED else set())
     for key in settings.keys() - options:
         near = difflib.get_close_matches(key, options, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(options)}"
         if key in SHARD_DEFAULTS and kind != SHARDED:
             hint = f"; it belongs to type {SHARDED!r}"
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"
-    yield from _capacity(settings.get("capacity"), config.num_steps_sampled_before_learning_starts)
-    if kind == SHARDED:
-        yield from _shards(SHARD_DEFAULTS | settings)
+
+
+def _half_open_range(n_step: Any) -> Iterator[str]:
+    if isinstance(n_step, (list, tuple)) and len(n_step) == 2 and n_step[0] == n_step[1]:
+        yield (
+            "`n_step` of RLlib's replay buffers is a range without its upper end: got "
+            f"{n_step!r}, which is empty; give one number"
+        )
 
 
 def _shards(settings: dict[str, Any]) -> Iterator[str]:
