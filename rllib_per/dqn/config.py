@@ -49,8 +49,9 @@ class ApexDQNConfig(DQNConfig):
             actors feed while learners learn; "beta" and all keywords of
             `rllib_per.replay.PrioritizedReplayBuffer` besides. With "sharded" also shard_num_cpus
             and shard_memory_bytes of each actor, shard_placement without a placement group
-            ("anywhere", "spread" over the nodes, "node": the driver's), and the fields of
-            `rllib_per.sharding.ShardLimits`.
+            ("anywhere", "spread" over the nodes, "node": the driver's), shard_recovery ("empty", or
+            "checkpoint": a shard that lost its content takes its part of the newest checkpoint,
+            where its node sees that), and the fields of `rllib_per.sharding.ShardLimits`.
         epsilon, lr and the buffer's beta: a number, RLlib's [[env_step, value], ...], or a schedule
             dict of `rllib_per.schedules`.
     env_runners()

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import ray
@@ -17,11 +18,17 @@ from rllib_per.replay.ids import SHARD_BITS
 from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, place_shards
 from rllib_per.sharding.handles import Deadline, ShardHandle, wait_for_any
 
+logger = logging.getLogger(__name__)
+
 SHARDED = "sharded"
 MAX_SHARDS = 1 << SHARD_BITS
 PLACEMENTS = ("anywhere", "spread", "node")
+RECOVERIES = ("empty", "checkpoint")
 
 _LIMITS = tuple(field.name for field in fields(ShardLimits))
+
+# Batches in flight, batches at the learners, fragments, and the rest of what is in the store.
+_STORE_PARTS = 4
 
 # What `replay_buffer_config` may hold beside the buffer's own options.
 SHARD_DEFAULTS: dict[str, Any] = {
@@ -29,6 +36,7 @@ SHARD_DEFAULTS: dict[str, Any] = {
     "shard_num_cpus": 1.0,
     "shard_memory_bytes": 0,
     "shard_placement": "anywhere",
+    "shard_recovery": "empty",
     **{name: getattr(ShardLimits(), name) for name in _LIMITS},
 }
 
@@ -76,9 +84,30 @@ def build_sharded_replay(
         weight_normalization=settings.get("weight_normalization", "batch"),
         stratified=settings.get("stratified", True),
         seed=config.seed,
-        limits=_limits(config),
+        limits=within_object_store(_limits(config)),
         settings=settings,
     )
+
+
+def within_object_store(limits: ShardLimits) -> ShardLimits:
+    """`limits`, of which the bytes under way fit the smallest node's object store.
+
+    Learners hold on to batches while others are under way, and so do fragments and weights: a part
+    of the store is all that any of them may fill, or Ray writes objects to the disk.
+    """
+    stores = [node["Resources"].get("object_store_memory") for node in ray.nodes() if node["Alive"]]
+    smallest = min((int(store) for store in stores if store), default=0)
+    share = smallest // _STORE_PARTS
+    if not share or limits.max_bytes_in_flight <= share:
+        return limits
+    logger.warning(
+        "max_bytes_in_flight is %d, and the smallest object store has %d bytes: %d may be in "
+        "flight, or Ray would write to the disk; give Ray a larger object_store_memory",
+        limits.max_bytes_in_flight,
+        smallest,
+        share,
+    )
+    return replace(limits, max_bytes_in_flight=share)
 
 
 def _settings(config: Any) -> dict[str, Any]:

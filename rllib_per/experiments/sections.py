@@ -144,6 +144,8 @@ class Replay(Section):
     """Memory that each actor reserves."""
     shard_placement: Literal["anywhere", "spread", "node"] = "anywhere"
     """Over the nodes, or on the driver's; a Tune trial places them itself."""
+    shard_recovery: Literal["empty", "checkpoint"] = "empty"
+    """How a shard begins that lost its content: its part of the newest checkpoint, or empty."""
     max_requests_in_flight: Positive = 4
     """Batches asked for ahead of the learners."""
     max_bytes_in_flight: Positive = 256_000_000
