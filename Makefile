@@ -52,6 +52,10 @@ bench-train: setup  ## end to end on CartPole and Pong against RLlib's DQN
 	$(BIN)/python -m benchmarks.bench_train
 	$(BIN)/python -m benchmarks.bench_train --pong --envs 1 --steps 200 --repeats 4
 
+bench-apex: setup  ## asynchronous Ape-X against RLlib's DQN, our local loop, eager priorities
+	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
+	$(BIN)/python -m benchmarks.bench_apex
+
 bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on Blind Cliffwalk
 	$(BIN)/python -m benchmarks.bench_cliffwalk
 
