@@ -49,13 +49,13 @@ def verify(folder: Path, *, ignore: frozenset[str] = frozenset()) -> None:
     """Compare every file in `folder` with its manifest, and those of folders within.
 
     Args:
-        ignore: Names that are neither read nor missed.
+        ignore: Names of files and folders, at any depth, that are neither read nor missed.
     Raises:
         CheckpointError: A file is missing, added, changed, or no plain file; or the manifest can't
             be read or names a file elsewhere.
     """
-    listed = {n: f for n, f in read_manifest(folder).items() if n not in ignore}
-    present = set(_files(folder, folder)) - ignore
+    listed = {n: f for n, f in read_manifest(folder).items() if ignore.isdisjoint(n.split("/"))}
+    present = {n for n in _files(folder, folder) if ignore.isdisjoint(n.split("/"))}
     for name in sorted(listed.keys() ^ present):
         state = "missing" if name in listed else "not in the manifest"
         raise CheckpointError(f"{folder / name} is {state}")
@@ -66,7 +66,7 @@ def verify(folder: Path, *, ignore: frozenset[str] = frozenset()) -> None:
             raise CheckpointError(f"{path} was changed or cut after it was saved")
     for name in listed:
         if _is_manifest(name):
-            verify((folder / name).parent)
+            verify((folder / name).parent, ignore=ignore)
 
 
 def read_manifest(folder: Path) -> dict[str, Fingerprint]:

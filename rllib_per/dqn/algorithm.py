@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.dqn.dqn import DQN
@@ -17,6 +18,12 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
+from rllib_per.dqn.algorithm_checkpoint import (
+    AlgorithmSave,
+    local_copy,
+    verify_algorithm,
+    write_checkpoint,
+)
 from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.exported_metrics import ExportedMetrics
@@ -34,6 +41,7 @@ from rllib_per.dqn.replay import Replay, build_replay
 from rllib_per.dqn.replay_checkpoint import ReplayCheckpoint
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
+from rllib_per.dqn.runner_randomness import random_states, set_random_states
 from rllib_per.dqn.sharded_replay import (
     add_bundles,
     build_sharded_replay,
@@ -77,6 +85,7 @@ class ApexDQN(DQN):
         self.learners = Learners(self.learner_group, self._rebuild_learner_group, self.config)
         self.rollouts = self._build_rollouts()
         self.replay = self.local_replay_buffer = self._build_replay(self.rollouts.row_spec)
+        self._replay_checkpoint = ReplayCheckpoint(self.replay)
         self.replay_ratio = ReplayRatio(
             self.config.get_replay_ratio(),
             self.config.total_train_batch_size,
@@ -199,35 +208,108 @@ class ApexDQN(DQN):
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> Any:
+        """RLlib's state, and ours; with the buffer it is as large as that."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        state[_STATE] = {
-            "progress": asdict(self.progress),
-            "replay_ratio": self.replay_ratio.state(),
-        }
+        if self._check_component(_STATE, components, not_components):
+            state[_STATE] = {
+                "progress": asdict(self.progress),
+                "replay_ratio": self.replay_ratio.state(),
+                "env_runners": random_states(self.env_runner_group, self.config.sample_timeout_s),
+            }
         if self.config.store_buffer_in_checkpoints and self._check_component(
             REPLAY_BUFFER_RESULTS, components, not_components
         ):
-            state[REPLAY_BUFFER_RESULTS] = self.replay.state()
+            # A checkpoint's buffer goes to the disk by itself, a few megabytes at a time.
+            checkpoint = self._replay_checkpoint
+            state[REPLAY_BUFFER_RESULTS] = (
+                None if checkpoint.is_deferring else checkpoint.get_state()
+            )
         return state
 
     def set_state(self, state: Any) -> None:
         super().set_state(state)
         if REPLAY_BUFFER_RESULTS in state:
-            self.replay.load_state(state[REPLAY_BUFFER_RESULTS])
+            self._replay_checkpoint.set_state(state[REPLAY_BUFFER_RESULTS])
             keep_alpha(self.replay, self.config)
         if _STATE in state:
             self.progress.load(state[_STATE]["progress"])
             self.replay_ratio.load_state(
                 state[_STATE]["replay_ratio"], with_buffer=len(self.replay) > 0
             )
+            runners = state[_STATE].get("env_runners", {})
+            set_random_states(self.env_runner_group, runners, self.config.sample_timeout_s)
 
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """RLlib's; what is a setting stays as this algorithm has it."""
-        super().restore_from_path(path, *args, **kwargs)
+    def begin_save(
+        self, folder: Path, *, state: Any = None, use_msgpack: bool = False
+    ) -> AlgorithmSave:
+        """Save this moment into the empty `folder`; training may go on while replay is written."""
+        with self._replay_checkpoint.deferring():
+            super().save_to_path(str(folder.absolute()), state=state, use_msgpack=use_msgpack)
+        return AlgorithmSave(folder, self._replay_checkpoint.take_save())
+
+    def save_to_path(
+        self,
+        path: Any = None,
+        *,
+        state: Any = None,
+        filesystem: Any = None,
+        use_msgpack: bool = False,
+    ) -> str:
+        """RLlib's checkpoint with a manifest, in place at once or not at all; see docs/checkpoints.
+
+        Raises:
+            OSError: The disk is full, or the like; what was at `path` is still there.
+        """
+
+        def write(folder: Path) -> None:
+            self.begin_save(folder, state=state, use_msgpack=use_msgpack).finish()
+
+        written = write_checkpoint(path, filesystem, write)
+        self.recover_shards_from(Path(written))
+        return written
+
+    def recover_shards_from(self, checkpoint: Path) -> None:
+        """Let a shard that is lost take its part of `checkpoint`, where config says so.
+
+        Saving and restoring do this by themselves; who moves a checkpoint afterwards says where to.
+        """
+        recovery = self.config.replay_buffer_config.get("shard_recovery")
+        if isinstance(self.replay, ReplayShards) and recovery == "checkpoint":
+            self.replay.recover_from(checkpoint / REPLAY_BUFFER_RESULTS)
+
+    def restore_from_path(
+        self,
+        path: Any,
+        *,
+        component: str | None = None,
+        filesystem: Any = None,
+        is_verified: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """RLlib's, of a checkpoint that is whole; settings stay as this algorithm has them.
+
+        RLlib's own files are unpickled, which can run any code: restore only what you trust.
+
+        Args:
+            is_verified: The checkpoint was just compared with its manifest.
+        Raises:
+            CheckpointError: It is damaged or not finished; nothing has changed.
+        """
+        whole = component is None
+        if component is not None:
+            kwargs["component"] = component
+        with local_copy(path, filesystem) as folder:
+            if whole and not is_verified:
+                with_replay = self.config.store_buffer_in_checkpoints
+                verify_algorithm(folder, with_replay=with_replay)
+            self._replay_checkpoint.is_verified = whole
+            super().restore_from_path(str(folder.absolute()), **kwargs)
+            if whole:
+                self.recover_shards_from(folder)
         keep_alpha(self.replay, self.config)
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         components = super().get_checkpointable_components()
         if self.config.store_buffer_in_checkpoints:
-            components.append((REPLAY_BUFFER_RESULTS, ReplayCheckpoint(self.replay)))
+            components.append((REPLAY_BUFFER_RESULTS, self._replay_checkpoint))
         return components

@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.runners.callbacks import RunnerCallbacks
 from rllib_per.runners.collector import Collector
+from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 from rllib_per.runners.env_streams import EnvStreams
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.exploration import EpsilonGreedy, Place
@@ -31,6 +32,7 @@ from rllib_per.runners.vector_env import env_context, make_vector_env
 from rllib_per.sharding.writer import FragmentWriter
 
 EXPLORATION_RNG = "exploration_rng"
+ENV_RNG = "env_rng"
 
 
 class ApexEnvRunner(EnvRunner, Checkpointable):
@@ -54,6 +56,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self._purpose: str | None = None
         self._collector: Collector | None = None
         self._is_seeded = False
+        self._first_seed = self._seed
         self._shares_module = False
         self._weights_seq_no = 0
         self._writer: FragmentWriter | None = None
@@ -246,7 +249,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         return self._begin("sample")
 
     def _reset_env(self) -> Any:
-        seed = None if self._is_seeded else self._seed
+        seed = None if self._is_seeded else self._first_seed
         self._is_seeded = True
         return self._try_env_reset(seed=seed)[0]
 
@@ -273,12 +276,12 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Weights and counters under RLlib's keys, and the exploration's random state."""
+        """Weights and counters under RLlib's keys, and random generators."""
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime
         }
         if self._check_component(EXPLORATION_RNG, components, not_components):
-            state[EXPLORATION_RNG] = self._rng.bit_generator.state
+            state |= self.random_state()
         if self._check_component(COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(
                 components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
@@ -295,7 +298,26 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         if EXPLORATION_RNG in state:
-            self._rng.bit_generator.state = state[EXPLORATION_RNG]
+            self.set_random_state(state)
+
+    def random_state(self) -> dict[str, Any]:
+        """The random generators of exploration and, where they are in reach, of environments."""
+        return {
+            EXPLORATION_RNG: self._rng.bit_generator.state,
+            ENV_RNG: env_random_states(self.env),
+        }
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Draw on from `random_state`; episodes begin anew, and not with those of the first start.
+
+        Environments whose generators are not in reach are seeded once more, by how far training is.
+        """
+        self._rng.bit_generator.state = state[EXPLORATION_RNG]
+        self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
+        if self._seed is not None:
+            words = np.random.SeedSequence([self._seed, self.num_env_steps_sampled_lifetime])
+            self._first_seed = int(words.generate_state(1)[0])
+        self._purpose = None
 
     def _set_weights(self, weights: Any, seq_no: int) -> None:
         # RLlib's sequence number 0 means: take these whatever you have.

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""RLlib's checkpoint of an algorithm, made whole: sealed, and there at once or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
+from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
+
+from rllib_per.checkpoints.beside import filled_beside
+from rllib_per.checkpoints.manifest import MANIFEST, seal, verify
+from rllib_per.dqn.replay_checkpoint import ReplaySave
+
+# Tune writes it into a checkpoint that it has been given.
+_TUNES = frozenset({".metadata.json"})
+
+
+class AlgorithmSave:
+    """A save of which everything but the buffer's rows is written."""
+
+    def __init__(self, folder: Path, replay: ReplaySave | None) -> None:
+        self._folder, self._replay = folder, replay
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finish` would not wait; raises what went wrong with the buffer."""
+        return self._replay is None or self._replay.is_done
+
+    def finish(self) -> None:
+        """Wait until the folder is whole.
+
+        Raises:
+            OSError: The disk is full, or the like; the folder is to be removed then.
+        """
+        if self._replay is not None:
+            self._replay.finish()
+        seal(self._folder)
+
+
+def verify_algorithm(folder: Path, *, with_replay: bool) -> None:
+    """Compare a checkpoint with its manifest; raises CheckpointError with the file's name."""
+    verify(folder, ignore=_TUNES if with_replay else _TUNES | {REPLAY_BUFFER_RESULTS})
+
+
+def write_checkpoint(
+    path: Any, filesystem: FileSystem | None, write: Callable[[Path], None]
+) -> str:
+    """Let `write` fill a folder, and bring it to `path`.
+
+    A new or empty folder on a local disk is filled beside its place and renamed. In one that has
+    content, files are replaced where they are, and until that is done it has no manifest. Elsewhere
+    the manifest is the last file to arrive. Without its manifest, nothing is restored.
+
+    Args:
+        path: Where to; None: a new temporary folder.
+        filesystem: As RLlib's `save_to_path` takes it.
+    """
+    if path is None:
+        path = Path(tempfile.gettempdir()) / str(uuid.uuid4())
+    if filesystem is None:
+        filesystem, path = FileSystem.from_uri(str(path))
+    if not isinstance(filesystem, LocalFileSystem):
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            _upload(Path(folder), filesystem, str(path))
+        return str(path)
+    final = Path(path)
+    if final.is_dir() and any(final.iterdir()):
+        (final / MANIFEST).unlink(missing_ok=True)
+        write(final)
+    else:
+        with filled_beside(final) as folder:
+            write(folder)
+    return str(path)
+
+
+@contextmanager
+def local_copy(path: Any, filesystem: FileSystem | None) -> Iterator[Path]:
+    """The checkpoint's folder, brought here first if it is elsewhere.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if filesystem is None:
+        filesystem, path = FileSystem.from_uri(str(path))
+    if isinstance(filesystem, LocalFileSystem):
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"{path} is no checkpoint: there is no such folder")
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy_files(str(path), folder, source_filesystem=filesystem)
+        yield Path(folder)
+
+
+def _upload(folder: Path, filesystem: FileSystem, path: str) -> None:
+    """The manifest is moved away meanwhile, so that it arrives last."""
+    manifest = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).unlink()
+    filesystem.create_dir(path, recursive=True)
+    copy_files(str(folder), path, destination_filesystem=filesystem)
+    with filesystem.open_output_stream(f"{path}/{MANIFEST}") as file:
+        file.write(manifest)
