@@ -108,6 +108,8 @@ class AsynchronousLoop:
         """Depths of the queues that are not the shards' own, and how old weights were at most."""
         figures = {
             "num_collects_in_flight": len(self._rollouts.calls),
+            "num_env_runners_healthy": self._rollouts.num_healthy,
+            "num_env_runners_overdue": self._rollouts.num_overdue(),
             "num_adds_in_flight_max": self._num_adds_in_flight,
             "num_updates_due": self._replay_ratio.num_due,
             "num_updates_in_flight": len(self._updates),

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from rllib_per.dqn.overdue_calls import OverdueCalls
 from rllib_per.dqn.rollouts import row_spec_of_actors
 from rllib_per.runners.replay_feed import Collected
 from rllib_per.sharding import FragmentWriter
@@ -34,6 +35,7 @@ class RemoteRollouts:
         self._writer: ray.ObjectRef | None = None
         self.row_spec = row_spec_of_actors(group)
         self._rows = config.get_rollout_fragment_length()
+        self._overdue = OverdueCalls(config.sample_timeout_s)
         self._max_calls = config.max_requests_in_flight_per_env_runner
         self.num_steps_per_call: int = self._rows * config.num_envs_per_env_runner
 
@@ -67,9 +69,16 @@ class RemoteRollouts:
     @property
     def calls(self) -> list[ray.ObjectRef]:
         """The calls to collect that are under way."""
+        return list(self._runner_of_calls())
+
+    def _runner_of_calls(self) -> dict[ray.ObjectRef, int]:
         # RLlib can wait for all of them or for none; the driver wants whatever comes first.
         under_way = self._group._worker_manager._in_flight_req_to_actor_id
-        return [call for call, (tag, _) in under_way.items() if tag == _COLLECT]
+        return {call: runner for call, (tag, runner) in under_way.items() if tag == _COLLECT}
+
+    def num_overdue(self) -> int:
+        """Env runners that hang, as far as one can tell: silent for `sample_timeout_s`."""
+        return len(self._overdue.look(self._runner_of_calls()))
 
     @property
     def has_room(self) -> bool:
