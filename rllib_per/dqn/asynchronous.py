@@ -29,6 +29,7 @@ from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
 from rllib_per.sharding.handles import all_among, references_ready
+from rllib_per.sharding.lags import Lag
 
 # How long one look around waits for something to happen; then shards are asked what they hold.
 _PATIENCE_S = 0.05
@@ -77,9 +78,11 @@ class AsynchronousLoop:
         self._requests: deque[BatchRequest] = deque()
         self._updates: deque[Update] = deque()
         learners.ask_for_weights(wait=True)
-        self._weights_lag = 0
-        self._num_adds_in_flight = 0
-        self._moved_s = time.monotonic()
+        self._asked_at: deque[int] = deque()
+        self._weights_lag = Lag()
+        self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
+        self._idle_s = 0.0
+        self._moved_s = self._reported_s = time.monotonic()
 
     def advance(self, watch: Stopwatch) -> bool:
         """Pass on what has come and ask for more; False if there is nothing to hope for now.
@@ -105,17 +108,24 @@ class AsynchronousLoop:
         return len(self._rollouts.calls) * self._rollouts.num_steps_per_call
 
     def metrics(self) -> dict[str, float]:
-        """Depths of the queues that are not the shards' own, and how old weights were at most."""
-        figures = {
+        """Depths of the queues that are not the shards' own, and how old the runners' weights were.
+
+        Maxima, means and shares are of the time since the last call.
+        """
+        now_s = time.monotonic()
+        figures: dict[str, float] = {
             "num_collects_in_flight": len(self._rollouts.calls),
             "num_env_runners_healthy": self._rollouts.num_healthy,
             "num_env_runners_overdue": self._rollouts.num_overdue(),
             "num_adds_in_flight_max": self._num_adds_in_flight,
+            "num_add_bytes_in_flight_max": self._num_add_bytes_in_flight,
             "num_updates_due": self._replay_ratio.num_due,
             "num_updates_in_flight": len(self._updates),
-            "weights_lag_max_updates": self._weights_lag,
+            "driver_idle_share": self._idle_s / (now_s - self._reported_s),
         }
-        self._weights_lag = self._num_adds_in_flight = 0
+        self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
+        self._idle_s, self._reported_s = 0.0, now_s
+        figures |= self._weights_lag.pop("weights_lag")
         return {name: float(value) for name, value in figures.items()}
 
     def _handles(self) -> list[ray.ObjectRef]:
@@ -133,9 +143,10 @@ class AsynchronousLoop:
             self._progress.env_steps += collected.num_env_steps
             self._progress.episodes += collected.num_episodes
             self._replay.note_answers(collected.answers)
-            lag = self._progress.updates - collected.weights_seq_no
-            self._weights_lag = max(self._weights_lag, lag)
+            self._weights_lag.note(self._progress.updates - collected.weights_seq_no)
             self._num_adds_in_flight = max(self._num_adds_in_flight, collected.num_calls_in_flight)
+            num_bytes = collected.num_bytes_in_flight
+            self._num_add_bytes_in_flight = max(self._num_add_bytes_in_flight, num_bytes)
         added = self._replay.num_added_lifetime
         self._replay_ratio.add(added - self._num_added)
         self._num_added = added
@@ -184,7 +195,8 @@ class AsynchronousLoop:
             return False
         with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
             try:
-                parts = self._replay.collect(self._requests.popleft())
+                request = self._requests.popleft()
+                parts = self._replay.collect(request)
             except NothingToDrawError:
                 return False  # All shards were lost meanwhile, and this batch with them.
         with watch.lap(LEARNER_UPDATE_TIMER):
@@ -195,6 +207,7 @@ class AsynchronousLoop:
                     lr=self._schedules.lr(self._progress.env_steps),
                 )
             )
+        self._asked_at.append(request.asked_at)
         self._progress.updates += 1
         if self._progress.updates % self._broadcast_interval == 0:
             self._learners.ask_for_weights()
@@ -205,7 +218,11 @@ class AsynchronousLoop:
         while self._updates and self._learners.is_done(self._updates[0]):
             update = self._learners.finish(self._updates.popleft())
             if update is not None:
-                self._replay.update_priorities(update.ids, update.td_errors)
+                asked_at = self._asked_at.popleft()
+                self._replay.update_priorities(update.ids, update.td_errors, asked_at)
+            # A GPU owes one batch of TD errors; more only if updates were lost with a learner.
+            while len(self._asked_at) > len(self._updates) + 1:
+                self._asked_at.popleft()
             moved = True
         self._replay.poll()
         return moved
@@ -219,7 +236,9 @@ class AsynchronousLoop:
         # What is there already waits for something else, so it is nothing to wait for.
         missing = [handle for handle in handles if handle not in ready]
         if missing:
+            began_s = time.monotonic()
             ray.wait(missing, timeout=_PATIENCE_S, fetch_local=False)
+            self._idle_s += time.monotonic() - began_s
         if time.monotonic() - self._moved_s > self._timeout_s:
             num_calls = len(self._rollouts.calls)
             raise TimeoutError(

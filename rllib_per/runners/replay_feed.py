@@ -25,6 +25,7 @@ class Collected:
             mostly what earlier calls have sent.
         weights_seq_no: Updates that the weights it was played with had seen.
         num_calls_in_flight: Pieces that replay has not answered yet.
+        num_bytes_in_flight: Their size.
     """
 
     num_env_steps: int
@@ -32,6 +33,7 @@ class Collected:
     answers: list[tuple[int, AddAnswer, float]]
     weights_seq_no: int
     num_calls_in_flight: int
+    num_bytes_in_flight: int
 
 
 def fetch_writer(reference: ray.ObjectRef, timeout_s: float) -> FragmentWriter:
@@ -55,4 +57,5 @@ def push(writer: FragmentWriter, fragment: Fragment, weights_seq_no: int) -> Col
         answers=writer.take_answers(),
         weights_seq_no=weights_seq_no,
         num_calls_in_flight=writer.num_calls_in_flight,
+        num_bytes_in_flight=writer.num_bytes_in_flight,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from rllib_per.replay.fragment import Float32s, Int64s, PriorityUpdate
 from rllib_per.sharding.handles import LOST, ShardHandle, fetch, is_ready, wait_for_any
+from rllib_per.sharding.lags import PriorityLag
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.priority_outbox import PriorityOutbox
 from rllib_per.sharding.shard import ShardSummary
@@ -32,6 +33,7 @@ class _SentUpdate:
 
     update: PriorityUpdate
     sent_s: float
+    asked_at: int | None
     handle: Any
 
 
@@ -60,7 +62,13 @@ class ShardLink:
         num_stale_lifetime: TD errors dropped here, because their incarnation is gone.
     """
 
-    def __init__(self, index: int, handle: ShardHandle, limits: ShardLimits) -> None:
+    def __init__(
+        self,
+        index: int,
+        handle: ShardHandle,
+        limits: ShardLimits,
+        lag: PriorityLag | None = None,
+    ) -> None:
         self.index = index
         self.handle = handle
         self.incarnation = 0
@@ -76,9 +84,10 @@ class ShardLink:
         self.num_bytes_lifetime = 0
         self.num_stale_lifetime = 0
         self._limits = limits
+        self._lag = lag or PriorityLag()
         self._outbox = PriorityOutbox(limits.priority_flush_updates, limits.priority_flush_s)
         self._in_flight: dict[int, _SentUpdate] = {}
-        self._uncertain: dict[int, PriorityUpdate] = {}
+        self._uncertain: dict[int, _SentUpdate] = {}
         self._sequence = 0
         self._known_s = 0.0
         self._num_added_before = 0
@@ -138,9 +147,11 @@ class ShardLink:
 
     # -- priorities --------------------------------------------------------------------------
 
-    def put(self, ids: Int64s, td_errors: Float32s, now_s: float) -> None:
+    def put(
+        self, ids: Int64s, td_errors: Float32s, now_s: float, asked_at: int | None = None
+    ) -> None:
         """TD errors for this shard's transitions, to be sent some time soon."""
-        self._outbox.put(ids, td_errors, now_s)
+        self._outbox.put(ids, td_errors, now_s, asked_at)
 
     def send_priorities(self, now_s: float, *, at_once: bool = False) -> None:
         """Send what is due, unless too much is under way; it goes on coalescing then."""
@@ -148,18 +159,20 @@ class ShardLink:
             return
         if len(self._in_flight) >= self._limits.max_calls_in_flight:
             return
-        update = self._outbox.pop()
+        asked_at, update = self._outbox.asked_at, self._outbox.pop()
         if update is not None:
-            self._send(self._sequence, update, now_s)
+            self._send(self._sequence, update, now_s, asked_at)
             self._sequence += 1
 
-    def _send(self, sequence: int, update: PriorityUpdate, now_s: float) -> None:
+    def _send(
+        self, sequence: int, update: PriorityUpdate, now_s: float, asked_at: int | None
+    ) -> None:
         self.num_calls_lifetime += 1
         self.num_bytes_lifetime += update.ids.nbytes + update.td_errors.nbytes
         handle = self.handle.call(
             "update_priorities", DRIVER, sequence, update.ids, update.td_errors
         )
-        self._in_flight[sequence] = _SentUpdate(update, now_s, handle)
+        self._in_flight[sequence] = _SentUpdate(update, now_s, asked_at, handle)
 
     def updates_in_flight(self) -> list[Any]:
         """Handles of the priority updates under way."""
@@ -227,8 +240,10 @@ class ShardLink:
         try:
             self.note(self.fetch(sent.handle, "take priorities"), sent.sent_s)
         except LOST as error:
-            self._uncertain[sequence] = sent.update
+            self._uncertain[sequence] = sent
             self.lose(error)
+        else:
+            self._lag.confirm(sent.asked_at)
 
     def _send_probe(self, method: str, *arguments: Any) -> None:
         self._probe_sent_s = time.monotonic()
@@ -252,8 +267,8 @@ class ShardLink:
         if not self.is_live:
             self.is_live = True
             self._tell_what_is_back(summary)
-            for sequence, update in self._uncertain.items():
-                self._send(sequence, update, self._probe_sent_s)
+            for sequence, sent in self._uncertain.items():
+                self._send(sequence, sent.update, self._probe_sent_s, sent.asked_at)
             self._uncertain.clear()
 
     def _bury(self) -> None:
@@ -284,7 +299,8 @@ class ShardLink:
     def begin(self, incarnation: int) -> None:
         """From now on the shard is `incarnation`; what was meant for the last one is stale."""
         waiting = self._outbox.pop()
-        dropped = [*self._uncertain.values(), *([] if waiting is None else [waiting])]
+        dropped = [sent.update for sent in self._uncertain.values()]
+        dropped += [] if waiting is None else [waiting]
         self.num_stale_lifetime += sum(len(update.ids) for update in dropped)
         self._uncertain.clear()
         self._num_added_before += self.summary.num_added

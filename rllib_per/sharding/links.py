@@ -12,6 +12,7 @@ import numpy as np
 from rllib_per.replay.fragment import Float32s, Int64s
 from rllib_per.replay.ids import INCARNATION_BITS, SEQUENCE_BITS
 from rllib_per.sharding.handles import LOST, Deadline, ShardHandle, wait_for_any
+from rllib_per.sharding.lags import PriorityLag
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.link import ShardLink
 
@@ -40,7 +41,8 @@ class ShardLinks:
         settings: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         self._limits = limits
-        self._links = [ShardLink(k, handle, limits) for k, handle in enumerate(handles)]
+        self.lag = PriorityLag()
+        self._links = [ShardLink(k, handle, limits, self.lag) for k, handle in enumerate(handles)]
         for link in self._links:
             link.settings = None if settings is None else settings[link.index]
             link.start()
@@ -55,9 +57,13 @@ class ShardLinks:
     def __getitem__(self, shard: int) -> ShardLink:
         return self._links[shard]
 
-    def put_priorities(self, ids: Int64s, td_errors: Float32s) -> None:
+    def put_priorities(self, ids: Int64s, td_errors: Float32s, asked_at: int | None = None) -> None:
         """Give each shard the TD errors of its transitions, without those of past incarnations.
 
+        Args:
+            ids: Of the transitions.
+            td_errors: Theirs.
+            asked_at: When their batch was asked for, on the clock of `PriorityLag`.
         Raises:
             ValueError: An id is of no shard here.
         """
@@ -73,7 +79,8 @@ class ShardLinks:
             own = shards == link.index
             fresh = incarnations == (link.index << INCARNATION_BITS | link.incarnation)
             link.num_stale_lifetime += int(np.count_nonzero(own) - np.count_nonzero(fresh))
-            link.put(ids[fresh], td_errors[fresh], now_s)
+            link.put(ids[fresh], td_errors[fresh], now_s, asked_at)
+        self.lag.take_in(asked_at)
 
     def poll(self, *, send_all: bool = False) -> None:
         """Read what has been answered, and send what is due or all. Never waits."""

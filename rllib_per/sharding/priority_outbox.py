@@ -17,6 +17,9 @@ class PriorityOutbox:
     Args:
         flush_updates: Updates that may wait, >= 1; 1 sends each at once.
         flush_s: Seconds that an update may wait, >= 0.
+
+    Attributes:
+        asked_at: When the batch of the oldest entry was asked for, on the clock of `PriorityLag`.
     """
 
     def __init__(self, flush_updates: int, flush_s: float) -> None:
@@ -29,17 +32,20 @@ class PriorityOutbox:
         self._updates: list[PriorityUpdate] = []
         self._num_updates = 0
         self._oldest_s = 0.0
+        self.asked_at: int | None = None
 
     def __len__(self) -> int:
         """TD errors that wait; an id counts as often as it was put in since the last merge."""
         return sum(len(update.ids) for update in self._updates)
 
-    def put(self, ids: Int64s, td_errors: Float32s, now_s: float) -> None:
+    def put(
+        self, ids: Int64s, td_errors: Float32s, now_s: float, asked_at: int | None = None
+    ) -> None:
         """Take in the rows of one update that belong to this shard; none is fine too."""
         if not len(ids):
             return
         if not self._updates:
-            self._oldest_s = now_s
+            self._oldest_s, self.asked_at = now_s, asked_at
         self._updates.append(PriorityUpdate(ids, td_errors))
         self._num_updates += 1
         # Merging now and then bounds what waits by the number of ids, at a cost per row of O(log).

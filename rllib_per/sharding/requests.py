@@ -33,6 +33,7 @@ class BatchRequest:
         blocks: For each of them handles of its rows, cut where a learner's part ends.
         block_sizes: How many rows those are.
         sent_s: When.
+        asked_at: When, on the clock of `PriorityLag`.
     """
 
     batch_size: int
@@ -43,6 +44,7 @@ class BatchRequest:
     blocks: dict[int, list[Any]]
     block_sizes: dict[int, list[int]]
     sent_s: float
+    asked_at: int
 
 
 class InFlight:
@@ -117,7 +119,7 @@ def send_requests(
     for _ in range(num_batches):
         split = split_batch(masses, batch_size, rng, stratified=stratified)
         sizes = cuts_of([len(fractions) for fractions in split.fractions], parts)
-        request = BatchRequest(batch_size, beta, parts, split, {}, {}, {}, sent_s)
+        request = BatchRequest(batch_size, beta, parts, split, {}, {}, {}, sent_s, links.lag.now)
         requests.append(request)
         for shard, (fractions, own_sizes) in enumerate(zip(split.fractions, sizes, strict=True)):
             if own_sizes:

@@ -182,13 +182,20 @@ class ReplayShards:
         return parts_of(request, answers, self._links, self._normalization)
 
     def update_priorities(
-        self, ids: npt.ArrayLike | Int64s, td_errors: npt.ArrayLike | Array
+        self,
+        ids: npt.ArrayLike | Int64s,
+        td_errors: npt.ArrayLike | Array,
+        asked_at: int | None = None,
     ) -> None:
         """Take TD errors in, for the shards to have soon; of an id that occurs twice, the last.
 
         Ids of an incarnation that is gone are dropped here, other stale ones in the shard; both
         are counted.
 
+        Args:
+            ids: Of the transitions.
+            td_errors: Theirs.
+            asked_at: That of their BatchRequest, from which the metrics' lags count.
         Raises:
             ValueError: Lengths differ, or an id is of no shard here.
             Exception: What a shard raised at an earlier update, such as TrainingDivergedError.
@@ -199,7 +206,7 @@ class ReplayShards:
                 f"ids and td_errors must be one-dimensional and of one length: got {ids.shape} and "
                 f"{td_errors.shape}"
             )
-        self._links.put_priorities(ids, td_errors)
+        self._links.put_priorities(ids, td_errors, asked_at)
         self._links.poll()
 
     def poll(self) -> None:
@@ -247,7 +254,8 @@ class ReplayShards:
             "num_streams_away": float(self._writer.num_streams_away),
             "mass_picture_age_max_s": self._picture_age_s,
         }
-        weights = of_weights(self._counts.metrics(next_id=0))
+        self._picture_age_s = 0.0
+        weights = of_weights(self._counts.metrics(next_id=0)) | self._links.lag.pop()
         figures = together(list(self.reports.values()))
         return figures | weights | in_flight | self._links.traffic()
 
@@ -345,7 +353,7 @@ class ReplayShards:
         self, num_batches: int, batch_size: int, beta: float, parts: int
     ) -> list[BatchRequest]:
         self._links.poll()
-        self._picture_age_s = self._links.refresh()
+        self._picture_age_s = max(self._picture_age_s, self._links.refresh())
         return send_requests(
             self._links,
             num_batches,
