@@ -17,7 +17,8 @@ from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, REPLAY_BUFFER_RESULTS
 
 from rllib_per.dqn.algorithm import ApexDQN
-from rllib_per.experiments.checkpoints import newest_checkpoint, save_checkpoint
+from rllib_per.dqn.algorithm_checkpoint import AlgorithmSave
+from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy, save_policy
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.interruption import Interruption
@@ -67,7 +68,8 @@ class Training:
             torch.set_num_threads(experiment.learners.num_torch_threads)
         config = experiment.algorithm_config()
         config.callbacks([EpisodeLog, *force_list(config.callbacks_class)])
-        checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+        ignored = frozenset() if experiment.checkpoint.buffer else frozenset({REPLAY_BUFFER_RESULTS})
+        checkpoint = newest_checkpoint(run.checkpoints, ignore=ignored) if resume else None
         self._algorithm: ApexDQN = config.build_algo()
         self._policy = GreedyPolicy(experiment)
         self._time_before_s = 0.0
@@ -78,6 +80,12 @@ class Training:
         self._log = MetricsLog(run, resume_at=self._env_steps if resume else None)
         window = experiment.reporting.metrics_num_episodes_for_smoothing
         self._recent_returns = deque(episode_returns(run), window)
+        self._checkpoints = CheckpointSeries(
+            run.checkpoints,
+            keep=experiment.checkpoint.keep,
+            max_failures=experiment.checkpoint.max_failures,
+            report=display.say,
+        )
 
     def run(self) -> Ending:
         """Train to the end, and leave policy, result and learning curve in the run folder."""
@@ -182,28 +190,28 @@ class Training:
         return {name: state[name] for name in self._policy.state_names}
 
     def _save_if_due(self) -> None:
+        self._checkpoints.poll()
         if _is_due(self._experiment.checkpoint.every_env_steps, self._saved_at, self._env_steps):
             self._save()
 
     def _save(self) -> None:
+        """Begin a checkpoint; replay's rows are written while training goes on."""
         self._saved_at = self._env_steps
-        save_checkpoint(
-            self._run.checkpoints,
-            self._env_steps,
-            self._write_checkpoint,
-            keep=self._experiment.checkpoint.keep,
-        )
+        self._checkpoints.begin(self._env_steps, self._begin_checkpoint)
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        self._algorithm.save_to_path(str((folder / "algorithm").resolve()))
+    def _begin_checkpoint(self, folder: Path) -> AlgorithmSave:
+        save = self._algorithm.begin_save(folder / "algorithm")
         write_json(folder / "training.json", {"time_s": self._time_s})
+        return save
 
     def _restore(self, checkpoint: Path) -> None:
-        self._algorithm.restore_from_path(str((checkpoint / "algorithm").resolve()))
+        folder = str((checkpoint / "algorithm").resolve())
+        self._algorithm.restore_from_path(folder, is_verified=True)
         self._time_before_s = json.loads((checkpoint / "training.json").read_text())["time_s"]
 
     def _finish(self, ending: Ending, final: Evaluation | None) -> None:
         self._save()
+        self._checkpoints.finish()
         save_policy(self._weights(), self._run.policy, self._experiment)
         result = {
             "ending": ending,
