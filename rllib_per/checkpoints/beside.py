@@ -14,23 +14,44 @@ from rllib_per.checkpoints.durable import sync
 UNFINISHED = ".unfinished-"
 
 
+class Beside:
+    """An empty folder that is to become `final`, which must not exist, or be empty.
+
+    What a killed process left behind is removed.
+
+    Attributes:
+        folder: To be filled.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+        self.folder = final.with_name(UNFINISHED + final.name)
+        self.discard()
+        self.folder.mkdir(parents=True)
+
+    def commit(self) -> Path:
+        """Now it is `final`, also after a power failure."""
+        self.folder.rename(self._final)
+        sync(self._final.parent)
+        return self._final
+
+    def discard(self) -> None:
+        """Remove what was filled so far."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @contextmanager
 def filled_beside(final: Path) -> Iterator[Path]:
-    """An empty folder which becomes `final` when the block ends; after an error it is removed.
-
-    `final` must not exist, or be empty. What a killed process left behind is overwritten.
-    """
-    beside = final.with_name(UNFINISHED + final.name)
-    remove(beside)
-    beside.mkdir(parents=True)
+    """A `Beside` that is committed when the block ends, and discarded after an error."""
+    beside = Beside(final)
     try:
-        yield beside
-        beside.rename(final)
-        sync(final.parent)
+        yield beside.folder
+        beside.commit()
     finally:
-        remove(beside)
+        beside.discard()
 
 
-def remove(folder: Path) -> None:
-    """Delete `folder` and all in it, as far as possible."""
-    shutil.rmtree(folder, ignore_errors=True)
+def discard_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left in `folder`."""
+    for unfinished in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(unfinished, ignore_errors=True)

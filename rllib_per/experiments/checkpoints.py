@@ -1,121 +1,176 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints that exist are whole: written beside, synced, listed in a manifest, then renamed."""
+"""A run's checkpoints: each whole or not there, saved while training goes on, and verified."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-MANIFEST = "manifest.json"
-FORMAT = 1
+from ray.exceptions import RayError
+
+from rllib_per.checkpoints.beside import Beside, discard_unfinished
+from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.manifest import seal, verify
 
 _logger = logging.getLogger(__name__)
+_NAME = re.compile(r"step-(\d{12,})(?:-(\d+))?")
+
+# What a disk, a network or a lost process may do to a save.
+_MISFORTUNES = (OSError, RuntimeError, RayError)
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that is not what its manifest says; the message names the file."""
+class Save(Protocol):
+    """A save of which some is still to be written."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finish` would not wait."""
+
+    def finish(self) -> None:
+        """Wait until all of it is written."""
 
 
-def save_checkpoint(
-    folder: Path, env_steps: int, write: Callable[[Path], None], *, keep: int
-) -> Path:
-    """Let `write` fill a new checkpoint, make it visible at once, and drop all but `keep`."""
-    final = folder / f"step-{env_steps:012d}"
-    beside = folder / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        write(beside)
-        _seal(beside)
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    _sync(folder)
-    for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
-    return final
+class CheckpointSeries:
+    """Saves one checkpoint after another, and keeps the newest.
+
+    A save that fails leaves nothing behind and changes nothing: training goes on, loudly, and ends
+    when saving goes on failing, for a run that is never saved is not worth much.
+
+    Args:
+        folder: Where they go, of this process alone.
+        keep: How many stay.
+        max_failures: So many in a row end training.
+        report: Is told what went wrong.
+    Attributes:
+        num_failed_lifetime: Saves that came to nothing.
+    """
+
+    def __init__(
+        self, folder: Path, *, keep: int, max_failures: int, report: Callable[[str], None]
+    ) -> None:
+        self._folder, self._keep = folder, keep
+        self._max_failures, self._report = max_failures, report
+        self._beside: Beside | None = None
+        self._save: Save | None = None
+        self._num_failed_in_a_row = 0
+        self.num_failed_lifetime = 0
+
+    def begin(self, env_steps: int, write: Callable[[Path], Save]) -> None:
+        """Let `write` begin a checkpoint; the last one is finished first.
+
+        Raises:
+            CheckpointError: Too many have failed in a row.
+        """
+        self.finish()
+        self._attempt(lambda: self._begin(env_steps, write))
+
+    def poll(self) -> None:
+        """Finish the checkpoint that is under way, if that takes no waiting. Raises as `begin`."""
+        self._attempt(self._finish_if_done)
+
+    def finish(self) -> None:
+        """Wait until no checkpoint is under way. Raises as `begin`."""
+        self._attempt(self._finish)
+
+    def require_saved(self) -> None:
+        """Raises CheckpointError if the last checkpoint failed."""
+        if self._num_failed_in_a_row:
+            raise CheckpointError(
+                f"the last checkpoint could not be saved to {self._folder}: what came after the "
+                "one before it is lost"
+            )
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except _MISFORTUNES as error:
+            self._give_up(error)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _begin(self, env_steps: int, write: Callable[[Path], Save]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        discard_unfinished(self._folder)
+        self._beside = Beside(self._free_name(env_steps))
+        self._save = write(self._beside.folder)
+
+    def _finish_if_done(self) -> None:
+        if self._save is not None and self._save.is_done:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._save is None or self._beside is None:
+            return
+        self._save.finish()
+        seal(self._beside.folder)
+        saved = self._beside.commit()
+        self._beside = self._save = None
+        self._num_failed_in_a_row = 0
+        # What is newer than what was just saved was passed over when this run was resumed.
+        before = [old for old in _newest_first(self._folder) if _order(old) < _order(saved)]
+        for old in set(_newest_first(self._folder)) - {saved, *before[: self._keep - 1]}:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._discard()
+        self.num_failed_lifetime += 1
+        self._num_failed_in_a_row += 1
+        message = (
+            f"a checkpoint could not be saved to {self._folder} ({self._num_failed_in_a_row} in a "
+            f"row): {error}"
+        )
+        if self._num_failed_in_a_row >= self._max_failures:
+            raise CheckpointError(
+                f"{message}; training stops after {self._max_failures}: make room there, then "
+                "resume from the last one"
+            ) from error
+        _logger.error(message)
+        self._report(f"{message}; training goes on, and the last one is still there")
+
+    def _discard(self) -> None:
+        if self._beside is not None:
+            self._beside.discard()
+        self._beside = self._save = None
+
+    def _free_name(self, env_steps: int) -> Path:
+        """Of several with the same env steps, later ones have a number, which grows."""
+        orders = (_order(checkpoint) for checkpoint in _newest_first(self._folder))
+        newest = max((repeat for steps, repeat in orders if steps == env_steps), default=0)
+        number = f"-{newest + 1}" if newest else ""
+        return self._folder / f"step-{env_steps:012d}{number}"
 
 
-def newest_checkpoint(folder: Path) -> Path:
+def newest_checkpoint(folder: Path, *, ignore: frozenset[str] = frozenset()) -> Path:
     """The newest checkpoint that is whole; a damaged one is named in a warning and passed over.
 
+    Args:
+        ignore: Names of files and folders in it that need not be whole.
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none; the message names what is wrong with each.
     """
+    errors = []
     for checkpoint in _newest_first(folder):
         try:
-            verify_checkpoint(checkpoint)
+            verify(checkpoint, ignore=ignore)
         except CheckpointError as error:
             _logger.warning("passed over: %s", error)
+            errors.append(str(error))
         else:
             return checkpoint
-    raise CheckpointError(f"{folder} holds no whole checkpoint to resume from")
-
-
-def verify_checkpoint(checkpoint: Path) -> None:
-    """Compare every file's size and SHA-256 with the manifest.
-
-    Raises:
-        CheckpointError: A file is missing, added or changed, or the manifest cannot be read.
-    """
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        version, listed = manifest["format"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint / MANIFEST} cannot be read: {error}") from error
-    if version != FORMAT:
-        raise CheckpointError(f"{checkpoint} has format {version!r}; this version reads {FORMAT}")
-    present = {str(path.relative_to(checkpoint)): path for path in _files(checkpoint)}
-    for name in sorted(listed.keys() ^ present.keys()):
-        state = "missing" if name in listed else "not in the manifest"
-        raise CheckpointError(f"{checkpoint / name} is {state}")
-    for name, path in present.items():
-        if _fingerprint(path) != listed[name]:
-            raise CheckpointError(f"{path} was changed or cut after it was saved")
-
-
-def _seal(checkpoint: Path) -> None:
-    files = {str(path.relative_to(checkpoint)): _fingerprint(path) for path in _files(checkpoint)}
-    manifest = checkpoint / MANIFEST
-    manifest.write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
-    for path in (*_files(checkpoint), manifest, *_folders(checkpoint)):
-        _sync(path)
-
-
-def _fingerprint(path: Path) -> list[int | str]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        return [file.tell(), digest.hexdigest()]
-
-
-def _files(checkpoint: Path) -> Iterator[Path]:
-    return (
-        path
-        for path in sorted(checkpoint.rglob("*"))
-        if not path.is_dir() and path != checkpoint / MANIFEST
-    )
-
-
-def _folders(checkpoint: Path) -> Iterator[Path]:
-    yield from (path for path in checkpoint.rglob("*") if path.is_dir())
-    yield checkpoint
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    found = "; ".join(errors) or "there is none at all"
+    raise CheckpointError(f"{folder} holds no whole checkpoint to resume from: {found}")
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), key=_order)[::-1]
+
+
+def _order(checkpoint: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 1)

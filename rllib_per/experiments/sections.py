@@ -267,3 +267,5 @@ class Checkpoint(Section):
     """Newest checkpoints that stay."""
     buffer: bool = True
     """Save the replay buffer too, so that a resumed run goes on where it was."""
+    max_failures: Positive = 3
+    """So many checkpoints in a row that could not be saved, on a full disk perhaps, end the run."""

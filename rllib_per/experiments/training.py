@@ -68,7 +68,9 @@ class Training:
             torch.set_num_threads(experiment.learners.num_torch_threads)
         config = experiment.algorithm_config()
         config.callbacks([EpisodeLog, *force_list(config.callbacks_class)])
-        ignored = frozenset() if experiment.checkpoint.buffer else frozenset({REPLAY_BUFFER_RESULTS})
+        ignored = (
+            frozenset() if experiment.checkpoint.buffer else frozenset({REPLAY_BUFFER_RESULTS})
+        )
         checkpoint = newest_checkpoint(run.checkpoints, ignore=ignored) if resume else None
         self._algorithm: ApexDQN = config.build_algo()
         self._policy = GreedyPolicy(experiment)
@@ -141,9 +143,22 @@ class Training:
             buffer_size=len(self._algorithm.replay),
             buffer_capacity=self._experiment.replay.capacity,
         )
-        self._log.write(snapshot, result, _spread(episodes, steps, self._env_steps))
+        self._write_metrics(snapshot, result, _spread(episodes, steps, self._env_steps))
         self._display.show(snapshot)
         return snapshot
+
+    def _write_metrics(
+        self,
+        snapshot: Snapshot,
+        result: dict[str, Any],
+        episodes: Iterator[tuple[int, float, int]],
+    ) -> None:
+        """What can't be written, on a full disk say, is missing there and stops nothing."""
+        failed = self._checkpoints.num_failed_lifetime
+        try:
+            self._log.write(snapshot, result | {"checkpoints": {"num_failed": failed}}, episodes)
+        except OSError as error:
+            self._display.say(f"metrics could not be written: {error}; training goes on")
 
     def _seems_solved(self, snapshot: Snapshot) -> bool:
         """Worth a final evaluation: by greedy play if there is any, else by training episodes."""
@@ -224,6 +239,7 @@ class Training:
             "evaluation": None if final is None else final.summary(),
         }
         write_json(self._run.result, result)
+        self._checkpoints.require_saved()
         if self._algorithm.progress.episodes:
             target = self._experiment.stop.target_return
             plot_runs([self._run], self._run.learning_curve, target_return=target)

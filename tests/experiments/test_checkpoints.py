@@ -1,104 +1,236 @@
 # SPDX-License-Identifier: MIT
-"""A checkpoint that exists is whole, and a damaged one is named and passed over."""
+"""A run's checkpoints: whole or not there, whatever happens to the disk while they are saved."""
 
-import json
+import errno
 import logging
+import resource
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from rllib_per.experiments.checkpoints import (
-    MANIFEST,
-    CheckpointError,
-    newest_checkpoint,
-    save_checkpoint,
-    verify_checkpoint,
-)
+from rllib_per.checkpoints.beside import UNFINISHED
+from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.manifest import verify
+from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
+from rllib_per.experiments.run_lock import run_lock
 
 CONTENT = bytes(range(256)) * 40
+
+
+class FakeSave:
+    """Writes the rest when it is asked to finish."""
+
+    def __init__(self, folder, error=None):
+        self.folder, self.error, self.is_done = folder, error, False
+
+    def finish(self):
+        if self.error is not None:
+            raise self.error
+        (self.folder / "rest.npy").write_bytes(CONTENT)
 
 
 def write(folder):
     (folder / "part").mkdir()
     (folder / "part" / "arrays.npy").write_bytes(CONTENT)
-    (folder / "state.json").write_text("{}")
+    return FakeSave(folder)
 
 
 @pytest.fixture
-def folder(tmp_path):
-    for env_steps in (1000, 2000):
-        save_checkpoint(tmp_path, env_steps, write, keep=2)
-    return tmp_path
+def said():
+    return []
 
 
-def damaged(folder, caplog):
-    """The newest checkpoint is refused by name, and the one before it is taken."""
-    with pytest.raises(CheckpointError) as refused:
-        verify_checkpoint(folder / "step-000000002000")
+@pytest.fixture
+def series(tmp_path, said):
+    return CheckpointSeries(tmp_path / "c", keep=2, max_failures=3, report=said.append)
+
+
+def save(series, env_steps, writer=write):
+    series.begin(env_steps, writer)
+    series.finish()
+
+
+def names(tmp_path):
+    return sorted(path.name for path in (tmp_path / "c").iterdir())
+
+
+def test_a_checkpoint_is_there_only_once_it_is_whole(series, tmp_path):
+    series.begin(1000, write)
+    series.poll()
+    assert names(tmp_path) == [f"{UNFINISHED}step-000000001000"]
+    series._save.is_done = True
+    series.poll()
+    assert names(tmp_path) == ["step-000000001000"]
+    verify(tmp_path / "c" / "step-000000001000")
+
+
+def test_the_next_one_waits_for_the_last(series, tmp_path):
+    series.begin(1000, write)
+    series.begin(2000, write)
+    assert newest_checkpoint(tmp_path / "c").name == "step-000000001000"
+
+
+def test_the_newest_is_found_and_only_the_newest_are_kept(series, tmp_path):
+    for env_steps in (1000, 2000, 10**13):
+        save(series, env_steps)
+    assert names(tmp_path) == ["step-000000002000", "step-10000000000000"]
+    assert newest_checkpoint(tmp_path / "c").name == "step-10000000000000"
+
+
+def test_one_at_the_same_env_steps_replaces_nothing_before_it_is_whole(series, tmp_path):
+    save(series, 1000)
+    save(series, 1000)
+    assert names(tmp_path) == ["step-000000001000", "step-000000001000-2"]
+    assert newest_checkpoint(tmp_path / "c").name == "step-000000001000-2"
+    for _ in range(10):
+        save(series, 1000)
+    assert names(tmp_path) == ["step-000000001000-11", "step-000000001000-12"]
+
+
+def test_a_damaged_one_is_named_and_passed_over_and_goes_when_another_is_saved(
+    series, tmp_path, caplog
+):
+    save(series, 1000)
+    save(series, 2000)
+    (tmp_path / "c" / "step-000000002000" / "rest.npy").write_bytes(CONTENT[:-1])
     with caplog.at_level(logging.WARNING):
-        assert newest_checkpoint(folder).name == "step-000000001000"
-    assert str(refused.value) in caplog.text
-    return str(refused.value)
+        assert newest_checkpoint(tmp_path / "c").name == "step-000000001000"
+    assert "step-000000002000/rest.npy was changed or cut" in caplog.text
+    save(series, 1500)
+    assert names(tmp_path) == ["step-000000001000", "step-000000001500"]
 
 
-def test_the_newest_is_found(folder):
-    assert newest_checkpoint(folder).name == "step-000000002000"
+def test_where_none_is_whole_all_are_named(series, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint.*none at all"):
+        newest_checkpoint(tmp_path / "c")
+    save(series, 1000)
+    save(series, 2000)
+    for path in (tmp_path / "c").rglob("rest.npy"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"2000/rest\.npy is missing.*1000/rest\.npy is"):
+        newest_checkpoint(tmp_path / "c")
 
 
-def test_only_the_newest_are_kept(folder):
-    save_checkpoint(folder, 3000, write, keep=2)
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["step-000000002000", "step-000000003000"]
+def test_what_a_killed_process_left_behind_is_removed(series, tmp_path):
+    (tmp_path / "c" / f"{UNFINISHED}step-000000000500" / "part").mkdir(parents=True)
+    save(series, 1000)
+    assert names(tmp_path) == ["step-000000001000"]
 
 
-@pytest.mark.parametrize("sixteenth", range(16))
-def test_a_file_that_was_cut_is_refused(folder, caplog, sixteenth):
-    file = folder / "step-000000002000" / "part" / "arrays.npy"
-    file.write_bytes(CONTENT[: len(CONTENT) * sixteenth // 16])
-    assert "arrays.npy" in damaged(folder, caplog)
+# -- a disk that is full, or read-only -------------------------------------------------------
 
 
-@pytest.mark.parametrize("position", [0, 5000, len(CONTENT) - 1])
-def test_one_flipped_bit_is_refused(folder, caplog, position):
-    file = folder / "step-000000002000" / "part" / "arrays.npy"
-    changed = bytearray(CONTENT)
-    changed[position] ^= 1
-    file.write_bytes(changed)
-    assert "arrays.npy" in damaged(folder, caplog)
+FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_missing_file_is_refused(folder, caplog):
-    (folder / "step-000000002000" / "state.json").unlink()
-    assert "state.json is missing" in damaged(folder, caplog)
+def fail_at_once(folder):
+    write(folder)
+    raise FULL
 
 
-def test_a_file_that_was_added_is_refused(folder, caplog):
-    (folder / "step-000000002000" / "more.pkl").write_text("")
-    assert "more.pkl is not in the manifest" in damaged(folder, caplog)
+def fail_later(folder):
+    write(folder)
+    return FakeSave(folder, FULL)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"files": {}}'])
-def test_a_broken_manifest_is_refused(folder, caplog, text):
-    (folder / "step-000000002000" / MANIFEST).write_text(text)
-    assert MANIFEST in damaged(folder, caplog)
+@pytest.mark.parametrize("failing", [fail_at_once, fail_later])
+def test_training_goes_on_after_a_save_that_fails_and_stops_after_three(
+    series, tmp_path, said, failing
+):
+    save(series, 1000)
+    for failures, env_steps in enumerate((2000, 3000), start=1):
+        save(series, env_steps, failing)
+        assert names(tmp_path) == ["step-000000001000"]
+        assert len(said) == series.num_failed_lifetime == failures
+        assert "No space left on device" in said[-1]
+        assert str(tmp_path / "c") in said[-1]
+    with pytest.raises(CheckpointError, match="training stops after 3"):
+        save(series, 4000, failing)
+    assert names(tmp_path) == ["step-000000001000"]
 
 
-def test_a_later_format_is_refused(folder, caplog):
-    manifest = folder / "step-000000002000" / MANIFEST
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 2}))
-    assert "format 2" in damaged(folder, caplog)
+def test_one_that_is_saved_begins_the_count_anew(series):
+    for env_steps in range(0, 10_000, 1000):
+        save(series, env_steps, fail_later if env_steps % 3000 else write)
+    assert series.num_failed_lifetime == 6
+    series.finish()
+    save(series, 10_000)
+    series.require_saved()
 
 
-def test_a_save_that_fails_leaves_what_was_there(folder):
-    def fail(path):
-        write(path)
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(folder, 3000, fail, keep=2)
-    assert newest_checkpoint(folder).name == "step-000000002000"
-    assert len(list(folder.iterdir())) == 2
+def test_a_run_whose_last_checkpoint_failed_does_not_end_well(series):
+    save(series, 1000, fail_later)
+    with pytest.raises(CheckpointError, match="the last checkpoint could not be saved"):
+        series.require_saved()
 
 
-def test_without_a_whole_checkpoint_it_says_so(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
-        newest_checkpoint(tmp_path)
+def test_an_error_of_our_own_is_not_taken_for_a_full_disk(series, tmp_path):
+    def broken(folder):
+        write(folder)
+        raise KeyError("frames")
+
+    with pytest.raises(KeyError):
+        save(series, 1000, broken)
+    assert names(tmp_path) == []
+
+
+@pytest.fixture
+def small_files():
+    """No file may have more than 5000 bytes: the system refuses, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_file_that_the_system_refuses_leaves_the_last_checkpoint(
+    series, tmp_path, said, small_files
+):
+    save(series, 1000)
+    small_files()
+    save(series, 2000)
+    assert names(tmp_path) == ["step-000000001000"]
+    assert "File too large" in said[0]
+    verify(tmp_path / "c" / "step-000000001000")
+
+
+def test_storage_that_can_not_be_written_is_reported_and_what_is_there_can_be_read(
+    series, tmp_path, said
+):
+    """What is no folder can hold nothing, whoever asks: root may write to a read-only one."""
+    save(series, 1000)
+    (tmp_path / "file").write_text("")
+    blocked = CheckpointSeries(tmp_path / "file" / "c", keep=2, max_failures=3, report=said.append)
+    save(blocked, 1000)
+    assert "Not a directory" in said[0]
+    assert blocked.num_failed_lifetime == 1
+
+
+# -- two at once -----------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path):
+    program = (
+        "import sys, pathlib\n"
+        "from rllib_per.experiments.run_lock import run_lock\n"
+        "with run_lock(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "held\n"
+        with (
+            pytest.raises(RuntimeError, match=f"in use by process {first.pid} on"),
+            run_lock(tmp_path),
+        ):
+            pass
+        first.kill()  # The system lets go of it.
+        first.wait()
+    with run_lock(tmp_path):
+        pass
