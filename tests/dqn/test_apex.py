@@ -163,6 +163,7 @@ def test_td_errors_of_two_learners_all_come_to_their_own_transitions(build, monk
 # -- when things die -------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_a_killed_env_runner_holds_up_nobody_and_comes_back(apex):
     train_for(apex, 500)
     doomed, _ = processes_of_runners(apex)
@@ -179,6 +180,7 @@ def test_a_killed_env_runner_holds_up_nobody_and_comes_back(apex):
     assert results[-1]["replay_buffer"]["num_shards_live"] == 2
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("shards", [[0], [0, 1]], ids=["one", "all"])
 def test_killed_shards_cost_their_content_and_come_back(apex, shards):
     train_for(apex, 500)
