@@ -15,12 +15,14 @@ from ray.exceptions import RayError
 from rllib_per.checkpoints.beside import Beside, discard_unfinished
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import seal, verify
+from rllib_per.replay import TrainingDivergedError
+from rllib_per.sharding.shard import ShardNotStartedError
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{12,})(?:-(\d+))?")
 
 # What a disk, a network or a lost process may do to a save.
-_MISFORTUNES = (OSError, RuntimeError, RayError)
+_MISFORTUNES = (OSError, CheckpointError, RayError, ShardNotStartedError)
 
 
 class Save(Protocol):
@@ -45,15 +47,22 @@ class CheckpointSeries:
         keep: How many stay.
         max_failures: So many in a row end training.
         report: Is told what went wrong.
+        on_saved: Is told of every checkpoint, before older ones go.
     Attributes:
         num_failed_lifetime: Saves that came to nothing.
     """
 
     def __init__(
-        self, folder: Path, *, keep: int, max_failures: int, report: Callable[[str], None]
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        max_failures: int,
+        report: Callable[[str], None],
+        on_saved: Callable[[Path], None] = lambda saved: None,
     ) -> None:
         self._folder, self._keep = folder, keep
-        self._max_failures, self._report = max_failures, report
+        self._max_failures, self._report, self._on_saved = max_failures, report, on_saved
         self._beside: Beside | None = None
         self._save: Save | None = None
         self._num_failed_in_a_row = 0
@@ -87,6 +96,9 @@ class CheckpointSeries:
     def _attempt(self, work: Callable[[], None]) -> None:
         try:
             work()
+        except TrainingDivergedError:  # What a shard had to say all along.
+            self._discard()
+            raise
         except _MISFORTUNES as error:
             self._give_up(error)
         except BaseException:
@@ -111,6 +123,7 @@ class CheckpointSeries:
         saved = self._beside.commit()
         self._beside = self._save = None
         self._num_failed_in_a_row = 0
+        self._on_saved(saved)
         # What is newer than what was just saved was passed over when this run was resumed.
         before = [old for old in _newest_first(self._folder) if _order(old) < _order(saved)]
         for old in set(_newest_first(self._folder)) - {saved, *before[: self._keep - 1]}:

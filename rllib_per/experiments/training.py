@@ -87,6 +87,7 @@ class Training:
             keep=experiment.checkpoint.keep,
             max_failures=experiment.checkpoint.max_failures,
             report=display.say,
+            on_saved=lambda saved: self._algorithm.recover_shards_from(saved / "algorithm"),
         )
 
     def run(self) -> Ending:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_per.checkpoints.durable import Fingerprint
+from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import MANIFEST, verify
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.archive import SaveReport
@@ -47,10 +48,10 @@ class ShardArchive:
 
         Raises:
             OSError: The disk is full, or the like.
-            RuntimeError: This process has begun none: it is a new one.
+            CheckpointError: This process has begun none: it is a new one.
         """
         if self._save is None:
-            raise RuntimeError("the process that was saving this replay shard is gone")
+            raise CheckpointError("the process that was saving this replay shard is gone")
         return self._save.result() if self._save.done() else None
 
     # -- restoring ---------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class ShardArchive:
         """
         prepared, self._prepared = self._prepared, None
         if prepared is None:
-            raise RuntimeError("the process that was to restore this replay shard is gone")
+            raise CheckpointError("the process that was to restore this replay shard is gone")
         try:
             buffer.load_state(prepared)
         finally:

@@ -15,6 +15,7 @@ from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import verify
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
+from rllib_per.replay import TrainingDivergedError
 
 CONTENT = bytes(range(256)) * 40
 
@@ -164,6 +165,15 @@ def test_a_run_whose_last_checkpoint_failed_does_not_end_well(series):
     save(series, 1000, fail_later)
     with pytest.raises(CheckpointError, match="the last checkpoint could not be saved"):
         series.require_saved()
+
+
+def test_training_that_has_diverged_is_no_matter_of_saving(series, said):
+    def diverged(folder):
+        raise TrainingDivergedError("NaN")
+
+    with pytest.raises(TrainingDivergedError):
+        save(series, 1000, diverged)
+    assert said == []
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_full_disk(series, tmp_path):

@@ -214,5 +214,5 @@ def test_a_shard_that_is_gone_while_it_saves_fails_the_save(tmp_path):
     folder.mkdir()
     pending = shards.begin_save(folder)
     shards._links[1].handle._shard._archive = shard_archive.ShardArchive()  # A new process.
-    with pytest.raises(RuntimeError, match="the process that was saving"):
+    with pytest.raises(CheckpointError, match="the process that was saving"):
         pending.finish()
