@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`rllib-per`: train, evaluate, play, plot, doctor and config.
+"""`rllib-per`: train, tune, resume, evaluate, play, plot, doctor and config.
 
 Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
 been checked, so that help and configuration errors come at once.
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +21,10 @@ from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import EXIT_CODE
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import ConfigError
+
+if TYPE_CHECKING:
+    from rllib_per.experiments.search_plan import SearchPlan
+    from rllib_per.experiments.tuning_folder import TuningFolder
 
 USAGE_ERROR = 2
 
@@ -96,10 +100,7 @@ def train(
         if resume is not None:
             if seed is not None or smoke:
                 raise click.UsageError("--resume goes on as the run began: no --seed, no --smoke")
-            run = RunFolder.open(resume)
-            experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
-            run.record(experiment)
-            click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
+            run, experiment = _reopen(resume, overrides, allow_custom_classes)
         else:
             assert config is not None
             experiment = load_experiment(
@@ -114,6 +115,87 @@ def train(
             check_environment(experiment)
             run = RunFolder.create(root, config.stem, experiment)
     sys.exit(_train(experiment, run, address, resume=resume is not None))
+
+
+@main.command()
+@click.argument("config", type=_FILE)
+@experiment_options
+@click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default=RUNS / "tune", show_default=True
+)
+@cluster_address
+def tune(
+    config: Path,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+    root: Path,
+    address: str | None,
+) -> None:
+    """Search for the settings that CONFIG leaves open into runs/tune/<config>/<time>.
+
+    Exit code 0: the best trial met the target (or none was set); 3: no trial did; 130:
+    interrupted, to be taken up with `resume`.
+    """
+    from rllib_per.experiments.search_plan import load_plan
+
+    with _reported():
+        plan = load_plan(
+            config, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
+        )
+        from rllib_per.experiments.environment_check import check_environment
+        from rllib_per.experiments.tuning_folder import TuningFolder
+
+        check_environment(plan.config)
+        folder = TuningFolder.create(root, config.stem, plan)
+    sys.exit(_tune(plan, folder, address, resume=False))
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
+@allow_custom_classes
+@cluster_address
+def resume(run: Path, allow_custom_classes: bool, address: str | None) -> None:
+    """Go on with RUN, of `train` or of `tune`, where it stopped. Exit codes as theirs."""
+    from rllib_per.experiments.tuning_folder import TuningFolder
+
+    with _reported():
+        if not TuningFolder.holds(run):
+            again, experiment = _reopen(run, (), allow_custom_classes)
+        else:
+            folder = TuningFolder.open(run)
+            plan = folder.plan(allow_custom_classes=allow_custom_classes)
+            folder.record(plan)
+            click.echo("Resuming unpickles the search's state: only resume searches you trust.")
+            sys.exit(_tune(plan, folder, address, resume=True))
+    sys.exit(_train(experiment, again, address, resume=True))
+
+
+def _reopen(
+    path: Path, overrides: tuple[str, ...], allow_custom_classes: bool
+) -> tuple[RunFolder, ExperimentConfig]:
+    """A training run that is to go on."""
+    run = RunFolder.open(path)
+    experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
+    run.record(experiment)
+    click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
+    return run, experiment
+
+
+def _tune(plan: SearchPlan, folder: TuningFolder, address: str | None, *, resume: bool) -> int:
+    from rllib_per.experiments.ray_session import num_cpus, ray_session
+
+    largest = max((plan.config, *plan.variants()), key=num_cpus)
+    with _interruptible(), _reported():
+        from rllib_per.experiments import tuning
+
+        tuning.set_tunes_environment()
+        with ray_session(largest, address):
+            tuner = tuning.resume(folder) if resume else tuning.start(plan, folder)
+            ending = tuning.run(tuner, plan, folder)
+    click.echo(f"{ending.replace('_', ' ')}: {folder.path}")
+    return tuning.EXIT_CODES[ending]
 
 
 def _train(

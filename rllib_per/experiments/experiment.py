@@ -8,7 +8,7 @@ import importlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
@@ -128,6 +128,9 @@ class ExperimentConfig(sections.Section):
         return config
 
 
+Model = TypeVar("Model", bound=ExperimentConfig)
+
+
 def load_experiment(
     path: Path,
     overrides: Sequence[str] = (),
@@ -141,23 +144,37 @@ def load_experiment(
     Raises:
         ConfigError: With every problem that was found, each with its file and line.
     """
+    source = read_source(path, (*(SMOKE if smoke else ()), *overrides), seed=seed)
+    return build_experiment(source, allow_custom_classes=allow_custom_classes)
+
+
+def read_source(path: Path, overrides: Sequence[str], *, seed: int | None = None) -> Source:
+    """The YAML at `path` with `overrides` in it, not checked yet."""
     source = read_yaml(path)
-    for assignment in (*(SMOKE if smoke else ()), *overrides):
+    for assignment in overrides:
         source.override(assignment)
     if seed is not None:
         source.put(("seed",), seed, f"--seed {seed}")
-    return build_experiment(source, allow_custom_classes=allow_custom_classes)
+    return source
 
 
 def build_experiment(source: Source, *, allow_custom_classes: bool = False) -> ExperimentConfig:
     """Validate what was read; raises ConfigError like `load_experiment`."""
+    if "tune" in source.data:
+        message = "the file describes a search, not one experiment; run it with `rllib-per tune`"
+        raise ConfigError([Problem(source.place(("tune",)), message)])
+    return build(ExperimentConfig, source, allow_custom_classes=allow_custom_classes)
+
+
+def build(model: type[Model], source: Source, *, allow_custom_classes: bool = False) -> Model:
+    """Validate what was read as a `model`; raises ConfigError like `load_experiment`."""
     problems = list(source.problems)
     try:
-        experiment = ExperimentConfig.model_validate(
+        experiment = model.model_validate(
             source.data, context={"allow_custom_classes": allow_custom_classes}
         )
     except ValidationError as error:
-        problems += _problems(error, source)
+        problems += _problems(error, source, model)
     if problems:
         raise ConfigError(problems)
     return experiment
@@ -181,13 +198,15 @@ def _is_known_env(name: str) -> bool:
     return not is_dotted_path(name)
 
 
-def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
+def _problems(
+    error: ValidationError, source: Source, model: type[ExperimentConfig]
+) -> Iterator[Problem]:
     """Pydantic's errors with the user's own keys and lines; members of a union count as one."""
     messages: dict[KeyPath, list[str]] = {}
     given: dict[KeyPath, str] = {}
     for detail in error.errors(include_url=False):
         path = _path_of(detail, source.data)
-        messages.setdefault(path, []).append(_message(detail, path))
+        messages.setdefault(path, []).append(_message(detail, path, model))
         if detail["type"] not in _SELF_CONTAINED:
             given[path] = f": got {detail['input']!r}"
     for path, alternatives in messages.items():
@@ -210,23 +229,19 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
     return path
 
 
-def _message(detail: ErrorDetails, path: KeyPath) -> str:
+def _message(detail: ErrorDetails, path: KeyPath, model: type[ExperimentConfig]) -> str:
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"unknown key{_suggestion(path)}"
+        return f"unknown key{_suggestion(path, model)}"
     if kind == "missing":
         return "is required"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return re.sub("^should be ", "must be ", message)
 
 
-def _suggestion(path: KeyPath) -> str:
+def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
     """The key that was meant: of the same section, or one of this name in another."""
-    known = [
-        (name, *([] if key is None else [key]))
-        for name, field in ExperimentConfig.model_fields.items()
-        for key in (None, *getattr(field.annotation, "model_fields", ()))
-    ]
+    known = list(_known(model, ()))
     *parents, wrong = map(str, path)
     siblings = {names[-1]: names for names in known if list(names[:-1]) == parents}
     others = {names[-1]: names for names in known}
@@ -235,3 +250,10 @@ def _suggestion(path: KeyPath) -> str:
         if near:
             return f"; did you mean {'.'.join(candidates[near[0]])}?"
     return f"; known here: {', '.join(sorted(siblings))}"
+
+
+def _known(section: Any, parents: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every key, sections above first."""
+    for name, field in getattr(section, "model_fields", {}).items():
+        yield (*parents, name)
+        yield from _known(field.annotation, (*parents, name))

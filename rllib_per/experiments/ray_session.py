@@ -43,7 +43,7 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
         _start(experiment)
     else:
         connect(address)
-        _warn_if_too_small(_num_cpus(experiment))
+        _warn_if_too_small(num_cpus(experiment))
     try:
         yield
     finally:
@@ -81,7 +81,7 @@ def quiet_logs() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _num_cpus(experiment: ExperimentConfig) -> int:
+def num_cpus(experiment: ExperimentConfig) -> int:
     """Of all actors."""
     replay = experiment.replay
     shards = replay.num_shards * replay.shard_num_cpus if replay.type == "sharded" else 0
@@ -95,7 +95,7 @@ def _num_cpus(experiment: ExperimentConfig) -> int:
 def _start(experiment: ExperimentConfig) -> None:
     import ray
 
-    actors = _num_cpus(experiment)
+    actors = num_cpus(experiment)
     ray.init(
         "local",
         num_cpus=max(os.cpu_count() or 1, actors + 1),

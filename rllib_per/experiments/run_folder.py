@@ -14,11 +14,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _PACKAGES = ("rllib-per", "ray", "torch", "gymnasium", "numpy", "ale-py")
+
+
+class Described(Protocol):
+    """What a run can write down before it begins."""
+
+    def to_yaml(self) -> str:
+        """The resolved configuration."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, name: str, experiment: ExperimentConfig) -> RunFolder:
+    def create(cls, root: Path, name: str, experiment: Described) -> Self:
         """Make `root/name/<time>` and record there what is about to run; `latest` points to it."""
         started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
         path, repeat = root / name / started, 1
@@ -45,7 +56,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path) -> Self:
         """An existing run.
 
         Raises:
@@ -56,9 +67,9 @@ class RunFolder:
             raise FileNotFoundError(f"{path} is no run: it has no {run.config.name}")
         return run
 
-    def record(self, experiment: ExperimentConfig) -> None:
+    def record(self, experiment: Described) -> None:
         """Note what is about to run here: also when a run goes on, perhaps with other settings."""
-        _write_text(self.config, experiment.to_yaml())
+        write_text(self.config, experiment.to_yaml())
         write_json(self.versions, _versions())
         with self.command.open("a", encoding="utf-8") as file:
             file.write(shlex.join(sys.argv) + "\n")
@@ -138,10 +149,11 @@ class RunFolder:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write so that a reader sees the old file or the new one, never half of it."""
-    _write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write so that a reader sees the old file or the new one, never half of it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)

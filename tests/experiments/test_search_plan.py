@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""What a search file may say, and what is said of it when it is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rllib_per.experiments.search_plan import experiment_of, load_plan, parameters
+from rllib_per.experiments.yaml_source import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "tune"
+
+SEARCH = """\
+environment:
+  env: CartPole-v1
+training:
+  lr: {type: linear, initial: {loguniform: [1e-4, 1e-2]}, final: 1e-4, steps: 50000}
+  n_step: {choice: [1, 3]}
+replay:
+  alpha: {uniform: [0.3, 0.9]}
+stop:
+  env_steps: 50000
+tune:
+  num_samples: 4
+"""
+
+
+def plan_of(tmp_path, text, *overrides, **options):
+    path = tmp_path / "search.yaml"
+    path.write_text(text)
+    return load_plan(path, overrides, **options)
+
+
+def problems_of(tmp_path, text, *overrides, **options):
+    with pytest.raises(ConfigError) as caught:
+        plan_of(tmp_path, text, *overrides, **options)
+    return [str(p).removeprefix(f"{tmp_path}/") for p in caught.value.problems]
+
+
+def replaced(old, new):
+    assert SEARCH.count(old) == 1
+    return SEARCH.replace(old, new)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_searches_of_this_repository_are_sound(path):
+    plan = load_plan(path)
+    assert plan.values
+    load_plan(path, smoke=True)
+
+
+def test_values_are_found_where_they_stand_also_in_a_schedule(tmp_path):
+    plan = plan_of(tmp_path, SEARCH)
+    found = {value.name: (value.kind, value.arguments) for value in plan.values}
+    assert found == {
+        "training.lr.initial": ("loguniform", (1e-4, 1e-2)),
+        "training.n_step": ("choice", (1, 3)),
+        "replay.alpha": ("uniform", (0.3, 0.9)),
+    }
+
+
+def test_what_a_run_records_is_a_search_again(tmp_path):
+    plan = plan_of(tmp_path, SEARCH)
+    again = plan_of(tmp_path, plan.to_yaml())
+    assert (again.config, again.values) == (plan.config, plan.values)
+    assert yaml.safe_load(plan.to_yaml())["replay"]["capacity"] == 50_000
+
+
+def test_a_trials_data_is_an_experiment_with_the_values_in_place(tmp_path):
+    plan = plan_of(tmp_path, SEARCH)
+    data = plan.data({("replay", "alpha"): 0.5, ("training", "n_step"): 3})
+    experiment = experiment_of(data)
+    assert (experiment.replay.alpha, experiment.training.n_step) == (0.5, 3)
+    assert parameters(plan.values, data) == {
+        "training.lr.initial": 1e-4,
+        "training.n_step": 3,
+        "replay.alpha": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("{uniform: [0.9, 0.3]}", "uniform needs low < high: got [0.9, 0.3]"),
+        ("{uniform: [0.3]}", "uniform needs [low, high], numbers: got [0.3]"),
+        ("{uniform: [0.3, high]}", "uniform needs [low, high], numbers: got [0.3, 'high']"),
+        ("{loguniform: [0, 1]}", "loguniform needs low > 0: got [0, 1]"),
+        ("{quniform: [0.1, 0.9, 0]}", "quniform needs step > 0: got [0.1, 0.9, 0]"),
+        ("{randint: [0.5, 2]}", "randint needs integers: got [0.5, 2]"),
+        ("{choice: []}", "choice needs a list of at least one value: got []"),
+        ("{unifrom: [0.3, 0.9]}", "unknown search value 'unifrom'; did you mean uniform?"),
+    ],
+)
+def test_a_value_that_is_wrong_is_named_with_its_line(tmp_path, wrong, message):
+    problems = problems_of(tmp_path, replaced("{uniform: [0.3, 0.9]}", wrong))
+    assert problems[0] == f"search.yaml:7: replay.alpha: {message}"
+
+
+def test_every_bound_and_choice_is_tried_before_anything_runs(tmp_path):
+    high = problems_of(tmp_path, replaced("[0.3, 0.9]", "[-0.5, 0.9]"))
+    assert high == ["search.yaml:7: replay.alpha: must be greater than or equal to 0: got -0.5"]
+    choice = problems_of(tmp_path, replaced("[1, 3]", "[1, three]"))
+    assert len(choice) == 1
+    assert choice[0].startswith("search.yaml:5: training.n_step: ")
+    assert choice[0].endswith("got 'three'")
+
+
+def test_a_value_within_a_list_or_outside_the_searched_sections_is_refused(tmp_path):
+    inside = replaced("{choice: [1, 3]}", "[1, {choice: [3, 5]}]")
+    assert "training.n_step.1: cannot stand within a list" in problems_of(tmp_path, inside)[0]
+    outside = replaced("env_steps: 50000", "env_steps: {choice: [1000, 2000]}")
+    assert problems_of(tmp_path, outside)[0].startswith("search.yaml:9: stop.env_steps: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tune.num_sample=3", "tune.num_sample: unknown key; did you mean tune.num_samples?"),
+        (
+            "tune.scheduler={type: asha, interval_env_steps: 100}",
+            "tune.scheduler: interval_env_steps can be set only with type: pbt: "
+            "got {'type': 'asha', 'interval_env_steps': 100}",
+        ),
+        (
+            "tune.metric=evaluation_return_mean",
+            "tune.metric: evaluation_return_mean needs evaluation.interval_env_steps",
+        ),
+        (
+            "tune.scheduler={grace_env_steps: 60000}",
+            "tune.scheduler.grace_env_steps: must be less than stop.env_steps: got 60000 and 50000",
+        ),
+    ],
+)
+def test_a_tune_section_that_is_wrong_says_what_to_do(tmp_path, override, message):
+    (problem,) = problems_of(tmp_path, SEARCH, override)
+    assert problem == f"--set {override}: {message}"
+
+
+def test_pbt_needs_something_that_it_can_perturb(tmp_path):
+    overrides = ("tune.scheduler={type: pbt}", "replay.alpha=0.6", "training.lr=1e-3")
+    (problem,) = problems_of(tmp_path, SEARCH, *overrides)
+    assert "pbt has nothing to perturb; search for one of replay.alpha" in problem
+    more = ("tune.scheduler={type: pbt}", "env_runners.num_env_runners={choice: [0, 1]}")
+    (problem,) = problems_of(tmp_path, SEARCH, *more)
+    assert problem.endswith("pbt cannot search for it: a trial keeps the CPUs that it was given")
+
+
+def test_without_optuna_the_error_names_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (problem,) = problems_of(tmp_path, SEARCH, "tune.search={type: optuna}")
+    assert problem.endswith("Optuna is not installed: pip install 'rllib-per[tune]'")
+
+
+def test_there_must_be_something_to_search_for(tmp_path):
+    text = "environment: {env: CartPole-v1}\nstop: {env_steps: 9000}\ntune: {num_samples: 2}\n"
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.startswith("search.yaml:3: tune: there is nothing to search for")
+
+
+def test_trackers_need_trust_and_take_no_secrets(tmp_path):
+    tracker = "tune.trackers=[{callback_class: my.Tracker, options: {project: x}}]"
+    (problem,) = problems_of(tmp_path, SEARCH, tracker)
+    assert "'my.Tracker' would be imported and run" in problem
+    assert plan_of(tmp_path, SEARCH, tracker, allow_custom_classes=True).tune.trackers
+    secret = "  trackers: [{callback_class: my.Tracker, options: {api_key: abc}}]\n"
+    (problem,) = problems_of(tmp_path, SEARCH + secret, allow_custom_classes=True)
+    assert "api_key looks like a secret" in problem
+    assert "abc" not in problem
+
+
+def test_the_metric_is_the_greedy_return_where_there_is_one(tmp_path):
+    assert plan_of(tmp_path, SEARCH).metric == "episode_return_mean"
+    greedy = plan_of(tmp_path, SEARCH, "evaluation.interval_env_steps=1000")
+    assert greedy.metric == "evaluation_return_mean"
