@@ -19,6 +19,7 @@ from rllib_per.dqn.rllib_replay_state import (
     load_buffer_state,
     state_of_buffer,
 )
+from rllib_per.dqn.rllib_search import check_search_ends
 from rllib_per.replay import Fragment, RowSpec, TransitionBatch
 from rllib_per.replay.arguments import check_update
 from rllib_per.replay.divergence import DivergenceGuard
@@ -34,8 +35,8 @@ class RLlibReplay:
 
     Fragments go in as episodes, drawn episodes come out as columns, and everything in between is
     RLlib's, with what that entails: its prioritized buffer never draws the last n - 1 steps of an
-    episode, its uniform one bootstraps them with γ^n even where a truncation cuts the window short,
-    a range of n excludes its upper end, and whole episodes are evicted.
+    episode; its uniform one does, and bootstraps them all with γ^n, even from a terminal
+    observation; a range of n excludes its upper end; and whole episodes are evicted.
 
     A TD error goes to the transition that was drawn at its place in the newest batch, for RLlib's
     buffer has no ids. So one batch can be in flight: answers to another one, and answers after
@@ -66,7 +67,6 @@ class RLlibReplay:
     ) -> None:
         self._make_buffer, self._rows = make_buffer, rows
         self._n_step, self._gamma, self._reward_clip = n_step, gamma, reward_clip
-        self._shortest = n_step if isinstance(n_step, int) else n_step[0]
         self._buffer = make_buffer()
         self._buffer.rng = np.random.default_rng(seed)
         self._is_prioritized = isinstance(self._buffer, PrioritizedEpisodeReplayBuffer)
@@ -95,15 +95,9 @@ class RLlibReplay:
         """Draw as RLlib's DQN does; `beta` is of its prioritized buffer's importance weights.
 
         Raises:
-            RuntimeError: No stored episode is as long as a window: RLlib would look for one
-                forever.
+            RuntimeError: Episodes are too short for the windows: RLlib would search forever.
         """
-        if not any(len(episode) >= self._shortest for episode in self._buffer.episodes):
-            raise RuntimeError(
-                f"no transition can be drawn: RLlib's buffer needs an episode of n_step = "
-                f"{self._shortest} steps at least, and none of {self._buffer.get_num_episodes()} "
-                "is that long; lower n_step, or take a buffer of ours"
-            )
+        check_search_ends(self._buffer, self._n_step)
         episodes = self._buffer.sample(
             num_items=batch_size,
             n_step=self._n_step,
