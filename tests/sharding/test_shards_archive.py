@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import verify
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.buffer_archive import BufferArchive
