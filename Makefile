@@ -56,6 +56,9 @@ bench-apex: setup  ## asynchronous Ape-X against RLlib's DQN, our local loop, ea
 	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_apex
 
+timeline: setup  ## who works when in asynchronous Ape-X, as two pictures
+	$(BIN)/python -m benchmarks.timeline
+
 bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on Blind Cliffwalk
 	$(BIN)/python -m benchmarks.bench_cliffwalk
 
