@@ -186,8 +186,8 @@ def _replay(config: Any) -> Iterator[str]:
         yield from _half_open_range(config.n_step)
     if config.store_buffer_in_checkpoints and not can_be_saved(buffer_class):
         yield (
-            f"`store_buffer_in_checkpoints` must be False: checkpoints can't hold a "
-            f"{buffer_class.__name__}, which has no state(), state_arrays and load_state()"
+            "`store_buffer_in_checkpoints` must be False (`checkpoint.buffer` in YAML): a "
+            f"{buffer_class.__name__} has no state that checkpoints could hold"
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Modules that an environment id may name before a colon; Gymnasium imports them.
 _ENV_MODULES = ("rllib_per.envs", "ale_py")
-_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 
 _CAPACITY = ("replay", "capacity")
 
@@ -41,6 +40,27 @@ SMOKE = (
 )
 
 
+def _is_known_env(name: str) -> bool:
+    module, colon, _ = name.rpartition(":")
+    if colon:
+        return module in _ENV_MODULES
+    return not is_dotted_path(name)
+
+
+def is_dotted_path(name: str) -> bool:
+    """Whether an environment is named by the path of its class and not by a Gymnasium id."""
+    return sections.DOTTED_PATH.fullmatch(name) is not None
+
+
+# Keys whose value may name a class, and the values that are ours.
+_NAMES_OF_CLASSES: dict[str, Callable[[str], bool]] = {
+    "env": _is_known_env,
+    "type": lambda name: name in sections.REPLAY_TYPES,
+    "module_class": lambda _: False,
+    "callbacks_class": lambda _: False,
+}
+
+
 class ExperimentConfig(sections.Section):
     """Everything that decides an experiment; frozen, every key known, every default written out."""
 
@@ -57,14 +77,14 @@ class ExperimentConfig(sections.Section):
     checkpoint: sections.Checkpoint = sections.Checkpoint()
     seed: sections.Count = 0
 
-    @field_validator("environment", "model", "callbacks")
+    @field_validator("environment", "replay", "model", "callbacks")
     @classmethod
     def _classes_are_known(cls, section: Any, info: ValidationInfo) -> Any:
         """Naming a class runs its module's code, which reading a file must not do unasked."""
         if not (info.context or {}).get("allow_custom_classes", True):
-            for key in ("env", "module_class", "callbacks_class"):
+            for key, is_known in _NAMES_OF_CLASSES.items():
                 name = getattr(section, key, None)
-                if name is not None and (key != "env" or not _is_known_env(name)):
+                if name is not None and not is_known(name):
                     raise PydanticCustomError(
                         "custom_class",
                         "{name} would be imported and run; if you trust this file, give "
@@ -184,18 +204,6 @@ def import_class(name: str) -> Any:
     """The class that a dotted path names."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
-
-
-def is_dotted_path(name: str) -> bool:
-    """Whether an environment is named by the path of its class and not by a Gymnasium id."""
-    return _DOTTED_PATH.fullmatch(name) is not None
-
-
-def _is_known_env(name: str) -> bool:
-    module, colon, _ = name.rpartition(":")
-    if colon:
-        return module in _ENV_MODULES
-    return not is_dotted_path(name)
 
 
 def _problems(

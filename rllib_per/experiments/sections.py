@@ -6,6 +6,8 @@ Defaults are DQNConfig's where it has the key; counts are in env steps unless a 
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -33,6 +35,19 @@ def _is_schedule(value: Any) -> Any:
         schedule(value)
     except TypeError as error:  # What pydantic reports is a ValueError.
         raise ValueError(str(error)) from error
+    return value
+
+
+REPLAY_TYPES = ("prioritized", "uniform", "sharded", "rllib_prioritized", "rllib_uniform")
+DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+
+
+def _is_replay_type(value: str) -> str:
+    if value not in REPLAY_TYPES and not DOTTED_PATH.fullmatch(value):
+        near = difflib.get_close_matches(value, REPLAY_TYPES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        names = ", ".join(REPLAY_TYPES)
+        raise ValueError(f"must be one of {names}, or the dotted path of a class{hint}")
     return value
 
 
@@ -119,8 +134,10 @@ class Training(Section):
 
 
 class Replay(Section):
-    type: Literal["prioritized", "uniform", "sharded"] = "prioritized"
-    """"sharded" is prioritized, in actors that env runner actors feed while learners learn."""
+    type: Annotated[str, AfterValidator(_is_replay_type)] = "prioritized"
+    """"prioritized", "uniform", "sharded" (prioritized, in actors that env runner actors feed while
+    learners learn), RLlib's own as "rllib_prioritized" and "rllib_uniform", or behind
+    --allow-custom-classes the dotted path of a class (rllib_per.dqn.replay_protocol)."""
     capacity: Positive = 50_000
     """Rows; an episode of L steps takes L + 1."""
     alpha: Annotated[Float, Field(ge=0)] = 0.6
@@ -136,6 +153,8 @@ class Replay(Section):
     """Importance weights are scaled by the largest possible in the buffer, in the batch, or not."""
     stratified: bool = True
     gather_threads: Positive = 1
+    options: dict[str, Any] = {}
+    """Further keywords of a class of your own."""
     num_shards: Positive = 1
     """From here on of "sharded" only: actors, which share the capacity."""
     shard_num_cpus: PositiveFloat = 1.0
@@ -164,15 +183,32 @@ class Replay(Section):
     """Seconds between two questions whether a lost shard is back."""
 
     @model_validator(mode="after")
-    def _shards_only_when_sharded(self) -> Replay:
+    def _only_what_the_type_takes(self) -> Replay:
+        taken = self.options_of(self.type)
         changed = [
             name
-            for name in self.shard_options()
-            if getattr(self, name) != type(self).model_fields[name].default
+            for name, field in type(self).model_fields.items()
+            if name not in taken and getattr(self, name) != field.default
         ]
-        if changed and self.type != "sharded":
-            raise ValueError(f"{', '.join(changed)} can be set only with type: sharded")
+        of_shards = [name for name in changed if name in self.shard_options()]
+        if of_shards:
+            raise ValueError(f"{', '.join(of_shards)} can be set only with type: sharded")
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} can't be set with type: {self.type}, which has "
+                f"{', '.join(name for name in taken if name != 'type')}"
+            )
         return self
+
+    @classmethod
+    def options_of(cls, kind: str) -> list[str]:
+        """The keys that matter to a replay buffer of this type."""
+        if kind in ("rllib_prioritized", "rllib_uniform"):
+            return ["type", "capacity", "alpha", "beta"]
+        if kind not in REPLAY_TYPES:
+            return ["type", "capacity", "beta", "options"]
+        ours = [name for name in cls.model_fields if name != "options"]
+        return ours if kind == "sharded" else ours[: ours.index("num_shards")]
 
     @classmethod
     def shard_options(cls) -> list[str]:
@@ -182,9 +218,8 @@ class Replay(Section):
 
     def buffer_config(self) -> dict[str, Any]:
         """RLlib's `replay_buffer_config`."""
-        return self.model_dump(
-            exclude=set() if self.type == "sharded" else set(self.shard_options())
-        )
+        taken = set(self.options_of(self.type)) - {"options"}
+        return self.options | self.model_dump(include=taken)
 
 
 class Model(Section):

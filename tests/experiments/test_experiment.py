@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, load_experiment
-from rllib_per.experiments.sections import EnvRunners, Learners, Replay, Training
+from rllib_per.experiments.sections import (
+    REPLAY_TYPES,
+    EnvRunners,
+    Learners,
+    Replay,
+    Training,
+)
 from rllib_per.experiments.yaml_source import MAX_BYTES, ConfigError, parse_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +96,51 @@ def test_a_missing_section_is_named():
 def test_a_run_without_end_is_refused():
     (problem,) = problems("environment: {env: CartPole-v1}\nstop: {target_return: 475}")
     assert "at least one of env_steps, updates and time_s" in problem
+
+
+@pytest.mark.parametrize(
+    ("replay", "message"),
+    [
+        ("{type: rllib_priortized}", "did you mean rllib_prioritized?: got 'rllib_priortized'"),
+        ("{type: 5}", "must be a valid string: got 5"),
+        (
+            "{type: rllib_uniform, priority: huber}",
+            "priority can't be set with type: rllib_uniform, which has capacity, alpha, beta",
+        ),
+        ("{type: rllib_uniform, num_shards: 2}", "only with type: sharded"),
+        ("{options: {newest: 5}}", "options can't be set with type: prioritized"),
+    ],
+)
+def test_a_replay_buffer_is_named_rightly_and_given_only_what_it_takes(replay, message):
+    (problem,) = problems(SOUND + f"replay: {replay}")
+    assert message in problem
+
+
+def test_a_replay_buffer_of_ones_own_needs_trust_and_gets_its_options():
+    path = "tests.support.own_buffer.NewestBuffer"
+    text = SOUND + f"replay: {{type: {path}, capacity: 5000, options: {{newest: 5}}}}"
+    (problem,) = problems(text)
+    assert problem.startswith("x.yaml:3: replay.type: ")
+    assert "--allow-custom-classes" in problem
+    assert read(text, allow_custom_classes=True).replay.buffer_config() == {
+        "type": path,
+        "capacity": 5000,
+        "beta": 0.4,
+        "newest": 5,
+    }
+
+
+def test_rllibs_buffers_get_their_own_options_only():
+    settings = read(SOUND, "replay.type=rllib_prioritized").replay.buffer_config()
+    assert settings == {"type": "rllib_prioritized", "capacity": 50_000, "alpha": 0.6, "beta": 0.4}
+
+
+def test_the_replay_types_of_yaml_are_those_of_the_algorithm():
+    from rllib_per.dqn import replay_types
+
+    assert set(REPLAY_TYPES) < set(replay_types.REPLAY_TYPES)
+    assert not any("Episode" in name for name in REPLAY_TYPES)
+    assert len(replay_types.REPLAY_TYPES) == len(REPLAY_TYPES) + 2  # RLlib's own names
 
 
 @pytest.mark.parametrize("text", ["1e-4", "'1e-4'", "1.0e-4", "0.0001"])
