@@ -2,6 +2,7 @@
 """Learners over gloo that are killed or hang: new ones go on, or the trial fails."""
 
 import os
+import re
 import signal
 import time
 
@@ -16,7 +17,7 @@ from tests.support.apex import apex_config, train_for
 from tests.support.kill_once import CartPole, KillOnce
 from tests.support.processes import kill, process_of, stop
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
 RESTART_S = 120
 
@@ -45,16 +46,17 @@ def test_killed_learners_are_replaced_and_go_on_in_step(build, caplog, doomed):
     train_for(algorithm, 1000)
     before = states(algorithm)[0]["rl_module"]
     processes = [process_of(learner) for learner in algorithm.learner_group._workers]
-    updates, began_s = algorithm.progress.updates, time.monotonic()
+    updates = algorithm.progress.updates
     for learner in doomed:
         kill(processes[learner])
     result = train_for(algorithm, 1000)
-    assert time.monotonic() - began_s < RESTART_S
     assert algorithm.progress.updates >= updates + 40
     assert result["replay_buffer"]["num_learner_restarts_lifetime"] == bool(doomed)
     assert (result["replay_buffer"]["num_updates_lost_lifetime"] > 0) == bool(doomed)
     assert_in_step(algorithm)
-    assert ("started anew" in caplog.text) == bool(doomed)
+    took_s = re.findall(r"all 2 learners were started anew .* in ([\d.]+) s", caplog.text)
+    assert len(took_s) == bool(doomed)
+    assert all(float(s) < RESTART_S for s in took_s)
     # A few updates from where they were, which is nowhere near a new network's parameters.
     after = states(algorithm)[0]["rl_module"]
     assert distance(after, before) < 0.5 * distance(before, None)

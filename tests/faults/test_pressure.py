@@ -12,7 +12,7 @@ from tests.support.frames_env import FRAME, STACK, StackedFrames
 from tests.support.object_store import num_spilled_bytes
 from tests.support.planting_learner import PlantingLearner, SlowLearner, planted
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Ray takes no less than 75 MB.
 STORE_BYTES = 80_000_000
