@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import EXIT_CODE
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from rllib_per.experiments.tuning_folder import TuningFolder
 
 USAGE_ERROR = 2
+STORAGE_ERROR = 4
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -91,8 +94,8 @@ def train(
 ) -> None:
     """Train the experiment CONFIG into runs/<config>/<time>.
 
-    Exit code 0: the target is met (or none was set); 3: the budget ended first; 130: interrupted,
-    after a checkpoint. Ctrl-C twice leaves at once.
+    Exit code 0: the target is met (or none was set); 3: the budget ended first; 4: checkpoints
+    could not be saved; 130: interrupted, after a checkpoint. Ctrl-C twice leaves at once.
     """
     if (config is None) == (resume is None):
         raise click.UsageError("give either CONFIG or --resume RUN")
@@ -178,7 +181,6 @@ def _reopen(
     """A training run that is to go on."""
     run = RunFolder.open(path)
     experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
-    run.record(experiment)
     click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
     return run, experiment
 
@@ -208,6 +210,9 @@ def _train(
     console = Console()
     with _interruptible(), ExitStack() as session:
         with _reported():
+            session.enter_context(run_lock(run.checkpoints))
+            if resume:
+                run.record(experiment)
             session.enter_context(ray_session(experiment, address))
         from rllib_per.experiments.progress import ProgressDisplay
         from rllib_per.experiments.training import EXIT_CODES, Training
@@ -215,7 +220,11 @@ def _train(
         display = ProgressDisplay(console, experiment.stop, run.label)
         with _reported():
             training = Training(experiment, run, display, resume=resume)
-        ending = training.run()
+        try:
+            ending = training.run()
+        except CheckpointError as error:
+            click.echo(f"error: {error}", err=True)
+            return STORAGE_ERROR
     result = json.loads(run.result.read_text(encoding="utf-8"))
     display.say(f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}")
     if result["evaluation"] is not None:

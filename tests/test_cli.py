@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import newest_checkpoint
+from rllib_per.experiments.run_lock import run_lock
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cartpole.yaml"
 
@@ -194,6 +196,29 @@ def test_plot_draws_runs_into_one_picture(run, tmp_path):
     out = tmp_path / "curve.png"
     assert call("plot", run, run, "--out", out).exit_code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.ray
+def test_a_second_process_may_not_train_into_a_run(run):
+    before = (run / "command.txt").read_text()
+    with run_lock(run / "checkpoints"):
+        done = call("train", "--resume", run, "--set", "stop.env_steps=2000")
+    assert done.exit_code == 2
+    assert "is in use by process" in done.output
+    assert (run / "command.txt").read_text() == before
+
+
+@pytest.mark.ray
+def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_says_which_file_is_damaged(
+    run, tmp_path
+):
+    damaged = tmp_path / "run"
+    shutil.copytree(run.resolve(), damaged)
+    for path in (damaged / "checkpoints").rglob("state.pkl"):
+        path.write_bytes(path.read_bytes()[:-1])
+    done = call("train", "--resume", damaged)
+    assert done.exit_code == 2
+    assert "state.pkl was changed or cut after it was saved" in done.output
 
 
 @pytest.mark.ray
