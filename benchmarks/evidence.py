@@ -48,6 +48,7 @@ SUITE = (
     Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
     Run("cartpole-apex", "configs/cartpole_apex.yaml"),
     Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
+    Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
 )
 
 
@@ -61,15 +62,15 @@ def execute(run: Run) -> None:
     """Train or resume, evaluate afresh, keep what shows the result."""
     runs = RUNS / run.name
     latest = runs / run.config_name / "latest"
-    if (latest / "checkpoints").is_dir() and any((latest / "checkpoints").iterdir()):
-        arguments = ["train", "--resume", str(latest)]
-    else:
-        changes = [part for setting in run.settings for part in ("--set", setting)]
-        arguments = ["train", run.config, "--seed", str(run.seed), "--runs", str(runs), *changes]
+    changes = [part for setting in run.settings for part in ("--set", setting)]
+    command = ["train", run.config, "--seed", str(run.seed), *changes]
     if not (latest / "result.json").exists():
-        finished = rllib_per(*arguments)
+        if (latest / "checkpoints").is_dir() and any((latest / "checkpoints").iterdir()):
+            finished = rllib_per("train", "--resume", str(latest))
+        else:
+            finished = rllib_per(*command, "--runs", str(runs))
         if finished.returncode not in (0, 3):
-            raise SystemExit(f"{run.name}: {arguments} ended with {finished.returncode}")
+            raise SystemExit(f"{run.name}: training ended with {finished.returncode}")
     evaluate = ["evaluate", str(latest), "--episodes", str(run.episodes)]
     evaluate += ["--seed", str(FRESH_SEED), "--json"]
     evaluation = json.loads(rllib_per(*evaluate).stdout)
@@ -78,7 +79,7 @@ def execute(run: Run) -> None:
     for name in KEPT:
         shutil.copy(latest / name, target / name)
     summary = {
-        "command": "rllib-per " + " ".join(arguments),
+        "command": "rllib-per " + " ".join(command),
         "machine": describe_machine().strip(),
         "evaluation_on_fresh_seeds": evaluation,
     }
