@@ -299,9 +299,11 @@ class ApexDQN(DQN):
         if component is not None:
             kwargs["component"] = component
         with local_copy(path, filesystem) as folder:
+            with_replay = self.config.store_buffer_in_checkpoints
             if whole and not is_verified:
-                with_replay = self.config.store_buffer_in_checkpoints
                 verify_algorithm(folder, with_replay=with_replay)
+            if whole and with_replay:
+                self._replay_checkpoint.check(folder / REPLAY_BUFFER_RESULTS)
             self._replay_checkpoint.is_verified = whole
             super().restore_from_path(str(folder.absolute()), **kwargs)
             if whole:

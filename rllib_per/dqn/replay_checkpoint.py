@@ -98,6 +98,11 @@ class ReplayCheckpoint(Checkpointable):
             save.finish()
         return str(folder)
 
+    def check(self, folder: Path) -> None:
+        """Raise what a restore would, as far as it can be known at once; `folder` is verified."""
+        if (folder / INDEX).exists() and not isinstance(self._archive, StateArchive):
+            self._archive.check(folder)
+
     def restore_from_path(
         self,
         path: Any,

@@ -47,6 +47,10 @@ class BufferArchive:
         part.mkdir()
         return BufferSave(folder, self._saver.begin(self._buffer, part))
 
+    def check(self, folder: Path) -> None:
+        """Raise what `load` would, as far as it can be known before columns are read."""
+        self._buffer.check_state(read_state(folder, 0, [self._buffer.capacity]))
+
     def load(self, folder: Path) -> None:
         """Restore what was saved, from one buffer or from shards; verify `folder` first.
 

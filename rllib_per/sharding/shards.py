@@ -322,6 +322,10 @@ class ReplayShards:
         }
         return self._archive.begin_save(folder, values)
 
+    def check(self, folder: Path) -> None:
+        """Raise what `load` would, as far as it can be known before columns are read."""
+        self._archive.prepare(folder)
+
     def load(self, folder: Path) -> None:
         """Restore what was saved, from as many shards or others; verify `folder` first.
 

@@ -127,14 +127,8 @@ class ShardsArchive:
             ValueError, KeyError: It is of another kind of buffer.
         """
         _, values = read_index(folder)
-        self._links.await_all()
-        reports = self._links.call_all("report", "metrics")
-        capacities = [int(report["capacity"]) for report in reports]
-        timeout_s = sum(file.stat().st_size for file in folder.rglob("*")) / _BYTES_PER_S
-        witness = Fingerprint.of(folder / MANIFEST).sha256
-        alphas = [
-            self._prepare(link, folder, witness, capacities, timeout_s) for link in self._links
-        ]
+        timeout_s = _patience_s(folder)
+        alphas = self.prepare(folder)
         before = [link.incarnation for link in self._links]
         incarnation = 1 + max([*values.get("incarnations", []), *before])
         for link, alpha in zip(self._links, alphas, strict=True):
@@ -146,6 +140,15 @@ class ShardsArchive:
             link.fetch(call, "load what was saved", timeout_s)
             link.refresh()
         return values
+
+    def prepare(self, folder: Path) -> list[float]:
+        """Let every shard read what is small, and check it; the α of each. Raises as `load`."""
+        self._links.await_all()
+        reports = self._links.call_all("report", "metrics")
+        capacities = [int(report["capacity"]) for report in reports]
+        witness = Fingerprint.of(folder / MANIFEST).sha256
+        timeout_s = _patience_s(folder)
+        return [self._prepare(link, folder, witness, capacities, timeout_s) for link in self._links]
 
     def _prepare(
         self,
@@ -177,6 +180,11 @@ class ShardsArchive:
             with (folder / name).open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     link.fetch(link.handle.call("receive", name, chunk), "take a file")
+
+
+def _patience_s(folder: Path) -> float:
+    """How long a shard may take to read what is in `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*")) / _BYTES_PER_S
 
 
 @contextmanager

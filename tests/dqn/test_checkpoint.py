@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: MIT
+"""An algorithm's checkpoint is whole or refused by the name of what is not."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import ray
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_per import ApexDQNConfig
+from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.manifest import MANIFEST, verify
+from rllib_per.replay.archive import ArchiveWriter
+from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
+from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
+
+pytestmark = pytest.mark.ray
+
+LEARNING_STARTS = 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def config(num_env_runners=0, **training):
+    return (
+        ApexDQNConfig()
+        .environment("CartPole-v1")
+        .env_runners(
+            num_env_runners=num_env_runners, num_envs_per_env_runner=2, rollout_fragment_length=4
+        )
+        .training(
+            n_step=3,
+            train_batch_size_per_learner=16,
+            num_steps_sampled_before_learning_starts=LEARNING_STARTS,
+            **{"store_buffer_in_checkpoints": True, **training},
+        )
+        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
+        .reporting(min_sample_timesteps_per_iteration=200)
+        .debugging(seed=3)
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    algorithm = config().build_algo()
+    for _ in range(2):
+        algorithm.train()
+    yield algorithm
+    algorithm.stop()
+
+
+@pytest.fixture(scope="module")
+def other():
+    """Takes over what others have saved."""
+    algorithm = config().build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def assert_same(one, other):
+    assert other.progress == one.progress
+    assert other.replay_ratio.state() == one.replay_ratio.state()
+    mine, theirs = one.replay.state(), other.replay.state()
+    for name in one.replay.state_arrays:
+        np.testing.assert_array_equal(mine[name], theirs[name])
+    assert mine["rng"] == theirs["rng"]
+
+
+# -- saved and restored ----------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_sealed_and_comes_back(trained, other, tmp_path):
+    trained.save_to_path(tmp_path / "new" / "checkpoint")
+    verify(tmp_path / "new" / "checkpoint")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["checkpoint"]
+    other.restore_from_path(tmp_path / "new" / "checkpoint")
+    assert_same(trained, other)
+
+
+def test_rllib_makes_an_algorithm_of_it(trained, build, tmp_path):
+    path = trained.save_to_path(tmp_path)
+    algorithm = Algorithm.from_checkpoint(path)
+    try:
+        assert_same(trained, algorithm)
+    finally:
+        algorithm.stop()
+
+
+def test_a_folder_with_content_is_saved_into_and_keeps_what_is_not_ours(trained, other, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for _ in range(2):
+        trained.save_to_path(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    other.restore_from_path(tmp_path)
+    assert_same(trained, other)
+
+
+def test_another_file_system_gets_it_and_gives_it_back(trained, other, tmp_path):
+    elsewhere = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    trained.save_to_path("run/checkpoint", filesystem=elsewhere)
+    verify(tmp_path / "run" / "checkpoint")
+    other.restore_from_path("run/checkpoint", filesystem=elsewhere)
+    assert_same(trained, other)
+
+
+def test_the_buffer_alone_can_be_restored(trained, other, tmp_path):
+    trained.save_to_path(tmp_path)
+    progress = other.progress
+    other.restore_from_path(tmp_path / "replay_buffer", component="replay_buffer")
+    assert len(other.replay) == len(trained.replay)
+    assert other.progress == progress
+
+
+def test_a_given_state_is_saved_in_place_of_its_own(trained, other, tmp_path):
+    state = trained.get_state()
+    other.save_to_path(tmp_path, state=state)
+    other.restore_from_path(tmp_path)
+    assert_same(trained, other)
+
+
+def test_what_a_run_saves_next_shares_what_has_not_changed(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(ArchiveWriter.__init__, "__defaults__", (512,))
+    algorithm = build(config())
+    for name in ("a", "b"):
+        algorithm.train()
+        algorithm.save_to_path(tmp_path / name)
+    inodes = [
+        {path.stat().st_ino for path in (tmp_path / name / "replay_buffer").rglob("*.npy")}
+        for name in ("a", "b")
+    ]
+    assert len(inodes[0] & inodes[1]) > 2
+
+
+# -- random generators -----------------------------------------------------------------------
+
+
+def test_runners_draw_on_where_they_were(trained, other, tmp_path):
+    trained.save_to_path(tmp_path)
+    other.restore_from_path(tmp_path)
+    states = [a.env_runner_group.local_env_runner.random_state() for a in (trained, other)]
+    assert states[0] == states[1]
+    assert states[0]["env_rng"] is not None
+    first = [a.env_runner_group.local_env_runner.collect(40, epsilon=1.0) for a in (trained, other)]
+    # Both begin episodes anew where it was saved; the trained one goes on with its own.
+    np.testing.assert_array_equal(first[0].actions, first[1].actions)
+
+
+def test_every_remote_runner_has_generators_of_its_own(build, tmp_path):
+    algorithm = build(config(num_env_runners=2))
+    algorithm.train()
+    saved = algorithm.get_state()["apex_dqn"]["env_runners"]
+    exploring = [saved[k]["exploration_rng"] for k in (1, 2)]
+    assert exploring[0] != exploring[1]
+    algorithm.train()
+    algorithm.set_state({"apex_dqn": algorithm.get_state()["apex_dqn"] | {"env_runners": saved}})
+    now = algorithm.get_state()["apex_dqn"]["env_runners"]
+    assert [now[k] for k in (1, 2)] == [saved[k] for k in (1, 2)]
+
+
+def test_environments_draw_on_and_where_that_is_not_known_it_is_said():
+    def make():
+        return ColumnSyncVectorEnv([lambda: gym.make("CartPole-v1") for _ in range(2)])
+
+    env, other = make(), make()
+    assert env_random_states(env) is None  # None was drawn yet.
+    env.reset(seed=1)
+    states = env_random_states(env)
+    other.reset(seed=2)
+    assert set_env_random_states(other, states)
+    np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
+    assert not set_env_random_states(other, None)
+    assert not set_env_random_states(object(), states)
+    for one in (env, other):
+        one.close()
+
+
+def test_a_resumed_run_does_not_begin_with_the_episodes_of_its_first_start(build, tmp_path):
+    first = build(config())
+    start = first.env_runner_group.local_env_runner.collect(1, epsilon=1.0).obs[0]
+    first.save_to_path(tmp_path)
+    second = build(config())
+    second.restore_from_path(tmp_path)
+    again = second.env_runner_group.local_env_runner.collect(1, epsilon=1.0).obs[0]
+    assert not np.allclose(start, again)
+
+
+# -- without the buffer ----------------------------------------------------------------------
+
+
+def test_without_the_buffer_learning_waits_until_it_is_filled_again(build, tmp_path):
+    first = build(config(store_buffer_in_checkpoints=False))
+    for _ in range(2):
+        first.train()
+    first.save_to_path(tmp_path)
+    assert not (tmp_path / "replay_buffer").exists()
+    second = build(config(store_buffer_in_checkpoints=False))
+    second.restore_from_path(tmp_path)
+    updates = second.progress.updates
+    assert updates == first.progress.updates > 0
+    sizes = []
+    learn = second.loop._learners.update
+
+    def update(*arguments, **options):
+        sizes.append(len(second.replay))
+        return learn(*arguments, **options)
+
+    second.loop._learners.update = update
+    second.train()
+    assert min(sizes) >= LEARNING_STARTS
+    assert second.progress.updates == updates + len(sizes)
+
+
+def test_where_only_the_buffer_is_damaged_the_rest_can_be_restored(trained, build, tmp_path):
+    trained.save_to_path(tmp_path)
+    next(tmp_path.rglob("frames.*")).write_bytes(b"")
+    without = build(config(store_buffer_in_checkpoints=False))
+    without.restore_from_path(tmp_path)
+    assert without.progress == trained.progress
+    assert len(without.replay) == 0
+    assert without.replay_ratio.num_added == 0
+
+
+# -- refused ---------------------------------------------------------------------------------
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+
+
+def test_one_flipped_bit_in_any_file_is_refused_by_name_and_nothing_changes(
+    trained, other, tmp_path
+):
+    trained.save_to_path(tmp_path)
+    state = other.learner_group.get_weights()["default_policy"]
+    rng = np.random.default_rng(0)
+    names = {path.name for path in files_of(tmp_path)}
+    assert {"module_state.pkl", "state.pkl", "rows.npy", "class_and_ctor_args.pkl"} <= names
+    for path in files_of(tmp_path):
+        content = path.read_bytes()
+        changed = bytearray(content)
+        changed[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError) as refused:
+            other.restore_from_path(tmp_path)
+        assert str(path) in str(refused.value)
+        path.write_bytes(content)
+    now = other.learner_group.get_weights()["default_policy"]
+    for name in state:
+        np.testing.assert_array_equal(state[name], now[name])
+    other.restore_from_path(tmp_path)
+
+
+def test_a_save_that_was_not_finished_is_refused(trained, other, tmp_path):
+    trained.save_to_path(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    with pytest.raises(CheckpointError, match="was not finished"):
+        other.restore_from_path(tmp_path)
+
+
+def test_a_save_that_fails_leaves_what_was_there(trained, tmp_path, monkeypatch):
+    trained.save_to_path(tmp_path / "a")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("rllib_per.replay.archive.write_array", full)
+        with pytest.raises(OSError, match="No space left"):
+            trained.save_to_path(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    verify(tmp_path / "a")
+    trained.save_to_path(tmp_path / "b")
+    verify(tmp_path / "b")
+
+
+def test_another_capacity_is_refused_and_nothing_changes(trained, build, tmp_path):
+    trained.save_to_path(tmp_path)
+    settings = {"type": "prioritized", "capacity": 49_999}
+    smaller = build(config(replay_buffer_config=settings))
+    before = smaller.learner_group.get_weights()["default_policy"]
+    with pytest.raises(ValueError, match="the same kind of buffer"):
+        smaller.restore_from_path(tmp_path)
+    now = smaller.learner_group.get_weights()["default_policy"]
+    for name in before:
+        np.testing.assert_array_equal(before[name], now[name])
