@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`rllib-per`: train, tune, resume, evaluate, play, plot, doctor and config.
+"""`rllib-per`: train, tune, compare, resume, evaluate, play, plot, doctor and config.
 
 Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
 been checked, so that help and configuration errors come at once.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,7 @@ from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import ConfigError
 
 if TYPE_CHECKING:
+    from rllib_per.experiments.comparison import ComparisonFolder, Contestant
     from rllib_per.experiments.search_plan import SearchPlan
     from rllib_per.experiments.tuning_folder import TuningFolder
 
@@ -156,14 +157,73 @@ def tune(
 
 
 @main.command()
+@click.argument("config", type=_FILE)
+@click.option(
+    "--replay",
+    "replays",
+    required=True,
+    metavar="TYPE,TYPE,...",
+    help="The replay buffers, e.g. prioritized,uniform,rllib_prioritized.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each. [default: 3; smoke: 1]")
+@experiment_options
+@click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default=RUNS / "compare", show_default=True
+)
+@cluster_address
+def compare(
+    config: Path,
+    replays: str,
+    seeds: int | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+    root: Path,
+    address: str | None,
+) -> None:
+    """Train CONFIG with several replay buffers into runs/compare/<time>: a plot and a table.
+
+    One run after the other, each for the whole budget, so that nothing disturbs the speed; run
+    nothing else meanwhile. `resume` goes on with what is not finished. Exit code 130: interrupted.
+    """
+    from rllib_per.experiments.comparison import ComparisonFolder, plan_comparison
+
+    names = [name.strip() for name in replays.split(",") if name.strip()]
+    with _reported():
+        contestants, target = plan_comparison(
+            config,
+            names,
+            seeds or (1 if smoke else 3),
+            overrides,
+            seed=seed,
+            smoke=smoke,
+            allow_custom_classes=allow_custom_classes,
+        )
+        from rllib_per.experiments.comparison_runs import check_all
+        from rllib_per.experiments.ray_session import quiet_logs
+
+        quiet_logs()
+        check_all(contestants)
+        folder = ComparisonFolder.create(root, config.stem, contestants, target)
+    sys.exit(_compare(folder, contestants, address))
+
+
+@main.command()
 @click.argument("run", type=_FOLDER)
 @allow_custom_classes
 @cluster_address
 def resume(run: Path, allow_custom_classes: bool, address: str | None) -> None:
-    """Go on with RUN, of `train` or of `tune`, where it stopped. Exit codes as theirs."""
+    """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs."""
+    from rllib_per.experiments.comparison import ComparisonFolder
     from rllib_per.experiments.tuning_folder import TuningFolder
 
     with _reported():
+        if ComparisonFolder.holds(run):
+            comparison = ComparisonFolder(run)
+            contestants = comparison.contestants(allow_custom_classes=allow_custom_classes)
+            click.echo("Resuming unpickles the runs' checkpoints: only resume what you trust.")
+            sys.exit(_compare(comparison, contestants, address))
         if not TuningFolder.holds(run):
             again, experiment = _reopen(run, (), allow_custom_classes)
         else:
@@ -183,6 +243,32 @@ def _reopen(
     experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
     click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
     return run, experiment
+
+
+def _compare(
+    folder: ComparisonFolder, contestants: Sequence[Contestant], address: str | None
+) -> int:
+    from rich.console import Console
+
+    from rllib_per.experiments.ray_session import num_cpus, ray_session
+
+    console = Console()
+    largest = max((c.experiment for c in contestants), key=num_cpus)
+    with _interruptible(), _reported(), ray_session(largest, address):
+        from rllib_per.experiments.comparison_report import report
+        from rllib_per.experiments.comparison_runs import train_all
+
+        is_complete = train_all(folder, contestants, console)
+        if is_complete:
+            console.print(report(folder, contestants))
+    for replay, ignored in {c.replay: c.ignored for c in contestants}.items():
+        if ignored:
+            click.echo(f"{replay} has no {', '.join(ignored)}: left out.")
+    if not is_complete:
+        click.echo(f"interrupted; go on with `rllib-per resume {folder.path}`")
+        return EXIT_CODE
+    click.echo(folder.plot)
+    return 0
 
 
 def _tune(plan: SearchPlan, folder: TuningFolder, address: str | None, *, resume: bool) -> int:

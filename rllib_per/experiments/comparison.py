@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""One experiment with several replay buffers and seeds, one run after the other.
+
+Every run uses up the same budget: `stop.target_return` ends none of them early, or the curves of
+the quickest would have no end to compare. When a buffer first reached it is in the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rllib_per.experiments.experiment import SMOKE, ExperimentConfig, build_experiment, read_source
+from rllib_per.experiments.run_folder import RunFolder, write_json
+from rllib_per.experiments.sections import Replay
+from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
+
+_TARGET = ("stop", "target_return")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One run of a comparison.
+
+    Attributes:
+        replay: `replay.type`.
+        experiment: What is run.
+        ignored: Keys of the configuration's replay section that this type does not have.
+    """
+
+    replay: str
+    experiment: ExperimentConfig
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.replay}/seed-{self.experiment.seed}"
+
+
+@dataclass(frozen=True)
+class ComparisonFolder:
+    """The files of one comparison; each run is a folder `<replay>/seed-<seed>` within."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, root: Path, name: str, contestants: Sequence[Contestant], target: float | None
+    ) -> ComparisonFolder:
+        """Make `root/<time>` with the folder of every run that is to come."""
+        started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        path, repeat = root / started, 1
+        while path.exists():
+            repeat += 1
+            path = root / f"{started}-{repeat}"
+        folder = cls(path)
+        for contestant in contestants:
+            run = folder.run(contestant)
+            run.path.mkdir(parents=True)
+            run.record(contestant.experiment)
+        plan = {
+            "config": name,
+            "target_return": target,
+            "runs": [
+                {"replay": c.replay, "seed": c.experiment.seed, "ignored": list(c.ignored)}
+                for c in contestants
+            ],
+        }
+        write_json(folder.plan, plan)
+        return folder
+
+    @classmethod
+    def holds(cls, path: Path) -> bool:
+        """Whether `path` is the folder of a comparison."""
+        return cls(path).plan.is_file()
+
+    def contestants(self, *, allow_custom_classes: bool = False) -> list[Contestant]:
+        """The runs as they were planned; raises ConfigError like `load_experiment`."""
+        contestants = []
+        for planned in self.read_plan()["runs"]:
+            run = RunFolder.open(self.path / planned["replay"] / f"seed-{planned['seed']}")
+            experiment = run.experiment(allow_custom_classes=allow_custom_classes)
+            contestants.append(Contestant(planned["replay"], experiment, tuple(planned["ignored"])))
+        return contestants
+
+    def read_plan(self) -> dict[str, Any]:
+        """What `create` was told."""
+        plan: dict[str, Any] = json.loads(self.plan.read_text(encoding="utf-8"))
+        return plan
+
+    def run(self, contestant: Contestant) -> RunFolder:
+        """The folder of one run."""
+        return RunFolder(self.path / contestant.name)
+
+    @property
+    def plan(self) -> Path:
+        """Which runs there are."""
+        return self.path / "comparison.plan.json"
+
+    @property
+    def results_json(self) -> Path:
+        """Every figure of the table, by replay buffer."""
+        return self.path / "comparison.json"
+
+    @property
+    def results_csv(self) -> Path:
+        """One row per run."""
+        return self.path / "comparison.csv"
+
+    @property
+    def plot(self) -> Path:
+        """The curves."""
+        return self.path / "comparison.png"
+
+
+def plan_comparison(
+    path: Path,
+    replays: Sequence[str],
+    num_seeds: int,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    smoke: bool = False,
+    allow_custom_classes: bool = False,
+) -> tuple[list[Contestant], float | None]:
+    """The runs, all of one seed before those of the next, and the target that the YAML sets.
+
+    Raises:
+        ConfigError: With every problem that was found.
+    """
+    if not replays or len(set(replays)) < len(replays):
+        raise ConfigError([Problem("--replay", f"name each buffer once: got {','.join(replays)}")])
+    contestants, target = [], None
+    for offset in range(num_seeds):
+        for replay in replays:
+            source = read_source(path, (*(SMOKE if smoke else ()), *overrides), seed=seed)
+            ignored = _swap_replay(source, replay)
+            experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
+            target = experiment.stop.target_return
+            source.put(("seed",), experiment.seed + offset, "--seeds")
+            source.put(_TARGET, None, "--replay")
+            experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
+            contestants.append(Contestant(replay, experiment, ignored))
+    return contestants, target
+
+
+def _swap_replay(source: Source, replay: str) -> tuple[str, ...]:
+    """Name another buffer, and leave out what it has no use for."""
+    section = source.data.get("replay")
+    taken = Replay.options_of(replay)
+    unused = []
+    if isinstance(section, dict):
+        unused = [key for key in section if key in Replay.model_fields and key not in taken]
+        source.data["replay"] = {key: v for key, v in section.items() if key not in unused}
+    source.put(("replay", "type"), replay, f"--replay {replay}")
+    return tuple(unused)

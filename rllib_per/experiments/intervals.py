@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Confidence intervals over seeds: Student's t, which takes their results for normally distributed.
+
+Seeds are few, and a bootstrap of three values is no more than their range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds, and half the width of its confidence interval; None for a single seed."""
+
+    mean: float
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Interval:
+        """Mean and t interval of at least one value."""
+        array = np.asarray(list(values), np.float64)
+        half_width = half_widths(array[:, None])
+        return cls(float(array.mean()), None if half_width is None else float(half_width[0]))
+
+    def __str__(self) -> str:
+        if self.half_width is None:
+            return f"{self.mean:,.1f}"
+        return f"{self.mean:,.1f} ± {self.half_width:,.1f}"
+
+
+def half_widths(values: Floats) -> Floats | None:
+    """(seeds, points) values: half the width of each point's interval; None for one seed."""
+    num_seeds = len(values)
+    if num_seeds < 2:
+        return None
+    quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, num_seeds - 1)
+    widths: Floats = quantile * values.std(axis=0, ddof=1) / math.sqrt(num_seeds)
+    return widths

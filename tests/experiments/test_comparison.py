@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""Comparing replay buffers: what is run, what it came to, and what cannot be compared."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from rllib_per.cli import main
+from rllib_per.experiments.comparison import ComparisonFolder, plan_comparison
+from rllib_per.experiments.comparison_plot import on_one_grid
+from rllib_per.experiments.comparison_report import Outcome, outcome_of, report, summarize
+from rllib_per.experiments.intervals import Interval
+from rllib_per.experiments.metrics_log import Snapshot
+from rllib_per.experiments.yaml_source import ConfigError
+
+CONFIG = Path(__file__).parents[2] / "configs" / "cartpole.yaml"
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+# -- the plan ----------------------------------------------------------------------------------
+
+
+def test_every_buffer_gets_every_seed_and_the_whole_budget():
+    contestants, target = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 2, seed=5)
+    assert [c.name for c in contestants] == [
+        "prioritized/seed-5",
+        "rllib_uniform/seed-5",
+        "prioritized/seed-6",
+        "rllib_uniform/seed-6",
+    ]
+    assert target == 475
+    assert {c.experiment.stop.target_return for c in contestants} == {None}
+    assert {c.experiment.stop.env_steps for c in contestants} == {50_000}
+
+
+def test_runs_differ_in_the_buffer_and_in_what_it_does_not_have():
+    overrides = ["replay.priority=huber", "training.n_step=2"]
+    (ours, theirs), _ = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 1, overrides)
+    assert ours.ignored == ()
+    assert theirs.ignored == ("weight_normalization", "priority")
+    assert ours.experiment.replay.priority == "huber"
+    assert theirs.experiment.replay.type == "rllib_uniform"
+    assert theirs.experiment.replay.capacity == ours.experiment.replay.capacity
+    sections = {"replay": theirs.experiment.replay}
+    assert ours.experiment.model_copy(update=sections) == theirs.experiment
+
+
+@pytest.mark.parametrize(
+    ("replays", "message"),
+    [
+        (["prioritized", "rllib_priortized"], "did you mean rllib_prioritized?"),
+        (["prioritized", "prioritized"], "--replay: name each buffer once"),
+        ([], "--replay: name each buffer once"),
+        (["my.own.Buffer"], "--allow-custom-classes"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(replays, message):
+    with pytest.raises(ConfigError) as caught:
+        plan_comparison(CONFIG, replays, 1)
+    assert message in str(caught.value)
+
+
+def test_the_command_line_says_what_is_wrong_before_a_folder_exists(tmp_path):
+    arguments = ("compare", CONFIG, "--runs", tmp_path)
+    assert call(*arguments).exit_code == 2
+    assert call(*arguments, "--replay", "prioritized", "--seeds", 0).exit_code == 2
+    done = call(*arguments, "--replay", "prioritized,unifrom")
+    assert done.exit_code == 2
+    assert "error: --replay unifrom: replay.type: " in done.output
+    assert "did you mean uniform?" in done.output
+    done = call(*arguments, "--replay", "uniform", "--set", "replay.alhpa=1")
+    assert done.exit_code == 2
+    assert "did you mean replay.alpha?" in done.output
+    done = call(*arguments, "--replay", "rllib_uniform", "--set", "training.n_step=[3,3]")
+    assert done.exit_code == 2
+    assert "which is empty" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the figures -------------------------------------------------------------------------------
+
+
+def test_an_interval_is_students_t_over_seeds():
+    # t_{0.975, 2} = 4.30265 and the standard error of 1, 2, 6 is sqrt(7 / 3).
+    interval = Interval.of([1.0, 2.0, 6.0])
+    assert interval.mean == 3.0
+    assert interval.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3), rel=1e-6)
+    assert str(interval) == "3.0 ± 6.6"
+    assert str(Interval.of([1234.5])) == "1,234.5"
+
+
+def write_run(run, rows, final_return):
+    """A finished run: rows are (env_steps, updates, env_steps_per_s, greedy return or None)."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    names = list(Snapshot.__dataclass_fields__)
+    with run.metrics_csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        keys = ("env_steps", "updates", "env_steps_per_s", "evaluation_return_mean")
+        writer.writerows(dict(zip(keys, row, strict=True)) for row in rows)
+    steps, updates = rows[-1][:2]
+    result = {
+        "ending": "finished",
+        "env_steps": steps,
+        "updates": updates,
+        "evaluation": {"episode_return_mean": final_return},
+    }
+    run.result.write_text(json.dumps(result))
+
+
+ROWS = [
+    (1000, 0, 9000.0, None),  # Before learning starts: not counted as speed.
+    (2000, 500, 100.0, 480.0),  # 10 s
+    (4000, 1500, 400.0, 200.0),  # 5 s
+    (5000, 2000, 200.0, None),  # 5 s
+]
+
+
+def test_figures_of_a_run_come_from_its_own_files(tmp_path):
+    (contestant,), _ = plan_comparison(CONFIG, ["uniform"], 1, seed=4)
+    run = ComparisonFolder(tmp_path).run(contestant)
+    write_run(run, ROWS, 321.0)
+    assert outcome_of(contestant, run, target=475.0) == Outcome(
+        replay="uniform",
+        seed=4,
+        env_steps=5000,
+        updates=2000,
+        env_steps_per_s=4000 / 20,
+        updates_per_s=2000 / 20,
+        final_return=321.0,
+        env_steps_to_target=2000,
+    )
+    assert outcome_of(contestant, run, target=None).env_steps_to_target is None
+    assert outcome_of(contestant, run, target=490.0).env_steps_to_target is None
+
+
+def outcome(replay, seed, final_return, to_target):
+    return Outcome(replay, seed, 5000, 2000, 200.0, 100.0, final_return, to_target)
+
+
+def test_steps_to_the_target_have_a_mean_only_where_every_seed_made_it():
+    summary = summarize(
+        [
+            outcome("uniform", 0, 100.0, 2000),
+            outcome("prioritized", 0, 400.0, 1000),
+            outcome("uniform", 1, 300.0, None),
+            outcome("prioritized", 1, 500.0, 3000),
+        ]
+    )
+    assert list(summary) == ["uniform", "prioritized"]
+    assert summary["uniform"]["env_steps_to_target"] is None
+    assert summary["uniform"]["num_reached_target"] == 1
+    assert summary["prioritized"]["env_steps_to_target"].mean == 2000
+    assert summary["uniform"]["final_return"].mean == 200.0
+
+
+def test_curves_are_compared_where_all_of_them_are():
+    first = (np.array([100.0, 300.0]), np.array([0.0, 2.0]))
+    second = (np.array([200.0, 500.0]), np.array([5.0, 5.0]))
+    grid, values = on_one_grid([first, second])
+    assert (grid[0], grid[-1]) == (200.0, 300.0)
+    np.testing.assert_allclose(values[:, 0], [1.0, 5.0])
+    np.testing.assert_allclose(values[:, -1], [2.0, 5.0])
+
+
+def test_a_report_is_of_the_finished_runs_and_names_what_was_left_out(tmp_path):
+    contestants, target = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 2)
+    folder = ComparisonFolder.create(tmp_path, "cartpole", contestants, target)
+    with pytest.raises(ValueError, match="rllib-per resume"):
+        report(folder, contestants)
+    for contestant in contestants[:3]:
+        write_run(folder.run(contestant), ROWS, 100.0 + contestant.experiment.seed)
+    table = report(folder, contestants)
+    assert [column.header for column in table.columns][-1] == "env steps to 475"
+    with folder.results_csv.open(newline="") as file:
+        assert [(row["replay"], row["seed"]) for row in csv.DictReader(file)] == [
+            ("prioritized", "0"),
+            ("rllib_uniform", "0"),
+            ("prioritized", "1"),
+        ]
+    results = json.loads(folder.results_json.read_text())
+    assert results["ignored"]["rllib_uniform"] == ["weight_normalization"]
+    assert results["replays"]["prioritized"]["final_return"]["mean"] == 100.5
+    assert results["replays"]["rllib_uniform"]["final_return"]["half_width"] is None
+    assert folder.plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):
+    contestants, target = plan_comparison(
+        CONFIG, ["uniform", "rllib_uniform"], 2, ["replay.capacity=9000"]
+    )
+    folder = ComparisonFolder.create(tmp_path, "cartpole", contestants, target)
+    assert ComparisonFolder.holds(folder.path)
+    assert not ComparisonFolder.holds(tmp_path)
+    assert folder.contestants() == contestants
+
+
+# -- the whole -----------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_compare_trains_all_and_resume_only_what_is_missing(tmp_path):
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        arguments = ("compare", CONFIG, "--smoke", "--runs", tmp_path)
+        replays = ("--replay", "uniform,rllib_prioritized")
+        done = call(*arguments, *replays, "--set", "stop.env_steps=600")
+        assert done.exit_code == 0, done.output
+        assert "rllib_prioritized has no weight_normalization: left out." in done.output
+        (path,) = tmp_path.iterdir()
+        folder = ComparisonFolder(path)
+        results = json.loads(folder.results_json.read_text())
+        assert set(results["replays"]) == {"uniform", "rllib_prioritized"}
+        assert all(row["updates_per_s"]["mean"] > 0 for row in results["replays"].values())
+        kept, again = (folder.run(c) for c in folder.contestants())
+        before = kept.result.stat().st_mtime_ns
+        again.result.unlink()
+        folder.plot.unlink()
+        done = call("resume", path)
+        assert done.exit_code == 0, done.output
+        assert kept.result.stat().st_mtime_ns == before
+        assert again.result.is_file()
+        assert folder.plot.is_file()
+    finally:
+        ray.shutdown()
