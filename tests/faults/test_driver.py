@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark
 
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "cartpole_apex.yaml"
 SETTINGS = (
+    "training.replay_ratio=4",
+    "training.train_batch_size_per_learner=32",
     "training.num_steps_sampled_before_learning_starts=200",
     "reporting.min_sample_timesteps_per_iteration=500",
     "checkpoint.every_env_steps=1000",
@@ -25,7 +27,7 @@ SETTINGS = (
     "evaluation.final_num_episodes=5",
     "stop.target_return=null",
 )
-PATIENCE_S = 300
+PATIENCE_S = 400
 PROGRAM = "from rllib_per.cli import main; main()"
 
 
@@ -88,7 +90,7 @@ def test_a_killed_driver_leaves_nobody_behind_and_training_resumes(tmp_path):
     wait_until(lambda: not processes_with(mark), "the actors to end")
 
     before = env_steps(run)
-    goal = before[-1] + 3000
+    goal = before[-1] + 1500
     saved = int(max(checkpoints.glob("step-*")).name.rpartition("-")[2])
     resumed = train(tmp_path, mark, "--resume", str(run), "--set", f"stop.env_steps={goal}")
     assert resumed.wait(PATIENCE_S) == 0, (tmp_path / "output.log").read_text()[-4000:]

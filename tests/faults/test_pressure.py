@@ -64,9 +64,9 @@ def test_a_slow_learner_fills_no_queue_and_misses_no_transition(build, monkeypat
     learned = []
     update = algorithm.replay.update_priorities
 
-    def update_and_note(ids, td_errors):
+    def update_and_note(ids, *rest):
         learned.append(ids)
-        update(ids, td_errors)
+        update(ids, *rest)
 
     monkeypatch.setattr(algorithm.replay, "update_priorities", update_and_note)
     for _ in range(4):

@@ -26,6 +26,15 @@ REPLAY = {
     "beta": 0.4,
 }
 
+_TRAINING: dict[str, Any] = {
+    "n_step": 3,
+    "train_batch_size_per_learner": BATCH_SIZE,
+    "replay_ratio": REPLAY_RATIO,
+    "num_steps_sampled_before_learning_starts": LEARNING_STARTS,
+    "broadcast_interval": 4,
+    "replay_buffer_config": REPLAY,
+}
+
 
 def apex_config(**training: Any) -> ApexDQNConfig:
     """Everything is small; `training` are settings of `ApexDQNConfig.training`."""
@@ -33,14 +42,7 @@ def apex_config(**training: Any) -> ApexDQNConfig:
         ApexDQNConfig()
         .environment("CartPole-v1")
         .env_runners(num_env_runners=2, num_envs_per_env_runner=2, rollout_fragment_length=4)
-        .training(
-            n_step=3,
-            train_batch_size_per_learner=BATCH_SIZE,
-            replay_ratio=REPLAY_RATIO,
-            num_steps_sampled_before_learning_starts=LEARNING_STARTS,
-            broadcast_interval=4,
-            **{"replay_buffer_config": REPLAY, **training},
-        )
+        .training(**_TRAINING | training)
         .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
         .reporting(min_sample_timesteps_per_iteration=500)
         .debugging(seed=3)
