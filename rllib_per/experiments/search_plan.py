@@ -120,10 +120,15 @@ class SearchPlan:
                 yield experiment_of(self.data({value.path: extreme}))
 
 
-def experiment_of(data: Mapping[str, Any]) -> ExperimentConfig:
-    """The experiment that a trial's config is the data of, without what Tune adds to it."""
-    own = {name: value for name, value in data.items() if name in ExperimentConfig.model_fields}
-    return ExperimentConfig.model_validate(plain(own))
+def experiment_of(config: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment that a trial's config is the data of."""
+    return ExperimentConfig.model_validate(data_of(config))
+
+
+def data_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's config without what Tune adds to it, and with Python's own numbers."""
+    names = ExperimentConfig.model_fields
+    return {name: plain(value) for name, value in config.items() if name in names}
 
 
 def load_plan(

@@ -229,5 +229,7 @@ def set_tunes_environment() -> None:
     """What Tune takes from the environment only, unless the user has set it."""
     # Trials find relative paths where the command was given, and not in their own folder.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # How much a search that is killed has to do again, at most, beside its trials' checkpoints.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     # There is a table already.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

@@ -64,10 +64,10 @@ def plot_parameters(
 def _scale(axes: Axes, value: SearchValue) -> Callable[[Any], float]:
     """Give `axes` all that was possible; where on them a value found is."""
     if value.kind in LISTS:
-        names = [str(item) for item in value.arguments]
-        axes.set_xticks(range(len(names)), names)
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        return lambda found: float(names.index(str(found)))
+        items = value.arguments
+        axes.set_xticks(range(len(items)), [str(item) for item in items])
+        axes.set_xlim(-0.5, len(items) - 0.5)
+        return lambda found: float(items.index(found))
     if value.is_logarithmic:
         axes.set_xscale("log")
     axes.set_xlim(*value.extremes)

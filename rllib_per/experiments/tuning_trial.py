@@ -16,7 +16,12 @@ from ray.tune.result import TRIAL_INFO
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.experiment import ExperimentConfig
-from rllib_per.experiments.search_plan import EPISODE_RETURN, EVALUATION_RETURN, experiment_of
+from rllib_per.experiments.search_plan import (
+    EPISODE_RETURN,
+    EVALUATION_RETURN,
+    data_of,
+    experiment_of,
+)
 
 # Of the seeds of evaluations: no other stream of an experiment has this number.
 _TRIAL = 3
@@ -29,7 +34,7 @@ class ExperimentTrial(ApexDQN):
     """
 
     def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
-        self._experiment = experiment_of(config)
+        self._data, self._experiment = data_of(config), experiment_of(config)
         algorithm_config = self._experiment.algorithm_config()
         # Tune looks for it there, to know the trial's id.
         setattr(algorithm_config, TRIAL_INFO, config.get(TRIAL_INFO))
@@ -42,7 +47,7 @@ class ExperimentTrial(ApexDQN):
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Take on another experiment, or the same one with other settings."""
-        self._experiment = experiment_of(new_config)
+        self._data, self._experiment = data_of(new_config), experiment_of(new_config)
         return super().reset_config(self._experiment.algorithm_config())
 
     def setup(self, config: Any) -> None:
@@ -57,7 +62,7 @@ class ExperimentTrial(ApexDQN):
     def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's; the config that stands in every result is the experiment's data."""
         filled: dict[str, Any] = super().get_auto_filled_metrics(*args, **kwargs)
-        return filled | {"config": self._experiment.model_dump(mode="json")}
+        return filled | {"config": self._data}
 
     def step(self) -> Any:
         """RLlib's iteration, and a greedy evaluation if one is due."""
