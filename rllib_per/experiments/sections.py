@@ -10,7 +10,15 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from rllib_per.schedules import schedule
 
@@ -58,7 +66,7 @@ Positive = Annotated[Int, Field(ge=1)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 Unit = Annotated[Float, Field(ge=0, le=1)]
 # A number, RLlib's [[env_step, value], ...] or {type: linear, ...}; see rllib_per.schedules.
-ScheduleSpec = Annotated[Any, AfterValidator(_is_schedule)]
+ScheduleSpec = Annotated[Any, AfterValidator(_is_schedule), WithJsonSchema({"format": "schedule"})]
 
 
 class Section(BaseModel):
@@ -70,6 +78,8 @@ class Section(BaseModel):
 
 
 class Environment(Section):
+    """What is to be learned."""
+
     env: str
     """A Gymnasium id, or behind --allow-custom-classes the dotted path of an environment class."""
     env_config: dict[str, Any] = {}
@@ -79,12 +89,17 @@ class Environment(Section):
 
 
 class EnvRunners(Section):
+    """Who plays, and how it explores."""
+
     num_env_runners: Count = 0
     """Actors that collect experience; 0 collects in the driver."""
     num_envs_per_env_runner: Positive = 1
+    """Environments that each of them steps together."""
     rollout_fragment_length: Literal["auto"] | Positive = "auto"
     """Rows that one runner collects per environment and round."""
     gym_env_vectorize_mode: Literal["sync", "async", "vector_entry_point"] = "sync"
+    """How they are stepped: one after the other, in processes, or by the environment's own vector
+    class."""
     per_env_epsilon: bool = False
     """Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018)."""
     frame_stack: Positive | None = None
@@ -94,31 +109,49 @@ class EnvRunners(Section):
 
 
 class Optimizer(Section):
+    """The optimizer; further keys are those of the PyTorch optimizer."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
     type: Literal["adam", "rmsprop"] = "adam"
-    """Further keys are those of the PyTorch optimizer."""
+    """Which one."""
 
 
 class Training(Section):
+    """How it is learned."""
+
     lr: ScheduleSpec = 5e-4
+    """Learning rate."""
     gamma: Unit = 0.99
+    """Discount γ."""
     train_batch_size_per_learner: Positive = 32
+    """Transitions of one update."""
     n_step: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = 1
     """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
     double_q: bool = True
+    """The online network chooses the action whose value the target network gives."""
     dueling: bool = True
+    """Streams of their own for the state's value and the actions' advantages."""
     epsilon: ScheduleSpec = [[0, 1.0], [10_000, 0.05]]
+    """Share of random actions."""
     target_network_update_freq: Positive = 500
+    """Between two updates of the target network, in the unit below."""
     target_network_update_unit: Literal["env_steps", "updates", "episodes"] = "env_steps"
+    """What that counts."""
     tau: Annotated[Float, Field(gt=0, le=1)] = 1.0
     """Share of the online network in a target update; 1 copies it."""
     grad_clip: PositiveFloat | None = 40.0
+    """Bound of the gradient; null: none."""
     grad_clip_by: Literal["global_norm", "norm", "value"] = "global_norm"
+    """What is bounded: the norm of all gradients, of each one, or every value."""
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
+    """Loss of a TD error."""
     optimizer: Optimizer = Optimizer()
+    """See below."""
     adam_epsilon: PositiveFloat = 1e-8
+    """ε of Adam."""
     num_steps_sampled_before_learning_starts: Count = 1000
+    """Transitions that replay must have seen before the first update."""
     replay_ratio: PositiveFloat | None = None
     """Transitions sampled per transition added; null is RLlib's natural ratio."""
     training_intensity: PositiveFloat | None = None
@@ -134,6 +167,8 @@ class Training(Section):
 
 
 class Replay(Section):
+    """What is remembered, and what of it is learned from."""
+
     type: Annotated[str, AfterValidator(_is_replay_type)] = "prioritized"
     """"prioritized", "uniform", "sharded" (prioritized, in actors that env runner actors feed while
     learners learn), RLlib's own as "rllib_prioritized" and "rllib_uniform", or behind
@@ -141,18 +176,25 @@ class Replay(Section):
     capacity: Positive = 50_000
     """Rows; an episode of L steps takes L + 1."""
     alpha: Annotated[Float, Field(ge=0)] = 0.6
+    """mass = priority^α; 0 draws uniformly."""
     beta: ScheduleSpec = 0.4
+    """Exponent of the importance weights; 1 corrects the draw in full."""
     priority_epsilon: PositiveFloat = 1e-6
+    """ε, added to every priority, so that a TD error of 0 can still be drawn."""
     priority: Literal["absolute", "huber", "clipped"] = "absolute"
     """From TD error δ: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most `priority_clip`."""
     priority_clip: PositiveFloat = 1.0
+    """The bound of "clipped"."""
     initial_priority: Literal["max", "td_error", "given"] = "max"
     """Of a new transition: the maximum so far, its own n-step TD error, or a column `priority`."""
     max_priority_decay: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    """The maximum so far is multiplied by it at every update; 1 never forgets it."""
     weight_normalization: Literal["buffer", "batch"] | None = "batch"
     """Importance weights are scaled by the largest possible in the buffer, in the batch, or not."""
     stratified: bool = True
+    """One draw from each of B equal shares of the mass, or B independent ones."""
     gather_threads: Positive = 1
+    """Threads that copy frames into a batch."""
     options: dict[str, Any] = {}
     """Further keywords of a class of your own."""
     num_shards: Positive = 1
@@ -223,6 +265,8 @@ class Replay(Section):
 
 
 class Model(Section):
+    """The network."""
+
     network: Literal["mlp", "nature", "impala"] | None = None
     """null: "nature" (Mnih et al. 2015) for images, else "mlp". Below, null: the network's own."""
     encoder_hiddens: list[Positive] | None = None
@@ -230,7 +274,9 @@ class Model(Section):
     hiddens: list[Positive] = [256]
     """Dense layers of each stream, value and advantage, or of the only one."""
     activation: str = "relu"
+    """Of all layers but the streams': relu, tanh, elu, gelu, silu or linear."""
     head_activation: str = "relu"
+    """Of the streams."""
     conv_filters: list[list[Positive]] | None = None
     """Of "nature": [channels, kernel, stride] of each convolution."""
     channels: list[Positive] | None = None
@@ -242,13 +288,20 @@ class Model(Section):
 
 
 class Learners(Section):
+    """Who computes gradients, and how."""
+
     num_learners: Count = 0
     """Actors that compute gradients; 0 computes in the driver."""
     num_gpus_per_learner: Annotated[Float, Field(ge=0)] = 0
+    """GPUs of each learner; 0 computes on the CPU."""
     fused_optimizer: bool = True
+    """PyTorch's fused step."""
     mixed_precision: bool = False
+    """Forward and loss in bfloat16."""
     compile_module: bool = False
+    """Let torch.compile have the network."""
     channels_last: bool = False
+    """Memory layout of images that some convolutions prefer."""
     learner_timeout_s: PositiveFloat = 120.0
     """Seconds that learners may take for an update, or to start anew."""
     max_learner_restarts: Count = 3
@@ -258,23 +311,32 @@ class Learners(Section):
 
 
 class Callbacks(Section):
+    """Code of your own that runs on the way."""
+
     callbacks_class: str | None = None
     """The dotted path of an RLlibCallback class, behind --allow-custom-classes."""
 
 
 class Reporting(Section):
+    """How often there are figures."""
+
     min_sample_timesteps_per_iteration: Positive = 1000
     """Env steps between two rows of metrics."""
     metrics_num_episodes_for_smoothing: Positive = 100
+    """Training episodes of which the mean return is shown."""
 
 
 class Evaluation(Section):
+    """Greedy play, whose episodes never go into replay."""
+
     interval_env_steps: Positive | None = None
     """Play greedily this often; null judges training by its own episodes."""
     num_episodes: Positive = 20
+    """Episodes of such an evaluation."""
     final_num_episodes: Positive = 100
     """Episodes of the evaluation that decides whether the target is met."""
     num_envs: Positive = 10
+    """Environments in which they are played together."""
     video_interval_env_steps: Positive | None = None
     """Record a game this often, into the run's `videos` and TensorBoard."""
     env_config: dict[str, Any] = {}
@@ -282,9 +344,14 @@ class Evaluation(Section):
 
 
 class Stop(Section):
+    """When a run ends; at least one of env_steps, updates and time_s is required."""
+
     env_steps: Positive | None = None
+    """Budget in env steps."""
     updates: Positive | None = None
+    """Budget in updates."""
     time_s: PositiveFloat | None = None
+    """Budget in seconds, those of a run's earlier sessions counted."""
     target_return: Float | None = None
     """Mean return that ends training early, once the final evaluation confirms it."""
 
@@ -296,6 +363,8 @@ class Stop(Section):
 
 
 class Checkpoint(Section):
+    """What is saved on the way."""
+
     every_env_steps: Positive | None = 25_000
     """null saves at the end only."""
     keep: Positive = 2
