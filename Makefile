@@ -65,6 +65,10 @@ bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on B
 evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some)
 	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"
 
+bench-checkpoint: setup  ## what saving a large replay buffer costs; does a killed run learn on
+	$(BIN)/python -m benchmarks.bench_checkpoint
+	$(BIN)/python -m benchmarks.bench_resume
+
 bench-drop-in: setup  ## RLlib's DQN with our replay buffer against its own
 	$(BIN)/python -m benchmarks.bench_drop_in
 

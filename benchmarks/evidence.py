@@ -65,7 +65,7 @@ def execute(run: Run) -> None:
     changes = [part for setting in run.settings for part in ("--set", setting)]
     command = ["train", run.config, "--seed", str(run.seed), *changes]
     if not (latest / "result.json").exists():
-        if (latest / "checkpoints").is_dir() and any((latest / "checkpoints").iterdir()):
+        if any(latest.glob("checkpoints/step-*")):
             finished = rllib_per("train", "--resume", str(latest))
         else:
             finished = rllib_per(*command, "--runs", str(runs))
