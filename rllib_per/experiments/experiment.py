@@ -15,6 +15,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rllib_per.experiments import sections
+from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 
 if TYPE_CHECKING:
@@ -164,13 +165,18 @@ def load_experiment(
     Raises:
         ConfigError: With every problem that was found, each with its file and line.
     """
-    source = read_source(path, (*(SMOKE if smoke else ()), *overrides), seed=seed)
+    source = read_source(path, overrides, seed=seed, smoke=smoke)
     return build_experiment(source, allow_custom_classes=allow_custom_classes)
 
 
-def read_source(path: Path, overrides: Sequence[str], *, seed: int | None = None) -> Source:
-    """The YAML at `path` with `overrides` in it, not checked yet."""
+def read_source(
+    path: Path, overrides: Sequence[str], *, seed: int | None = None, smoke: bool = False
+) -> Source:
+    """The YAML at `path` with `overrides` in it, cut down for `smoke`, not checked yet."""
     source = read_yaml(path)
+    if smoke:
+        shrink(source)
+        overrides = (*SMOKE, *overrides)
     for assignment in overrides:
         source.override(assignment)
     if seed is not None:

@@ -31,7 +31,8 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
         address: A cluster's `host:port`, or "auto" for the one that this machine belongs to; None:
             a local Ray, without dashboard.
     Raises:
-        RuntimeError: The cluster cannot be reached, or refuses the token.
+        RuntimeError: The cluster cannot be reached, or refuses the token; or learners are to have
+            GPUs that this machine lacks.
     """
     quiet_logs()
     import ray
@@ -95,6 +96,7 @@ def num_cpus(experiment: ExperimentConfig) -> int:
 def _start(experiment: ExperimentConfig) -> None:
     import ray
 
+    _check_gpus(experiment)
     actors = num_cpus(experiment)
     ray.init(
         "local",
@@ -104,6 +106,23 @@ def _start(experiment: ExperimentConfig) -> None:
         log_to_driver=actors > 0,
         logging_level=logging.ERROR,
     )
+
+
+def _check_gpus(experiment: ExperimentConfig) -> None:
+    """Ray would wait for GPUs for ever."""
+    learners = experiment.learners
+    wanted = max(learners.num_learners, 1) * learners.num_gpus_per_learner
+    if not wanted:
+        return
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < wanted:
+        raise RuntimeError(
+            f"learners need {wanted:g} GPUs, and PyTorch sees {found} here; run it where there are "
+            "some (`rllib-per doctor` says what is missing, --address names a cluster), or compute "
+            "on CPUs with --set learners.num_gpus_per_learner=0"
+        )
 
 
 def _check_reachable(address: str) -> None:

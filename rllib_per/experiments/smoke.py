@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""What `--smoke` makes smaller, so that an experiment for large machines runs on a laptop too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rllib_per.experiments.yaml_source import KeyPath, Source
+
+_FLAG = "--smoke"
+
+# No more of these than so many; less stays as it is.
+_AT_MOST: dict[KeyPath, float] = {
+    ("env_runners", "num_env_runners"): 2,
+    ("env_runners", "num_envs_per_env_runner"): 16,
+    ("training", "train_batch_size_per_learner"): 256,
+    ("replay", "num_shards"): 2,
+    ("replay", "shard_num_cpus"): 0.5,
+    ("replay", "shard_memory_bytes"): 0,
+    ("replay", "capacity"): 50_000,
+    ("learners", "num_learners"): 1,
+}
+_GPUS = ("learners", "num_gpus_per_learner")
+
+
+def shrink(source: Source) -> None:
+    """Cut down what takes many cores, much memory, or a GPU that is not there."""
+    for path, limit in _AT_MOST.items():
+        _cap(source, path, limit)
+    if _given(source, _GPUS):
+        import torch
+
+        _cap(source, _GPUS, torch.cuda.device_count())
+
+
+def _cap(source: Source, path: KeyPath, limit: float) -> None:
+    if _given(source, path) > limit:
+        source.put(tuple(map(str, path)), limit, _FLAG)
+
+
+def _given(source: Source, path: KeyPath) -> float:
+    """The number at `path`; 0 if there is none, or something that validation will refuse."""
+    value: Any = source.data
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else 0

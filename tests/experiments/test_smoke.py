@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""An experiment for many cores and a GPU, on this machine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.ray_session import num_cpus, ray_session
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+LARGE = CONFIGS / "atari" / "pong_apex_cluster.yaml"
+
+
+def test_smoke_cuts_down_what_takes_many_cores_or_much_memory():
+    large, smoke = load_experiment(LARGE), load_experiment(LARGE, smoke=True)
+    assert num_cpus(large) > 16
+    assert num_cpus(smoke) <= 5
+    assert smoke.replay.shard_memory_bytes == 0
+    assert smoke.replay.capacity == 50_000
+    assert smoke.learners.num_gpus_per_learner == min(torch.cuda.device_count(), 1)
+
+
+def test_smoke_leaves_small_numbers_and_wishes_alone():
+    path = CONFIGS / "cartpole_apex.yaml"
+    full, smoke = load_experiment(path), load_experiment(path, smoke=True)
+    assert smoke.replay == full.replay
+    assert smoke.env_runners == full.env_runners
+    wish = load_experiment(LARGE, ["env_runners.num_env_runners=5"], smoke=True)
+    assert wish.env_runners.num_env_runners == 5
+
+
+def test_smoke_leaves_wrong_values_to_validation(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("environment: {env: CartPole-v1}\nreplay: {capacity: many}\nlearners: 3\n")
+    with pytest.raises(ValueError, match=r"(?s)capacity.*learners|learners.*capacity"):
+        load_experiment(path, smoke=True)
+
+
+def test_gpus_that_are_not_there_are_missed_before_ray_starts(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    message = "need 1 GPUs, and PyTorch sees 0 here.*--set learners.num_gpus_per_learner=0"
+    with pytest.raises(RuntimeError, match=message), ray_session(load_experiment(LARGE)):
+        pass
