@@ -29,14 +29,14 @@ def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | N
     axes = figure.add_subplot(xlabel="env steps", ylabel="episode return")
     drawn = 0
     for run in runs:
-        steps, returns = _columns(run.episodes_csv, "env_steps", "episode_return")
+        steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
         if not len(steps):
             continue
         drawn += 1
         if len(runs) == 1:
             axes.plot(steps, returns, ".", markersize=2, alpha=0.3, color="C0")
         (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=_name(run))
-        at, greedy = _columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
+        at, greedy = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
         axes.plot(at, greedy, "--", linewidth=1, color=line.get_color())
     if not drawn:
         raise ValueError("nothing to plot: no episode has ended in " + ", ".join(map(str, runs)))
@@ -68,7 +68,7 @@ def _name(run: RunFolder) -> str:
     return f"{run.path.resolve().parent.name}, seed {seed}"
 
 
-def _columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
+def read_columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
     """Two columns of a CSV file, without the rows where the second is empty."""
     if not path.is_file():
         return np.empty(0), np.empty(0)
