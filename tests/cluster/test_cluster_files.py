@@ -49,7 +49,8 @@ def test_every_node_of_ray_up_starts_locked(ray_up):
         _, command = ray_up[f"{kind}_start_ray_commands"]
         subprocess.run(["bash", "-n", "-c", command], check=True)
         assert "export RAY_AUTH_MODE=token" in command
-        given = {word.partition("=")[0] for word in command.split() if word.startswith("--")}
+        words = command.partition("ray start ")[2].split()
+        given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= options_of(start), given
     assert "--dashboard-host=127.0.0.1" in ray_up["head_start_ray_commands"][1]
     assert "~/.ray/auth_token" in ray_up["file_mounts"]

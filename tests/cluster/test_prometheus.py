@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Replay's figures where Prometheus looks for them: at the HTTP port of a node."""
 
+import re
 import time
 import urllib.request
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import ray
@@ -12,6 +14,8 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from rllib_per import ApexDQNConfig
 from rllib_per.dqn import exported_metrics
 from rllib_per.dqn.exported_metrics import OF_EACH_SHARD, ExportedMetrics
+
+GUIDE = Path(__file__).parents[2] / "docs" / "cluster.md"
 
 
 class Recorder:
@@ -151,6 +155,11 @@ def test_prometheus_finds_what_the_result_says(metrics_url, algorithm):
         if name not in OF_EACH_SHARD and not (name.endswith("_lifetime") and value == 0)
     }
     assert len(expected) > 15
+    table = GUIDE.read_text(encoding="utf-8").partition("| series")[2].partition("\n\n")[0]
+    documented = {name.replace("_total", "_lifetime") for name in re.findall(r"`(\w+)`", table)}
+    assert len(documented) > 20
+    assert documented <= replay.keys()
+
     series = wait_for(metrics_url, expected)
     for name, exported in (
         ("num_transitions", "num_transitions"),
