@@ -77,6 +77,7 @@ class ExperimentConfig(sections.Section):
     stop: sections.Stop
     checkpoint: sections.Checkpoint = sections.Checkpoint()
     seed: sections.Count = 0
+    """Of everything that is random."""
 
     @field_validator("environment", "replay", "model", "callbacks")
     @classmethod

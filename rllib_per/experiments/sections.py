@@ -147,7 +147,7 @@ class Training(Section):
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
     """Loss of a TD error."""
     optimizer: Optimizer = Optimizer()
-    """See below."""
+    """Which one, and its settings."""
     adam_epsilon: PositiveFloat = 1e-8
     """ε of Adam."""
     num_steps_sampled_before_learning_starts: Count = 1000

@@ -15,6 +15,8 @@ _SECRET = re.compile(r"key|token|secret|password|credential", re.IGNORECASE)
 
 
 class Scheduler(Section):
+    """Which trials go on."""
+
     type: Literal["asha", "pbt", "none"] = "asha"
     """"asha" stops the worse trials early (Li et al. 2020); "pbt" lets them go on from the better
     ones' checkpoints with perturbed settings (Jaderberg et al. 2017)."""
@@ -43,11 +45,15 @@ class Scheduler(Section):
 
 
 class Search(Section):
+    """Where the values come from that trials try."""
+
     type: Literal["random", "optuna"] = "random"
     """"optuna" proposes values by what earlier trials came to: pip install 'rllib-per[tune]'."""
 
 
 class Tracker(Section):
+    """A logger of Ray Tune's, for a service of your choice."""
+
     callback_class: str
     """The dotted path of a Ray Tune logger callback, behind --allow-custom-classes."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -68,14 +74,19 @@ class Tracker(Section):
 
 
 class Tune(Section):
+    """How to search; without this section a file is one experiment."""
+
     num_samples: Positive = 12
     """Trials, for each point of the grid if there is one."""
     metric: str | None = None
     """`episode_return_mean`, `evaluation_return_mean`, or a number of RLlib's result, such as
     `env_runners/episode_len_mean`; null: the greedy return if `evaluation` asks for it."""
     mode: Literal["max", "min"] = "max"
+    """Which values of it are good."""
     scheduler: Scheduler = Scheduler()
+    """Which trials go on."""
     search: Search = Search()
+    """Where values come from."""
     max_concurrent: Positive | None = None
     """Trials at the same time; null: as many as there are CPUs for."""
     max_failures: Count = 2
