@@ -90,6 +90,12 @@ bench-learner: setup  ## a gradient step against a bare torch loop and RLlib's l
 gpu: setup  ## on a machine with CUDA: the tests that need it, and Pong
 	benchmarks/gpu.sh
 
+reference: setup  ## write docs/configuration.md from the schema
+	$(BIN)/python -m rllib_per.experiments.reference > docs/configuration.md
+
+drawings: setup  ## draw the pictures of docs/replay.md
+	$(BIN)/python -m benchmarks.drawings
+
 wheel: setup  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 

@@ -84,7 +84,7 @@ class Tune(Section):
     mode: Literal["max", "min"] = "max"
     """Which values of it are good."""
     scheduler: Scheduler = Scheduler()
-    """Which trials go on."""
+    """Who stops trials early, or lets them go on from others."""
     search: Search = Search()
     """Where values come from."""
     max_concurrent: Positive | None = None
