@@ -153,7 +153,7 @@ class ApexDQN(DQN):
     def _build_replay(self, rows: RowSpec) -> Replay:
         if is_sharded(self.config):
             return build_sharded_replay(self.config, rows, self._shard_handles)
-        return build_replay(self.config, rows)
+        return build_replay(self.config, rows, self.learners.batch_allocator)
 
     def step(self) -> Any:
         """RLlib's iteration."""

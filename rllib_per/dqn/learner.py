@@ -41,6 +41,7 @@ from rllib_per.dqn.target_network import TargetClock, TargetNetworks
 from rllib_per.dqn.transfer import TensorBatch, make_transfer
 from rllib_per.dqn.update_metrics import UpdateMetrics, log_update_metrics
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+from rllib_per.replay.storage import Allocator
 from rllib_per.schedules import schedule
 from rllib_per.sharding.blocks import join
 
@@ -101,6 +102,11 @@ class ApexDQNLearner(DQNTorchLearner):
         if config.compile_module:
             self._online_q = torch.compile(self._online_q)
             self._target_q = torch.compile(self._target_q)
+
+    @property
+    def batch_allocator(self) -> Allocator | None:
+        """Makes arrays that batches come fastest from; None if any do as well."""
+        return self._transfer.allocator
 
     def change_settings(self, config: Any) -> None:
         """Go by `config` from now on, as far as no part has to be built anew for it."""

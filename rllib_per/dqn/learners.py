@@ -15,6 +15,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_per.dqn.learner_actors import LearnerActors, LearnersLostError
 from rllib_per.replay import PriorityUpdate, TransitionBatch
+from rllib_per.replay.storage import Allocator
 from rllib_per.sharding import BatchPart
 
 _TD_ERRORS = "the TD errors"
@@ -63,6 +64,11 @@ class Learners:
     def num_parts(self) -> int:
         """Into how many equal parts a batch for `begin` is to be drawn."""
         return 1 if self._remote is None else len(self._remote)
+
+    @property
+    def batch_allocator(self) -> Allocator | None:
+        """For the arrays of batches that `update` takes; None leaves them to replay."""
+        return None if self._local is None else self._local.batch_allocator
 
     @property
     def num_restarts(self) -> int:

@@ -13,16 +13,24 @@ from rllib_per.dqn.replay_protocol import ReplayBuffer
 from rllib_per.dqn.replay_types import SETTINGS, replay_class
 from rllib_per.dqn.rllib_replay import RLlibReplay
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
+from rllib_per.replay.storage import Allocator
 from rllib_per.sharding import ReplayShards
 
 Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer
 
 
-def build_replay(config: Any, rows: RowSpec) -> ReplayBuffer:
-    """The buffer that `config.replay_buffer_config` names, in this process."""
+def build_replay(config: Any, rows: RowSpec, allocator: Allocator | None = None) -> ReplayBuffer:
+    """The buffer that `config.replay_buffer_config` names, in this process.
+
+    Args:
+        allocator: Makes the arrays of batches, where the buffer is one of ours.
+    """
     kind = replay_class(config.replay_buffer_config["type"])
     if not issubclass(kind, EpisodeReplayBuffer):
-        buffer: ReplayBuffer = kind(**buffer_settings(config, rows))
+        settings = buffer_settings(config, rows)
+        if issubclass(kind, PrioritizedReplayBuffer):
+            settings["allocator"] = allocator
+        buffer: ReplayBuffer = kind(**settings)
         return buffer
     options = {k: v for k, v in config.replay_buffer_config.items() if k not in ("type", "beta")}
     settings = _algorithms_settings(config)

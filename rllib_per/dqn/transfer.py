@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+from rllib_per.replay.storage import Allocator
 
 
 class TensorBatch(NamedTuple):
@@ -30,7 +31,13 @@ class TensorBatch(NamedTuple):
 
 
 class Transfer(Protocol):
-    """Between replay's arrays and the learner's tensors."""
+    """Between replay's arrays and the learner's tensors.
+
+    Attributes:
+        allocator: Makes arrays that batches come fastest from; None if any do as well.
+    """
+
+    allocator: Allocator | None
 
     def load(self, batch: TransitionBatch) -> TensorBatch:
         """The batch as tensors that the current stream may read."""
@@ -66,6 +73,8 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDAr
 class CpuTransfer:
     """Tensors that share the arrays' memory."""
 
+    allocator: Allocator | None = None
+
     def load(self, batch: TransitionBatch) -> TensorBatch:
         return _as_tensors(batch)
 
@@ -92,6 +101,7 @@ class CudaTransfer:
     """Asynchronous copies both ways."""
 
     def __init__(self, device: torch.device) -> None:
+        self.allocator: Allocator | None = pinned_empty
         self._device = device
         self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._in_flight: _InFlight | None = None

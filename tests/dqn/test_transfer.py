@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 import torch
 
+from rllib_per.dqn.config import ApexDQNConfig
+from rllib_per.dqn.replay import build_replay
 from rllib_per.dqn.transfer import CpuTransfer, make_transfer, pinned_empty
+from tests.support.experience import Streams, row_spec
 from tests.support.learner import build_learner, random_batch
 
 START = {"env_steps": 0, "episodes": 0}
@@ -92,3 +95,23 @@ def test_a_gpu_learns_what_a_cpu_learns():
     for first, second in zip(on_cpu, on_gpu, strict=True):
         assert np.array_equal(first.ids, second.ids)
         np.testing.assert_allclose(first.td_errors, second.td_errors, rtol=1e-3, atol=1e-4)
+
+
+def test_batches_are_made_where_the_transfer_wants_them():
+    made = []
+
+    def allocator(shape, dtype):
+        made.append(np.empty(shape, dtype))
+        return made[-1]
+
+    replay = build_replay(ApexDQNConfig(), row_spec(), allocator)
+    replay.add(Streams(np.random.default_rng(0)).fragment([0], 20))
+    batch = replay.sample(8, beta=0.4)
+    for name in ("obs", "next_obs", "n_step_returns", "importance_weights"):
+        assert any(getattr(batch, name) is array for array in made), name
+    assert CpuTransfer().allocator is None
+
+
+@pytest.mark.gpu
+def test_a_gpu_wants_batches_in_pinned_memory():
+    assert make_transfer(CUDA).allocator is pinned_empty
