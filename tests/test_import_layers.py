@@ -23,6 +23,7 @@ FORBIDDEN = {
     "rllib_per/drop_in": {"rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
     "rllib_per/runners": {"rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
     "rllib_per/schedules.py": {"ray", "torch", "rllib_per"},
+    "rllib_per/build_id.py": {"ray", "torch", "rllib_per"},
     "rllib_per/frame_stack.py": {"ray", "torch", "rllib_per.dqn", "rllib_per.runners"},
     "rllib_per/dqn": {"rllib_per.experiments", "rllib_per.cli"},
     "rllib_per/episodes.py": {"torch", "rllib_per.dqn", "rllib_per.experiments", "rllib_per.cli"},
