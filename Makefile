@@ -56,6 +56,9 @@ bench-apex: setup  ## asynchronous Ape-X against RLlib's DQN, our local loop, ea
 	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_apex
 
+bench-curves: setup  ## learning curves on CartPole: lazy and eager priorities, asynchronous and local
+	$(BIN)/python -m benchmarks.bench_curves
+
 timeline: setup  ## who works when in asynchronous Ape-X, as two pictures
 	$(BIN)/python -m benchmarks.timeline
 
@@ -64,6 +67,9 @@ bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on B
 
 evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some)
 	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"
+
+tune: setup  ## search on CartPole, best against shipped on fresh seeds: configs/tune/RESULT.md
+	$(BIN)/python -m benchmarks.tuning
 
 bench-checkpoint: setup  ## what saving a large replay buffer costs; does a killed run learn on
 	$(BIN)/python -m benchmarks.bench_checkpoint
