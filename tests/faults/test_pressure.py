@@ -33,7 +33,7 @@ def small_store():
 
 
 @pytest.mark.parametrize("bounded", [True, False], ids=["bounded", "unbounded"])
-def test_training_in_a_small_object_store_spills_only_without_our_bound(
+def test_training_in_a_small_object_store_spills_or_stalls_only_without_our_bound(
     small_store, monkeypatch, bounded
 ):
     if not bounded:
@@ -48,13 +48,18 @@ def test_training_in_a_small_object_store_spills_only_without_our_bound(
     config.reporting(min_sample_timesteps_per_iteration=100)
     algorithm = config.build_algo()
     try:
-        result = train_for(algorithm, 500)
+        train_for(algorithm, 500)
+        has_stalled = False
+    except TimeoutError:
+        has_stalled = True
     finally:
         algorithm.stop()
-    assert algorithm.progress.updates * BYTES_PER_BATCH > 2 * STORE_BYTES
-    in_flight = result["replay_buffer"]["num_batch_bytes_in_flight"]
-    assert (in_flight <= STORE_BYTES / 4) == bounded
-    assert (num_spilled_bytes() == 0) == bounded
+    if bounded:
+        assert not has_stalled
+        assert algorithm.progress.updates * BYTES_PER_BATCH > 2 * STORE_BYTES
+        assert num_spilled_bytes() == 0
+    else:
+        assert has_stalled or num_spilled_bytes() > 0
 
 
 @pytest.mark.parametrize("learner", [PlantingLearner, SlowLearner], ids=["fast", "slow"])
