@@ -52,11 +52,21 @@ cluster_address = click.option(
 )
 
 
+SMOKE_EPISODES = 2
+SMOKE_FRAMES = 100
+SMOKE_ANSWER_S = 10.0
+
+
+def smoke_option(text: str) -> Callable[[Command], Command]:
+    """`--smoke`, which every command has that runs something: does it work at all?"""
+    return click.option("--smoke", is_flag=True, help=text)
+
+
 def experiment_options(command: Command) -> Command:
     """The options with which a configuration can be changed."""
     for option in (
         allow_custom_classes,
-        click.option("--smoke", is_flag=True, help="A tiny budget: does it run at all?"),
+        smoke_option("A tiny budget: does it run at all?"),
         click.option("--seed", type=int, help="Replaces the configuration's seed."),
         click.option(
             "--set",
@@ -100,10 +110,12 @@ def train(
     """
     if (config is None) == (resume is None):
         raise click.UsageError("give either CONFIG or --resume RUN")
+    if resume is not None and seed is not None:
+        raise click.UsageError("--resume goes on as the run began: no --seed")
+    if resume is not None and smoke:
+        sys.exit(_rehearse(resume, overrides, allow_custom_classes, address))
     with _reported():
         if resume is not None:
-            if seed is not None or smoke:
-                raise click.UsageError("--resume goes on as the run began: no --seed, no --smoke")
             run, experiment = _reopen(resume, overrides, allow_custom_classes)
         else:
             assert config is not None
@@ -211,13 +223,18 @@ def compare(
 
 @main.command()
 @click.argument("run", type=_FOLDER)
+@smoke_option("Of a run of `train`: try one iteration on a copy, and throw it away.")
 @allow_custom_classes
 @cluster_address
-def resume(run: Path, allow_custom_classes: bool, address: str | None) -> None:
+def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | None) -> None:
     """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs."""
     from rllib_per.experiments.comparison import ComparisonFolder
     from rllib_per.experiments.tuning_folder import TuningFolder
 
+    if smoke:
+        if ComparisonFolder.holds(run) or TuningFolder.holds(run):
+            raise click.UsageError("--smoke is for a run of `train`")
+        sys.exit(_rehearse(run, (), allow_custom_classes, address))
     with _reported():
         if ComparisonFolder.holds(run):
             comparison = ComparisonFolder(run)
@@ -233,6 +250,22 @@ def resume(run: Path, allow_custom_classes: bool, address: str | None) -> None:
             click.echo("Resuming unpickles the search's state: only resume searches you trust.")
             sys.exit(_tune(plan, folder, address, resume=True))
     sys.exit(_train(experiment, again, address, resume=True))
+
+
+def _rehearse(
+    path: Path, overrides: tuple[str, ...], allow_custom_classes: bool, address: str | None
+) -> int:
+    """Go on with a copy of a run for one iteration; the run stays as it is."""
+    from rllib_per.experiments.rehearsal import ONE_ITERATION, rehearsal
+
+    with ExitStack() as stack:
+        with _reported():
+            copy = stack.enter_context(rehearsal(RunFolder.open(path)))
+            changes = (*ONE_ITERATION, *overrides)
+            again, experiment = _reopen(copy.path, changes, allow_custom_classes)
+        exit_code = _train(experiment, again, address, resume=True)
+    click.echo(f"{path} can go on; the copy on which this was tried is removed")
+    return exit_code
 
 
 def _reopen(
@@ -327,11 +360,14 @@ def _train(
 @click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with RLlib's keys.")
+@smoke_option(f"At most {SMOKE_EPISODES} episodes.")
 @allow_custom_classes
 def evaluate(
-    run: Path, episodes: int, seed: int, as_json: bool, allow_custom_classes: bool
+    run: Path, episodes: int, seed: int, as_json: bool, smoke: bool, allow_custom_classes: bool
 ) -> None:
     """Play RUN's saved policy greedily. Reads YAML and safetensors only."""
+    if smoke:
+        episodes = min(episodes, SMOKE_EPISODES)
     with _reported():
         folder = RunFolder.open(run)
         experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
@@ -355,27 +391,38 @@ def evaluate(
 @click.option("--video", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--games", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@smoke_option(f"The first {SMOKE_FRAMES} frames of one game.")
 @allow_custom_classes
-def play(run: Path, video: Path, games: int, seed: int, allow_custom_classes: bool) -> None:
+def play(
+    run: Path, video: Path, games: int, seed: int, smoke: bool, allow_custom_classes: bool
+) -> None:
     """Record whole games of RUN's saved policy as an mp4. Reads YAML and safetensors only."""
     with _reported():
         folder = RunFolder.open(run)
         policy = _load_policy(folder, folder.experiment(allow_custom_classes=allow_custom_classes))
         from rllib_per.experiments.video import record_games
 
-        returns = record_games(policy, video, num_games=games, seed=seed)
-    click.echo(f"{video}: returns {', '.join(f'{value:g}' for value in returns)}")
+        returns = record_games(
+            policy,
+            video,
+            num_games=1 if smoke else games,
+            seed=seed,
+            max_frames=SMOKE_FRAMES if smoke else None,
+        )
+    played = ", ".join(f"{value:g}" for value in returns)
+    click.echo(f"{video}: returns {played}" if played else f"{video}: the beginning of a game")
 
 
 @main.command()
 @click.argument("runs", type=_FOLDER, nargs=-1, required=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def plot(runs: tuple[Path, ...], out: Path) -> None:
+@smoke_option("The first of them only.")
+def plot(runs: tuple[Path, ...], out: Path, smoke: bool) -> None:
     """Draw the learning curves of RUNS into one picture."""
     from rllib_per.experiments.plotting import plot_runs
 
     with _reported():
-        plot_runs([RunFolder.open(run) for run in runs], out)
+        plot_runs([RunFolder.open(run) for run in (runs[:1] if smoke else runs)], out)
     click.echo(out)
 
 
@@ -389,7 +436,8 @@ def plot(runs: tuple[Path, ...], out: Path) -> None:
     help="Where runs are to be written.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(address: str | None, storage: Path, as_json: bool) -> None:
+@smoke_option(f"Wait for no node longer than {SMOKE_ANSWER_S:g} s.")
+def doctor(address: str | None, storage: Path, as_json: bool, smoke: bool) -> None:
     """Look for what an experiment would miss: on this machine, or on every node of a cluster.
 
     Without --address Ray is not started. Exit code 0: all is well, 1: there are warnings, 2: there
@@ -397,7 +445,9 @@ def doctor(address: str | None, storage: Path, as_json: bool) -> None:
     """
     from rllib_per.experiments import doctor as checks
 
-    findings = checks.examine(address, storage)
+    findings = checks.examine(
+        address, storage, answer_s=SMOKE_ANSWER_S if smoke else checks.ANSWER_S
+    )
     if as_json:
         click.echo(checks.as_json(findings))
     else:

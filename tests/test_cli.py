@@ -76,6 +76,24 @@ def test_a_folder_that_is_no_run_is_refused(verb, tmp_path):
     assert "is no run" in done.output
 
 
+@pytest.mark.parametrize("name", sorted(set(main.commands) - {"config"}))
+def test_every_verb_that_runs_something_can_be_tried(name):
+    (option,) = (option for option in main.commands[name].params if option.name == "smoke")
+    assert option.is_flag
+    assert option.help
+
+
+def test_only_a_run_of_train_is_resumed_for_a_try(tmp_path):
+    comparison, search = tmp_path / "comparison", tmp_path / "search"
+    (search / "trials").mkdir(parents=True)
+    comparison.mkdir()
+    (comparison / "comparison.plan.json").write_text("{}")
+    for folder in (comparison, search):
+        done = call("resume", folder, "--smoke")
+        assert done.exit_code == 2
+        assert "--smoke is for a run of `train`" in done.output
+
+
 def test_train_takes_a_config_or_a_run_to_resume(tmp_path):
     assert call("train").exit_code == 2
     assert call("train", CONFIG, "--resume", tmp_path).exit_code == 2
@@ -85,7 +103,9 @@ def test_train_takes_a_config_or_a_run_to_resume(tmp_path):
 def ray_runs():
     """One Ray for all commands here; a command leaves alone what it did not start."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield
     ray.shutdown()
 
@@ -219,6 +239,32 @@ def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_says_which_file_is_
     done = call("train", "--resume", damaged)
     assert done.exit_code == 2
     assert "state.pkl was changed or cut after it was saved" in done.output
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("verb", [("train", "--resume"), ("resume",)], ids=["train", "resume"])
+def test_a_resumption_is_tried_on_a_copy(run, verb):
+    def content():
+        return {p: p.read_bytes() for p in run.parent.rglob("*") if p.is_file()}
+
+    before = content()
+    done = call(*verb, run, "--smoke")
+    assert done.exit_code == 0, done.output
+    assert "finished after" in done.output
+    assert "can go on; the copy on which this was tried is removed" in done.output
+    assert content() == before
+
+
+@pytest.mark.ray
+def test_a_smoke_test_plays_little(run, tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    done = call("evaluate", run, "--smoke", "--json")
+    assert json.loads(done.output)["num_episodes"] == 2
+    video = tmp_path / "game.mp4"
+    done = call("play", run, "--video", video, "--games", 20, "--smoke")
+    assert done.exit_code == 0, done.output
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    assert 1 < frames <= 100
 
 
 @pytest.mark.ray

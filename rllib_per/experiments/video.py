@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ from rllib_per.replay.fragment import Array
 from rllib_per.runners.vector_env import episodes_over
 
 
-def record_games(policy: GreedyPolicy, path: Path, *, num_games: int, seed: int) -> list[float]:
+def record_games(
+    policy: GreedyPolicy, path: Path, *, num_games: int, seed: int, max_frames: int | None = None
+) -> list[float]:
     """Play greedily and write what the environment draws; returns each game's return.
+
+    Args:
+        policy: Who plays.
+        path: Of the mp4.
+        num_games: How many.
+        seed: Of the first game; each has its own.
+        max_frames: The video ends there, and a game under way has no return; None: at their end.
 
     Raises:
         RuntimeError: imageio-ffmpeg is not installed, or the environment draws nothing.
@@ -31,7 +41,7 @@ def record_games(policy: GreedyPolicy, path: Path, *, num_games: int, seed: int)
     env = policy.make_drawing_env()
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = _frames(env, policy, num_games, seed, returns)
+    frames = islice(_frames(env, policy, num_games, seed, returns), max_frames)
     try:
         first = next(frames)
         height, width = first.shape[:2]

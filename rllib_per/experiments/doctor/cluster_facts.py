@@ -8,7 +8,7 @@ from typing import Any
 
 from rllib_per.experiments.doctor.facts import NodeFacts, gather_facts
 
-_ANSWER_S = 60.0
+ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class ClusterFacts:
     dashboard: str
 
 
-def gather_cluster_facts(dashboard: str) -> ClusterFacts:
-    """Ask every node that is alive, all at once."""
+def gather_cluster_facts(dashboard: str, answer_s: float = ANSWER_S) -> ClusterFacts:
+    """Ask every node that is alive, all at once, and wait so long for them."""
     import ray
 
     nodes = {_label(node): node for node in ray.nodes() if node["Alive"]}
     answers = {label: _ask(node["NodeID"]) for label, node in nodes.items()}
-    ray.wait([*answers.values()], num_returns=len(answers), timeout=_ANSWER_S)
+    ray.wait([*answers.values()], num_returns=len(answers), timeout=answer_s)
     facts: dict[str, NodeFacts] = {}
     silent: dict[str, str] = {}
     for label, answer in answers.items():
         try:
             facts[label] = ray.get(answer, timeout=0)
         except ray.exceptions.GetTimeoutError:
-            silent[label] = f"no answer in {_ANSWER_S:g} s"
+            silent[label] = f"no answer in {answer_s:g} s"
         except ray.exceptions.RayError as error:
             silent[label] = str(error).strip().splitlines()[-1]
     return ClusterFacts(

@@ -6,25 +6,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from rllib_per.experiments.doctor.cluster_checks import CLUSTER_CHECKS
-from rllib_per.experiments.doctor.cluster_facts import ClusterFacts, gather_cluster_facts
+from rllib_per.experiments.doctor.cluster_facts import (
+    ANSWER_S,
+    ClusterFacts,
+    gather_cluster_facts,
+)
 from rllib_per.experiments.doctor.facts import NodeFacts, gather_facts
 from rllib_per.experiments.doctor.finding import Finding
 from rllib_per.experiments.doctor.node_checks import check_nodes
 from rllib_per.experiments.doctor.storage_checks import check_storage
 
 
-def examine(address: str | None, storage: Path) -> list[Finding]:
+def examine(address: str | None, storage: Path, answer_s: float = ANSWER_S) -> list[Finding]:
     """Look at this machine, and at every node of the cluster at `address` if there is one.
 
     Args:
         address: As of `ray_session`; None: Ray is neither asked nor started.
         storage: Where runs are to be written.
+        answer_s: How long to wait for the nodes.
     """
     if address is None:
         here = gather_facts()
         return [*check_nodes({here.host: here}), check_own_token(here), *check_storage(storage)]
     try:
-        cluster = _look_at(address)
+        cluster = _look_at(address, answer_s)
     except RuntimeError as error:
         here = gather_facts()
         unreachable = Finding.error("cluster", str(error), "then run `rllib-per doctor` again")
@@ -45,7 +50,7 @@ def check_own_token(facts: NodeFacts) -> Finding:
     return Finding.ok("token", "asked for by a Ray that is started here")
 
 
-def _look_at(address: str) -> ClusterFacts:
+def _look_at(address: str, answer_s: float) -> ClusterFacts:
     """Join the cluster for a moment; raises RuntimeError as `connect` does."""
     import ray
 
@@ -53,9 +58,9 @@ def _look_at(address: str) -> ClusterFacts:
 
     quiet_logs()
     if ray.is_initialized():
-        return gather_cluster_facts("")
+        return gather_cluster_facts("", answer_s)
     dashboard = connect(address)
     try:
-        return gather_cluster_facts(dashboard)
+        return gather_cluster_facts(dashboard, answer_s)
     finally:
         ray.shutdown()
