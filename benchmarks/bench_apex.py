@@ -241,7 +241,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     # More CPUs than there are, or Ray would not place all sides of a contest at once.
-    ray.init(include_dashboard=False, num_cpus=32, log_to_driver=False)
+    ray.init("local", include_dashboard=False, num_cpus=32, log_to_driver=False)
     register_env("stock-pong", make_stock_pong)
     print(describe_machine())
     for key in arguments.only:

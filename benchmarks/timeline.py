@@ -179,7 +179,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for variant in ("before", "after"):
-        ray.init(include_dashboard=False, num_cpus=8, log_to_driver=False)
+        ray.init("local", include_dashboard=False, num_cpus=8, log_to_driver=False)
         spans, updates_per_s = record(variant, arguments.seconds)
         ray.shutdown()
         length_s = arguments.window_ms / 1e3

@@ -235,10 +235,12 @@ class AsynchronousLoop:
             return self._rollouts.num_healthy > 0
         # What is there already waits for something else, so it is nothing to wait for.
         missing = [handle for handle in handles if handle not in ready]
+        began_s = time.monotonic()
         if missing:
-            began_s = time.monotonic()
             ray.wait(missing, timeout=_PATIENCE_S, fetch_local=False)
-            self._idle_s += time.monotonic() - began_s
+        else:
+            time.sleep(_PATIENCE_S)
+        self._idle_s += time.monotonic() - began_s
         if time.monotonic() - self._moved_s > self._timeout_s:
             num_calls = len(self._rollouts.calls)
             raise TimeoutError(
