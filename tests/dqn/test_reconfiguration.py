@@ -49,7 +49,8 @@ def masses_and_priorities(replay):
         return np.concatenate(parts)
 
     masses, priorities = column("masses"), column("priorities")
-    assert (masses > 0).sum() == len(replay) > 0
+    # Env runners may add while this looks; the driver hears of it a moment later.
+    assert (masses > 0).sum() >= len(replay) > 0
     return masses, priorities
 
 
