@@ -99,7 +99,8 @@ gpu: setup  ## on a machine with CUDA: the tests that need it, and Pong
 reference: setup  ## write docs/configuration.md from the schema
 	$(BIN)/python -m rllib_per.experiments.reference > docs/configuration.md
 
-drawings: setup  ## draw the pictures of docs/replay.md
+drawings: setup  ## draw the pictures of README.md and docs/replay.md
+	$(BIN)/python -m benchmarks.learning
 	$(BIN)/python -m benchmarks.drawings
 
 wheel: setup  ## build the wheel and the source distribution into dist/
