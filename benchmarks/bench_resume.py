@@ -101,7 +101,7 @@ def main() -> None:
         f"late return: uninterrupted {mean:.1f} (s = {spread:.1f}), so that {mean - reach:.1f} to "
         f"{mean + reach:.1f} is expected of the others; resumed {np.mean(resumed):.1f}"
     )
-    sys.exit(abs(np.mean(resumed) - mean) > reach)
+    sys.exit(int(abs(np.mean(resumed) - mean) > reach))
 
 
 if __name__ == "__main__":

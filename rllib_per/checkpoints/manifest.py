@@ -45,11 +45,18 @@ def seal(folder: Path, known: Mapping[str, Fingerprint] | None = None) -> None:
     sync(folder)
 
 
-def verify(folder: Path, *, ignore: frozenset[str] = frozenset()) -> None:
+def verify(
+    folder: Path,
+    *,
+    ignore: frozenset[str] = frozenset(),
+    strays: frozenset[str] = frozenset(),
+) -> None:
     """Compare every file in `folder` with its manifest, and those of folders within.
 
     Args:
         ignore: Names of files and folders, at any depth, that are neither read nor missed.
+        strays: Names of folders in which files may lie about that no manifest has, since whoever
+            reads there opens only those that it has.
     Raises:
         CheckpointError: A file is missing, added, changed, or no plain file; or the manifest can't
             be read or names a file elsewhere.
@@ -57,6 +64,8 @@ def verify(folder: Path, *, ignore: frozenset[str] = frozenset()) -> None:
     listed = {n: f for n, f in read_manifest(folder).items() if ignore.isdisjoint(n.split("/"))}
     present = {n for n in _files(folder, folder) if ignore.isdisjoint(n.split("/"))}
     for name in sorted(listed.keys() ^ present):
+        if name not in listed and not strays.isdisjoint((folder / name).parts):
+            continue
         state = "missing" if name in listed else "not in the manifest"
         raise CheckpointError(f"{folder / name} is {state}")
     for name, expected in listed.items():
@@ -66,7 +75,7 @@ def verify(folder: Path, *, ignore: frozenset[str] = frozenset()) -> None:
             raise CheckpointError(f"{path} was changed or cut after it was saved")
     for name in listed:
         if _is_manifest(name):
-            verify((folder / name).parent, ignore=ignore)
+            verify((folder / name).parent, ignore=ignore, strays=strays)
 
 
 def read_manifest(folder: Path) -> dict[str, Fingerprint]:

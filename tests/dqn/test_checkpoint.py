@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """An algorithm's checkpoint is whole or refused by the name of what is not."""
 
+import shutil
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -255,6 +257,22 @@ def test_one_flipped_bit_in_any_file_is_refused_by_name_and_nothing_changes(
     for name in state:
         np.testing.assert_array_equal(state[name], now[name])
     other.restore_from_path(tmp_path)
+
+
+def test_tune_may_put_a_checkpoint_over_another_one(trained, other, tmp_path):
+    """As it does for two of the same number: what is in both is the later one's."""
+    trained.save_to_path(tmp_path / "a")
+    state = trained.get_state()
+    trained.train()
+    trained.save_to_path(tmp_path / "b")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
+    (tmp_path / "b" / ".metadata.json").write_text("{}")
+    trained.set_state(state)
+    other.restore_from_path(tmp_path / "b")
+    assert_same(trained, other)
+    (tmp_path / "b" / "state.msgpack").write_text("")  # RLlib would read it.
+    with pytest.raises(CheckpointError, match=r"state\.msgpack is not in the manifest"):
+        other.restore_from_path(tmp_path / "b")
 
 
 def test_a_save_that_was_not_finished_is_refused(trained, other, tmp_path):
