@@ -265,3 +265,27 @@ def test_a_number_of_shards_that_ids_cannot_carry_is_refused(num_shards):
 def test_limits_that_would_stop_everything_are_refused():
     with pytest.raises(ValueError, match="max_calls_in_flight must be at least 1"):
         ShardLimits(max_calls_in_flight=0)
+
+
+def test_several_batches_of_one_call_are_the_batches_of_several_calls():
+    at_once, one_by_one = filled(), filled()
+    several = at_once.request_many(3, 12, 0.5)
+    for request in several:
+        together, alone = at_once.collect(request), one_by_one.collect(one_by_one.request(12, 0.5))
+        for part, other in zip(together, alone, strict=True):
+            assert part.factors == other.factors
+            for block, other_block in zip(part.blocks, other.blocks, strict=True):
+                np.testing.assert_array_equal(block.ids, other_block.ids)
+                np.testing.assert_array_equal(
+                    block.importance_weights, other_block.importance_weights
+                )
+
+
+def test_no_more_batches_are_asked_for_at_once_than_there_is_room_for():
+    shards = filled(limits=ShardLimits(max_requests_in_flight=3))
+    shards.request(8, 0.5)
+    assert shards.room(8) == 2
+    with pytest.raises(RuntimeError, match=r"no room for 3 more: 1 batches are in flight"):
+        shards.request_many(3, 8, 0.5)
+    assert len(shards.request_many(2, 8, 0.5)) == 2
+    assert shards.room(8) == 0
