@@ -18,7 +18,7 @@ OWN = "tests.support.own_buffer.NewestBuffer"
 
 @pytest.fixture(scope="module")
 def ray_runtime():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -4,14 +4,20 @@
 import contextlib
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
 
 from rllib_per.dqn.episode_chunks import EpisodeChunks
+from rllib_per.dqn.progress import Progress, Schedules
+from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rllib_replay import RLlibReplay
-from rllib_per.replay import TrainingDivergedError
+from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.dqn.synchronous import SynchronousLoop
+from rllib_per.replay import PriorityUpdate, TrainingDivergedError
+from rllib_per.schedules import schedule
 from tests.support.experience import Row, Streams, one_stream, row_spec
 from tests.support.replay_oracle import OracleBuffer
 
@@ -212,6 +218,36 @@ def test_a_late_answer_is_dropped_and_counted(what_comes_between):
     replay.update_priorities(batch.ids, np.full(16, 7.0))
     assert priorities_by_frame(replay) == before
     assert replay.metrics()["num_stale_updates_lifetime"] == 16
+
+
+class LateLearners:
+    """Owes the TD errors of its newest batch until it is asked for them, as on a GPU."""
+
+    def __init__(self):
+        self.owed = None
+
+    def update(self, batch, **_):
+        given, self.owed = self.owed, PriorityUpdate(batch.ids, np.full(len(batch), 9.0))
+        return given
+
+    def flush(self):
+        given, self.owed = self.owed, None
+        return given
+
+
+def test_a_learner_that_answers_late_is_asked_at_once():
+    replay, _ = filled(PrioritizedEpisodeReplayBuffer)
+    rollouts = SimpleNamespace(
+        collect=lambda epsilon: [one_stream([Row(0, 1.0)], 9)], broadcast=lambda: None
+    )
+    ratio = ReplayRatio(48.0, 16, 1)
+    schedules = Schedules(*[schedule(0.1)] * 3)
+    settings = SimpleNamespace(total_train_batch_size=16, broadcast_interval=1)
+    loop = SynchronousLoop(rollouts, replay, LateLearners(), ratio, Progress(), schedules, settings)
+    for _ in range(3):
+        loop.advance(Stopwatch())
+    assert replay.metrics()["num_stale_updates_lifetime"] == 0
+    assert sum(p == pytest.approx(9.0) for p in priorities_by_frame(replay).values()) > 16
 
 
 def test_td_errors_that_are_not_finite_do_not_reach_rllibs_tree():

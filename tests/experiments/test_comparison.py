@@ -209,7 +209,7 @@ def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):
 @pytest.mark.ray
 def test_compare_trains_all_and_resume_only_what_is_missing(tmp_path):
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         arguments = ("compare", CONFIG, "--smoke", "--runs", tmp_path)
         replays = ("--replay", "uniform,rllib_prioritized")
