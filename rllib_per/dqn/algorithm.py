@@ -48,6 +48,7 @@ from rllib_per.dqn.sharded_replay import (
     is_sharded,
     occupy_bundles,
 )
+from rllib_per.dqn.silent_actors import actors_of, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.replay import RowSpec
@@ -200,7 +201,9 @@ class ApexDQN(DQN):
         self.setup(self.config)
 
     def cleanup(self) -> None:
-        """End every actor."""
+        """End every actor, also those that hang."""
+        for actors, what in actors_of(self):
+            end_silent(actors, what)
         super().cleanup()
         for handle in self._shard_handles:
             handle.close()

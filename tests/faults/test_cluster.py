@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A node with a replay shard and env runners is lost and comes back; CartPole is learned anyway."""
 
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,19 +22,23 @@ SETTINGS = ("replay.shard_placement=spread", "replay.shard_timeout_s=120")
 TARGET_RETURN = 150.0
 MOST_ENV_STEPS = 60_000
 
-# The head has room for a shard, the other node for a shard and the runners.
-HEAD = {"num_cpus": 0.5}
+# The head has room for a shard, and for no runner beside it.
+HEAD = {"num_cpus": 1, "include_dashboard": False}
 NODE = {"num_cpus": 3}
 
 
 @pytest.fixture
-def cluster():
-    cluster = Cluster(initialize_head=True, head_node_args={**HEAD, "include_dashboard": False})
+def cluster(monkeypatch):
+    """A cluster with a temporary folder of its own: no other Ray here takes it for its own."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # Sockets have short names only.
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     node = cluster.add_node(**NODE)
     ray.init(cluster.address, log_to_driver=False)
     yield cluster, node
     ray.shutdown()
     cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def evaluate(algorithm, experiment):

@@ -86,3 +86,7 @@ def test_a_runner_whose_environment_hangs_holds_up_nobody(build, tmp_path, caplo
     # It is told apart from the other, and named in the log.
     assert algorithm.rollouts.num_overdue() == hangs
     assert (f"has not answered for {SILENT_S:g} s" in caplog.text) == hangs
+    # Nor does it hold up the end.
+    began_s = time.time()
+    algorithm.stop()
+    assert time.time() - began_s < BACK_S
