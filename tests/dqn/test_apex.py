@@ -141,9 +141,9 @@ def test_td_errors_of_two_learners_all_come_to_their_own_transitions(build, monk
     learned = []
     update = algorithm.replay.update_priorities
 
-    def update_and_note(ids, td_errors):
+    def update_and_note(ids, td_errors, asked_at):
         learned.append(ids)
-        update(ids, td_errors)
+        update(ids, td_errors, asked_at)
 
     monkeypatch.setattr(algorithm.replay, "update_priorities", update_and_note)
     train_for(algorithm, 1500)
