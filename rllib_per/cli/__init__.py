@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""`rllib-per`: train, tune, compare, resume, evaluate, play, plot, doctor and config.
+
+Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
+been checked, so that help and configuration errors come at once.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from rllib_per.cli.comparing import compare
+from rllib_per.cli.inspecting import doctor, plot, show_config
+from rllib_per.cli.playing import evaluate, play
+from rllib_per.cli.resuming import resume
+from rllib_per.cli.searching import tune
+from rllib_per.cli.training import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rllib-per")
+def main() -> None:
+    """Prioritized experience replay and Ape-X dueling double DQN on RLlib."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+
+
+for command in (train, tune, compare, resume, evaluate, play, plot, doctor, show_config):
+    main.add_command(command)

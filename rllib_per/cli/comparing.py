@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""`compare`: one experiment with several replay buffers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rllib_per.cli.errors import interruptible, reported
+from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
+from rllib_per.experiments.interruption import EXIT_CODE
+
+if TYPE_CHECKING:
+    from rllib_per.experiments.comparison import ComparisonFolder, Contestant
+
+
+@click.command()
+@click.argument("config", type=FILE)
+@click.option(
+    "--replay",
+    "replays",
+    required=True,
+    metavar="TYPE,TYPE,...",
+    help="The replay buffers, e.g. prioritized,uniform,rllib_prioritized.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each. [default: 3; smoke: 1]")
+@experiment_options
+@click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default=RUNS / "compare", show_default=True
+)
+@cluster_address
+def compare(
+    config: Path,
+    replays: str,
+    seeds: int | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+    root: Path,
+    address: str | None,
+) -> None:
+    """Train CONFIG with several replay buffers into runs/compare/<time>: a plot and a table.
+
+    One run after the other, each for the whole budget, so that nothing disturbs the speed; run
+    nothing else meanwhile. `resume` goes on with what is not finished. Exit code 130: interrupted.
+    """
+    from rllib_per.experiments.comparison import ComparisonFolder, plan_comparison
+
+    names = [name.strip() for name in replays.split(",") if name.strip()]
+    with reported():
+        contestants, target = plan_comparison(
+            config,
+            names,
+            seeds or (1 if smoke else 3),
+            overrides,
+            seed=seed,
+            smoke=smoke,
+            allow_custom_classes=allow_custom_classes,
+        )
+        from rllib_per.experiments.comparison_runs import check_all
+        from rllib_per.experiments.ray_session import quiet_logs
+
+        quiet_logs()
+        check_all(contestants)
+        folder = ComparisonFolder.create(root, config.stem, contestants, target)
+    sys.exit(run_comparison(folder, contestants, address))
+
+
+def run_comparison(
+    folder: ComparisonFolder, contestants: Sequence[Contestant], address: str | None
+) -> int:
+    from rich.console import Console
+
+    from rllib_per.experiments.ray_session import num_cpus, ray_session
+
+    console = Console()
+    largest = max((c.experiment for c in contestants), key=num_cpus)
+    with interruptible(), reported(), ray_session(largest, address):
+        from rllib_per.experiments.comparison_report import report
+        from rllib_per.experiments.comparison_runs import train_all
+
+        is_complete = train_all(folder, contestants, console)
+        if is_complete:
+            console.print(report(folder, contestants))
+    for replay, ignored in {c.replay: c.ignored for c in contestants}.items():
+        if ignored:
+            click.echo(f"{replay} has no {', '.join(ignored)}: left out.")
+    if not is_complete:
+        click.echo(f"interrupted; go on with `rllib-per resume {folder.path}`")
+        return EXIT_CODE
+    click.echo(folder.plot)
+    return 0

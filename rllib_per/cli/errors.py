@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""What a command says, and how it exits, where it cannot go on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from rllib_per.experiments.interruption import EXIT_CODE
+from rllib_per.experiments.yaml_source import ConfigError
+
+USAGE_ERROR = 2
+STORAGE_ERROR = 4
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C before training has begun: there is nothing to save."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(EXIT_CODE)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Errors that a user can mend become a message and exit code 2, without a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(USAGE_ERROR)
+    except (ValueError, RuntimeError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USAGE_ERROR)

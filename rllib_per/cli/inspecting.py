@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""`plot`, `config` and `doctor`: look at runs, experiments and machines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from rllib_per.cli.errors import reported
+from rllib_per.cli.options import (
+    FILE,
+    FOLDER,
+    RUNS,
+    cluster_address,
+    experiment_options,
+    smoke_option,
+)
+from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.run_folder import RunFolder
+
+SMOKE_ANSWER_S = 10.0
+
+
+@click.command()
+@click.argument("runs", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@smoke_option("The first of them only.")
+def plot(runs: tuple[Path, ...], out: Path, smoke: bool) -> None:
+    """Draw the learning curves of RUNS into one picture."""
+    from rllib_per.experiments.plotting import plot_runs
+
+    with reported():
+        plot_runs([RunFolder.open(run) for run in (runs[:1] if smoke else runs)], out)
+    click.echo(out)
+
+
+@click.command("config")
+@click.argument("path", type=FILE, metavar="CONFIG")
+@experiment_options
+def show_config(
+    path: Path,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+) -> None:
+    """Print CONFIG with every default, as a run would save it."""
+    with reported():
+        experiment = load_experiment(
+            path, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
+        )
+    click.echo(experiment.to_yaml(), nl=False)
+
+
+@click.command()
+@cluster_address
+@click.option(
+    "--storage",
+    type=click.Path(path_type=Path),
+    default=RUNS,
+    show_default=True,
+    help="Where runs are to be written.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@smoke_option(f"Wait for no node longer than {SMOKE_ANSWER_S:g} s.")
+def doctor(address: str | None, storage: Path, as_json: bool, smoke: bool) -> None:
+    """Look for what an experiment would miss: on this machine, or on every node of a cluster.
+
+    Without --address Ray is not started. Exit code 0: all is well, 1: there are warnings, 2: there
+    are errors.
+    """
+    from rllib_per.experiments import doctor as checks
+
+    findings = checks.examine(
+        address, storage, answer_s=SMOKE_ANSWER_S if smoke else checks.ANSWER_S
+    )
+    if as_json:
+        click.echo(checks.as_json(findings))
+    else:
+        from rich.console import Console
+
+        Console().print(checks.as_table(findings))
+    sys.exit(checks.exit_code(findings))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+RUNS = Path("runs")
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+allow_custom_classes = click.option(
+    "--allow-custom-classes",
+    is_flag=True,
+    help="Import the classes that the YAML names by dotted path: their code will run.",
+)
+
+cluster_address = click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    metavar="HOST:PORT",
+    help="Run on this Ray cluster; auto: on the one that this machine belongs to.",
+)
+
+
+def smoke_option(text: str) -> Callable[[Command], Command]:
+    """`--smoke`, which every command has that runs something: does it work at all?"""
+    return click.option("--smoke", is_flag=True, help=text)
+
+
+def experiment_options(command: Command) -> Command:
+    """The options with which a configuration can be changed."""
+    for option in (
+        allow_custom_classes,
+        smoke_option("A tiny budget: does it run at all?"),
+        click.option("--seed", type=int, help="Replaces the configuration's seed."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Replaces one setting, e.g. --set replay.alpha=0.5; may be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command

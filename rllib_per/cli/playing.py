@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""`evaluate` and `play`: what a saved policy does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rllib_per.cli.errors import reported
+from rllib_per.cli.options import FOLDER, allow_custom_classes, smoke_option
+from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.run_folder import RunFolder
+
+SMOKE_EPISODES = 2
+SMOKE_FRAMES = 100
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with RLlib's keys.")
+@smoke_option(f"At most {SMOKE_EPISODES} episodes.")
+@allow_custom_classes
+def evaluate(
+    run: Path, episodes: int, seed: int, as_json: bool, smoke: bool, allow_custom_classes: bool
+) -> None:
+    """Play RUN's saved policy greedily. Reads YAML and safetensors only."""
+    if smoke:
+        episodes = min(episodes, SMOKE_EPISODES)
+    with reported():
+        folder = RunFolder.open(run)
+        experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
+        policy = _load_policy(folder, experiment)
+        evaluation = policy.evaluate(episodes, experiment.evaluation.num_envs, seed)
+    summary = evaluation.summary() | {"seed": seed}
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=folder.label, show_header=False)
+    for name, value in summary.items():
+        table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
+    Console().print(table)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--video", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--games", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@smoke_option(f"The first {SMOKE_FRAMES} frames of one game.")
+@allow_custom_classes
+def play(
+    run: Path, video: Path, games: int, seed: int, smoke: bool, allow_custom_classes: bool
+) -> None:
+    """Record whole games of RUN's saved policy as an mp4. Reads YAML and safetensors only."""
+    with reported():
+        folder = RunFolder.open(run)
+        policy = _load_policy(folder, folder.experiment(allow_custom_classes=allow_custom_classes))
+        from rllib_per.experiments.video import record_games
+
+        returns = record_games(
+            policy,
+            video,
+            num_games=1 if smoke else games,
+            seed=seed,
+            max_frames=SMOKE_FRAMES if smoke else None,
+        )
+    played = ", ".join(f"{value:g}" for value in returns)
+    click.echo(f"{video}: returns {played}" if played else f"{video}: the beginning of a game")
+
+
+def _load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:
+    from rllib_per.experiments.ray_session import quiet_logs
+
+    quiet_logs()
+    from rllib_per.experiments.evaluation import GreedyPolicy
+
+    return GreedyPolicy.load(run, experiment)

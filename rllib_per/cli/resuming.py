@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""`resume`: go on with whatever was interrupted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from rllib_per.cli.comparing import run_comparison
+from rllib_per.cli.errors import reported
+from rllib_per.cli.options import FOLDER, allow_custom_classes, cluster_address, smoke_option
+from rllib_per.cli.searching import run_search
+from rllib_per.cli.training import rehearse, reopen, train_run
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@smoke_option("Of a run of `train`: try one iteration on a copy, and throw it away.")
+@allow_custom_classes
+@cluster_address
+def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | None) -> None:
+    """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs."""
+    from rllib_per.experiments.comparison import ComparisonFolder
+    from rllib_per.experiments.tuning_folder import TuningFolder
+
+    if smoke:
+        if ComparisonFolder.holds(run) or TuningFolder.holds(run):
+            raise click.UsageError("--smoke is for a run of `train`")
+        sys.exit(rehearse(run, (), allow_custom_classes, address))
+    with reported():
+        if ComparisonFolder.holds(run):
+            comparison = ComparisonFolder(run)
+            contestants = comparison.contestants(allow_custom_classes=allow_custom_classes)
+            click.echo("Resuming unpickles the runs' checkpoints: only resume what you trust.")
+            sys.exit(run_comparison(comparison, contestants, address))
+        if not TuningFolder.holds(run):
+            again, experiment = reopen(run, (), allow_custom_classes)
+        else:
+            folder = TuningFolder.open(run)
+            plan = folder.plan(allow_custom_classes=allow_custom_classes)
+            folder.record(plan)
+            click.echo("Resuming unpickles the search's state: only resume searches you trust.")
+            sys.exit(run_search(plan, folder, address, resume=True))
+    sys.exit(train_run(experiment, again, address, resume=True))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""`tune`: search for the settings that an experiment leaves open."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rllib_per.cli.errors import interruptible, reported
+from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
+
+if TYPE_CHECKING:
+    from rllib_per.experiments.search_plan import SearchPlan
+    from rllib_per.experiments.tuning_folder import TuningFolder
+
+
+@click.command()
+@click.argument("config", type=FILE)
+@experiment_options
+@click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default=RUNS / "tune", show_default=True
+)
+@cluster_address
+def tune(
+    config: Path,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+    root: Path,
+    address: str | None,
+) -> None:
+    """Search for the settings that CONFIG leaves open into runs/tune/<config>/<time>.
+
+    Exit code 0: the best trial met the target (or none was set); 3: no trial did; 130:
+    interrupted, to be taken up with `resume`.
+    """
+    from rllib_per.experiments.search_plan import load_plan
+
+    with reported():
+        plan = load_plan(
+            config, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
+        )
+        from rllib_per.experiments.environment_check import check_environment
+        from rllib_per.experiments.tuning_folder import TuningFolder
+
+        check_environment(plan.config)
+        folder = TuningFolder.create(root, config.stem, plan)
+    sys.exit(run_search(plan, folder, address, resume=False))
+
+
+def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, resume: bool) -> int:
+    from rllib_per.experiments.ray_session import num_cpus, ray_session
+
+    largest = max((plan.config, *plan.variants()), key=num_cpus)
+    with interruptible(), reported():
+        from rllib_per.experiments import tuning
+
+        tuning.set_tunes_environment()
+        with ray_session(largest, address):
+            tuner = tuning.resume(folder) if resume else tuning.start(plan, folder)
+            ending = tuning.run(tuner, plan, folder)
+    click.echo(f"{ending.replace('_', ' ')}: {folder.path}")
+    return tuning.EXIT_CODES[ending]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""`train`, and how a training run is taken up again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.cli.errors import STORAGE_ERROR, interruptible, reported
+from rllib_per.cli.options import FILE, FOLDER, RUNS, cluster_address, experiment_options
+from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
+from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.run_lock import run_lock
+
+
+@click.command()
+@click.argument("config", type=FILE, required=False)
+@experiment_options
+@click.option("--runs", "root", type=click.Path(path_type=Path), default=RUNS, show_default=True)
+@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on from RUN's newest checkpoint.")
+@cluster_address
+def train(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+    root: Path,
+    resume: Path | None,
+    address: str | None,
+) -> None:
+    """Train the experiment CONFIG into runs/<config>/<time>.
+
+    Exit code 0: the target is met (or none was set); 3: the budget ended first; 4: checkpoints
+    could not be saved; 130: interrupted, after a checkpoint. Ctrl-C twice leaves at once.
+    """
+    if (config is None) == (resume is None):
+        raise click.UsageError("give either CONFIG or --resume RUN")
+    if resume is not None and seed is not None:
+        raise click.UsageError("--resume goes on as the run began: no --seed")
+    if resume is not None and smoke:
+        sys.exit(rehearse(resume, overrides, allow_custom_classes, address))
+    with reported():
+        if resume is not None:
+            run, experiment = reopen(resume, overrides, allow_custom_classes)
+        else:
+            assert config is not None
+            experiment = load_experiment(
+                config,
+                overrides,
+                seed=seed,
+                smoke=smoke,
+                allow_custom_classes=allow_custom_classes,
+            )
+            from rllib_per.experiments.environment_check import check_environment
+
+            check_environment(experiment)
+            run = RunFolder.create(root, config.stem, experiment)
+    sys.exit(train_run(experiment, run, address, resume=resume is not None))
+
+
+def rehearse(
+    path: Path, overrides: tuple[str, ...], allow_custom_classes: bool, address: str | None
+) -> int:
+    """Go on with a copy of a run for one iteration; the run stays as it is."""
+    from rllib_per.experiments.rehearsal import ONE_ITERATION, rehearsal
+
+    with ExitStack() as stack:
+        with reported():
+            copy = stack.enter_context(rehearsal(RunFolder.open(path)))
+            changes = (*ONE_ITERATION, *overrides)
+            again, experiment = reopen(copy.path, changes, allow_custom_classes)
+        exit_code = train_run(experiment, again, address, resume=True)
+    click.echo(f"{path} can go on; the copy on which this was tried is removed")
+    return exit_code
+
+
+def reopen(
+    path: Path, overrides: tuple[str, ...], allow_custom_classes: bool
+) -> tuple[RunFolder, ExperimentConfig]:
+    """A training run that is to go on."""
+    run = RunFolder.open(path)
+    experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
+    click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
+    return run, experiment
+
+
+def train_run(
+    experiment: ExperimentConfig, run: RunFolder, address: str | None, *, resume: bool
+) -> int:
+    from rich.console import Console
+
+    from rllib_per.experiments.ray_session import ray_session
+
+    console = Console()
+    with interruptible(), ExitStack() as session:
+        with reported():
+            session.enter_context(run_lock(run.checkpoints))
+            if resume:
+                run.record(experiment)
+            session.enter_context(ray_session(experiment, address))
+        from rllib_per.experiments.progress import ProgressDisplay
+        from rllib_per.experiments.training import EXIT_CODES, Training
+
+        display = ProgressDisplay(console, experiment.stop, run.label)
+        with reported():
+            training = Training(experiment, run, display, resume=resume)
+        try:
+            ending = training.run()
+        except CheckpointError as error:
+            click.echo(f"error: {error}", err=True)
+            return STORAGE_ERROR
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    display.say(f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}")
+    if result["evaluation"] is not None:
+        display.say(
+            "greedy return {episode_return_mean:.1f} over {num_episodes} episodes".format(
+                **result["evaluation"]
+            )
+        )
+    return EXIT_CODES[ending]
