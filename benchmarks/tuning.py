@@ -98,7 +98,7 @@ trial's experiment, [{BEST.name}](../{BEST.name}), and the shipped one,
 ## The search
 
 {len(trials)} trials, {total:,} env steps in all; it ended with "{result["ending"]}". The best,
-trial {trials[0]["trial"]}, came to a greedy return of {trials[0]["score"]:.1f} after
+trial {trials[0]["trial"]}, came to {result["metric"]} {trials[0]["score"]:.1f} after
 {trials[0]["env_steps"]:,} env steps. That is the best of many noisy numbers; what it is worth
 stands below.
 
