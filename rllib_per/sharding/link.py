@@ -224,8 +224,8 @@ class ShardLink:
             if not wait_for_any([self._probe], _PING_S):
                 return
             self._read_probe()
-            if self.is_live:
-                return
+            if self.is_live or self._probe is not None:
+                return  # It is there, or a new process that was asked to start.
 
     def fetch(self, handle: Any, what: str, more_s: float = 0.0) -> Any:
         """`handle`'s value; raises as `handles.fetch` does.
@@ -289,9 +289,11 @@ class ShardLink:
 
     def _tell_what_is_back(self, summary: ShardSummary) -> None:
         """After a loss, what came of the recovery; says nothing of a shard that was only slow."""
+        if not self._is_fresh:
+            return
         if summary.problem:
             logger.error("replay shard %d starts empty: %s", self.index, summary.problem)
-        elif self.recovery is not None and self._is_fresh:
+        elif self.recovery is not None:
             logger.warning("replay shard %d has %d transitions back", self.index, summary.size)
             self.num_transitions_recovered_lifetime += summary.size
         self._is_fresh = False

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class ShardSummary:
         total_mass: M_k, the sum of their masses.
         smallest_mass: The smallest positive one; infinite without any.
         num_added: Transitions that ever became sampleable in this incarnation.
-        problem: In an answer to `start`: why the shard is empty though it should have recovered.
+        problem: Why it began empty, though it should have recovered what was saved.
     """
 
     incarnation: int = -1
@@ -99,6 +99,7 @@ class ReplayShard:
         self._incarnation = -1
         self._version = 0
         self._num_added = 0
+        self._problem = ""
         self._adds: CallLog[AddAnswer] = CallLog()
         self._updates: CallLog[ShardSummary] = CallLog()
         self._archive = ShardArchive()
@@ -130,13 +131,12 @@ class ReplayShard:
             self._buffer_or_none = self._buffer_class(
                 **self._settings | {"seed": seed, "first_id": first_id(self._shard, incarnation)}
             )
-            problem = "" if recovery is None else self._recover(Path(recovery))
+            self._problem = "" if recovery is None else self._recover(Path(recovery))
             if alpha is not None:
                 self._buffer.alpha = alpha
             self._incarnation = incarnation
             self._version = self._num_added = 0
             self._adds, self._updates = CallLog(), CallLog()
-            return replace(self.ping(), problem=problem)
         return self.ping()
 
     def _recover(self, folder: Path) -> str:
@@ -160,6 +160,7 @@ class ReplayShard:
             buffer.total_mass,
             buffer.smallest_mass,
             self._num_added,
+            self._problem,
         )
 
     def add(self, client: str, sequence: int, fragment: Fragment) -> AddAnswer:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from ray.exceptions import RayError
 
 from tests.support.apex import BATCH_SIZE, LEARNING_STARTS, REPLAY_RATIO, apex_config, train_for
 
@@ -42,7 +43,9 @@ def run_tests(lost, *arguments):
 
 @pytest.mark.parametrize("lost", ["req", "resp", "in_flight"])
 def test_shards_are_as_exact_as_ever_while_messages_get_lost(lost):
-    run_tests(lost, "tests/sharding/test_actors.py")
+    # That one compares a draw with its twin's, and a batch that is lost is drawn anew.
+    every_test_but = "not learners_get_their_parts"
+    run_tests(lost, "-k", every_test_but, "tests/sharding/test_actors.py")
 
 
 @pytest.mark.parametrize("lost", ["req", "resp", "in_flight"])
@@ -50,9 +53,19 @@ def test_apex_trains_and_counts_right_while_messages_get_lost(lost):
     run_tests(lost, "-k", "replay_ratio_holds_whatever_is_lost", __file__)
 
 
+def build_at_last(build):
+    """RLlib's setup asks its env runners once: it does not survive that the call gets lost."""
+    for _ in range(9):
+        try:
+            return build(apex_config())
+        except (IndexError, RayError):
+            continue
+    return build(apex_config())
+
+
 def test_replay_ratio_holds_whatever_is_lost(build):
     """By itself this is the control; the test above runs it on a Ray that loses messages."""
-    algorithm = build(apex_config())
+    algorithm = build_at_last(build)
     result = train_for(algorithm, 3000)
     algorithm.replay.flush()
     replay = algorithm.replay.metrics()
