@@ -14,18 +14,24 @@ _AT_MOST: dict[KeyPath, float] = {
     ("env_runners", "num_env_runners"): 2,
     ("env_runners", "num_envs_per_env_runner"): 16,
     ("training", "train_batch_size_per_learner"): 256,
-    ("replay", "num_shards"): 2,
-    ("replay", "shard_num_cpus"): 0.5,
-    ("replay", "shard_memory_bytes"): 0,
     ("replay", "capacity"): 50_000,
     ("learners", "num_learners"): 1,
 }
+_SHARDS_AT_MOST: dict[KeyPath, float] = {
+    ("replay", "num_shards"): 2,
+    ("replay", "shard_num_cpus"): 0.5,
+    ("replay", "shard_memory_bytes"): 0,
+}
+_REPLAY_TYPE = ("replay", "type")
 _GPUS = ("learners", "num_gpus_per_learner")
 
 
 def shrink(source: Source) -> None:
     """Cut down what takes many cores, much memory, or a GPU that is not there."""
-    for path, limit in _AT_MOST.items():
+    limits = dict(_AT_MOST)
+    if _value(source, _REPLAY_TYPE) == "sharded":  # Other types take no settings of shards.
+        limits |= _SHARDS_AT_MOST
+    for path, limit in limits.items():
         _cap(source, path, limit)
     if _given(source, _GPUS):
         import torch
@@ -40,7 +46,13 @@ def _cap(source: Source, path: KeyPath, limit: float) -> None:
 
 def _given(source: Source, path: KeyPath) -> float:
     """The number at `path`; 0 if there is none, or something that validation will refuse."""
+    value = _value(source, path)
+    return value if isinstance(value, int | float) else 0
+
+
+def _value(source: Source, path: KeyPath) -> Any:
+    """What stands at `path`, if anything."""
     value: Any = source.data
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, int | float) else 0
+    return value

@@ -31,6 +31,12 @@ def test_smoke_leaves_small_numbers_and_wishes_alone():
     assert wish.env_runners.num_env_runners == 5
 
 
+def test_smoke_takes_a_resolved_experiment_too(tmp_path):
+    path = tmp_path / "resolved.yaml"
+    path.write_text(load_experiment(CONFIGS / "cartpole.yaml").to_yaml())
+    assert load_experiment(path, smoke=True).replay == load_experiment(path).replay
+
+
 def test_smoke_leaves_wrong_values_to_validation(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("environment: {env: CartPole-v1}\nreplay: {capacity: many}\nlearners: 3\n")
