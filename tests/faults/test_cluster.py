@@ -6,6 +6,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import ray
@@ -72,17 +73,27 @@ def lose_and_replace(cluster, node, algorithm):
 def test_cartpole_is_learned_though_a_node_is_lost_and_comes_back(cluster, is_lost, caplog):
     ours, node = cluster
     experiment = load_experiment(CONFIG, SETTINGS)
-    algorithm = experiment.algorithm_config().build_algo()
+    config = experiment.algorithm_config()
+    config.fault_tolerance(env_runner_restore_timeout_s=PATIENCE_S)
+    algorithm = config.build_algo()
     try:
         progress = algorithm.progress
         train_until(algorithm, lambda: progress.updates > 100)
         if is_lost:
-            # RLlib's `train` waits for runners, so who replaces the node must be another thread.
-            with ThreadPoolExecutor(1) as others:
-                replaced = others.submit(lose_and_replace, ours, node, algorithm)
-                goal = progress.env_steps + 1000
-                train_until(algorithm, lambda: replaced.done() and progress.env_steps > goal)
-                replaced.result()
+            # RLlib's `train` waits for runners, and Ray starts nodes in the main thread alone.
+            has_returned = Event()
+            goal = progress.env_steps + 1000
+            with ThreadPoolExecutor(1) as other:
+                training = other.submit(
+                    train_until,
+                    algorithm,
+                    lambda: has_returned.is_set() and progress.env_steps > goal,
+                )
+                try:
+                    lose_and_replace(ours, node, algorithm)
+                finally:
+                    has_returned.set()
+                training.result()
             assert algorithm.rollouts.num_healthy == 2
             assert "no env runner is left; training waits for one" in caplog.text
         train_until(
