@@ -82,8 +82,12 @@ def test_after_kill_9_at_fifty_points_of_a_save_a_whole_checkpoint_is_there(tmp_
     duration_s = time.monotonic() - began_s
     rng = np.random.default_rng(0)
     num_cut = num_left = 0
-    for delay_s in rng.uniform(0.0, 1.2 * duration_s, NUM_KILLS):
-        num_cut += killed_while_saving(saver, delay_s)
+    while num_cut < NUM_KILLS:
+        delay_s = rng.uniform(0.0, 1.2 * duration_s)
+        if killed_while_saving(saver, delay_s):
+            num_cut += 1
+        else:
+            duration_s = min(duration_s, delay_s)  # A save takes no longer than that.
         num_left += any(folder.glob(f"{UNFINISHED}*"))
         newest = newest_checkpoint(folder)
         assert int(newest.name[5:17]) >= saver.env_steps
@@ -91,7 +95,6 @@ def test_after_kill_9_at_fifty_points_of_a_save_a_whole_checkpoint_is_there(tmp_
         restored.load_state(read_state(newest / "replay_buffer", 0, [CAPACITY]))
         for _ in range(5):
             check_frames(restored.sample(32, 0.5))
-    assert num_cut > NUM_KILLS // 2  # The saves were really under way,
-    assert num_left > 0  # and some left what they had begun.
+    assert num_left > 0  # Some left what they had begun.
     saver.train_and_save()
     assert not any(folder.glob(f"{UNFINISHED}*"))
