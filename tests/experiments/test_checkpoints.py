@@ -3,8 +3,6 @@
 
 import errno
 import logging
-import resource
-import signal
 import subprocess
 import sys
 
@@ -16,6 +14,7 @@ from rllib_per.checkpoints.manifest import verify
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.replay import TrainingDivergedError
+from tests.support.full_disk import files_of_at_most
 
 CONTENT = bytes(range(256)) * 40
 
@@ -186,22 +185,10 @@ def test_an_error_of_our_own_is_not_taken_for_a_full_disk(series, tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.fixture
-def small_files():
-    """No file may have more than 5000 bytes: the system refuses, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_file_that_the_system_refuses_leaves_the_last_checkpoint(
-    series, tmp_path, said, small_files
-):
+def test_a_file_that_the_system_refuses_leaves_the_last_checkpoint(series, tmp_path, said):
     save(series, 1000)
-    small_files()
-    save(series, 2000)
+    with files_of_at_most(5000):
+        save(series, 2000)
     assert names(tmp_path) == ["step-000000001000"]
     assert "File too large" in said[0]
     verify(tmp_path / "c" / "step-000000001000")
