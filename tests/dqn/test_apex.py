@@ -114,7 +114,7 @@ def test_runners_wait_for_learners_that_hang(apex, monkeypatch):
         hanging.setattr(apex.loop, "_max_updates_in_flight", 0)
         hanging.setattr(apex.loop, "_timeout_s", 5.0)
         # Batches are asked for once half of the room for four is free: there may be three.
-        with pytest.raises(TimeoutError, match="[34] batches from replay and 0 updates"):
+        with pytest.raises(TimeoutError, match=r"[34] batches from replay and 0 updates"):
             train_for(apex, 10_000)
     # Of the 10 000: two rounds of 16 rows ahead and one more asked for at once, what four batches
     # are worth, and the rounds that the driver had no answer for before.
