@@ -89,7 +89,8 @@ def test_what_learners_owe_shows_while_they_hang(apex, monkeypatch):
             train_for(apex, 10_000)
         figures = apex.replay.metrics() | apex.loop.metrics()
     assert figures["num_updates_due"] > 0
-    assert figures["num_requests_in_flight"] == 4
+    # Batches are asked for once half of the room for four is free: there may be three.
+    assert figures["num_requests_in_flight"] in (3, 4)
     assert figures["num_batch_bytes_in_flight"] > 0
     assert figures["num_collects_in_flight"] == 0
     # It had nothing to do but wait; a little of a second went into handing out the last calls.
