@@ -165,7 +165,7 @@ def test_a_run_leaves_everything_in_its_folder(run):
     result = json.loads((run / "result.json").read_text())
     assert result["ending"] == "finished"
     assert result["env_steps"] >= 1500
-    assert result["evaluation"]["num_episodes"] == 5
+    assert result["evaluation"]["num_episodes"] == 2
     assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == 3
     assert json.loads((run / "versions.json").read_text())["ray"]
 

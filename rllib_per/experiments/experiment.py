@@ -36,8 +36,8 @@ SMOKE = (
     "reporting.min_sample_timesteps_per_iteration=500",
     "evaluation.interval_env_steps=1000",
     "evaluation.num_episodes=2",
-    "evaluation.final_num_episodes=5",
-    "evaluation.num_envs=5",
+    "evaluation.final_num_episodes=2",
+    "evaluation.num_envs=2",
 )
 
 
