@@ -31,11 +31,11 @@ python3 -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_T
 
 # Large jobs take more than the 30 s that symmetric-run gives them.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
 # The dashboard listens on the first node's loopback only, as it does by default.
 srun ray symmetric-run \
-    --address "$head:6379" \
+    --address "${nodes[0]}:6379" \
     --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "${SLURM_CPUS_PER_TASK:-1}" \
     --dashboard-host 127.0.0.1 \
