@@ -122,7 +122,7 @@ class ApexDQN(DQN):
         self._log(watch)
 
     def _log(self, watch: Stopwatch) -> None:
-        self.metrics.aggregate(self.rollouts.pop_metrics(), key=ENV_RUNNER_RESULTS)
+        self.metrics.aggregate(self.loop.pop_runner_metrics(watch), key=ENV_RUNNER_RESULTS)
         if self.progress.updates:
             self.metrics.aggregate(self.learners.pop_metrics(), key=LEARNER_RESULTS)
         steps = self.progress.env_steps

@@ -39,6 +39,10 @@ _PATIENCE_S = 0.05
 _ROUNDS_AHEAD = 2
 
 
+# How long reporting waits for an env runner; what comes later is reported next time.
+_METRICS_WAIT_S = 1.0
+
+
 class AsynchronousLoop:
     """Keeps env runners, replay shards and learners busy, and the replay ratio.
 
@@ -95,7 +99,8 @@ class AsynchronousLoop:
             moved = self._take_rounds(ready)
         self._collect(watch)
         self._request()
-        moved |= self._learn(watch, ready)
+        while self._learn(watch, ready):
+            moved = True
         with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
             moved |= self._prioritize()
         if moved:
@@ -106,6 +111,15 @@ class AsynchronousLoop:
     def num_steps_under_way(self) -> int:
         """Env steps that runners may have taken, and reported, without their answers being here."""
         return len(self._rollouts.calls) * self._rollouts.num_steps_per_call
+
+    def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
+        """RLlib's result dict of each runner that answers soon; work goes on meanwhile."""
+        self._rollouts.ask_for_metrics()
+        until_s = time.monotonic() + _METRICS_WAIT_S
+        while not all_among(calls := self._rollouts.metrics_calls, references_ready(calls)):
+            if time.monotonic() > until_s or not self.advance(watch):
+                break
+        return self._rollouts.take_metrics()
 
     def metrics(self) -> dict[str, float]:
         """Depths of the queues that are not the shards' own, and how old the runners' weights were.
@@ -132,7 +146,7 @@ class AsynchronousLoop:
         """All that is under way; what a local learner was asked for is done already."""
         draws = (h for request in self._requests for h in request.answers.values())
         updates = (h for update in self._updates for h in update.handles)
-        return [*self._rollouts.calls, *draws, *updates]
+        return [*self._rollouts.calls, *self._rollouts.metrics_calls, *draws, *updates]
 
     def _take_rounds(self, ready: Set[ray.ObjectRef]) -> bool:
         """Count what runners have sent to replay."""

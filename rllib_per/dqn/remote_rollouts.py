@@ -16,9 +16,6 @@ from rllib_per.sharding import FragmentWriter
 _COLLECT = "collect_into_replay"
 _METRICS = "get_metrics"
 
-# How long reporting waits for an env runner; what comes later is reported next time.
-_METRICS_WAIT_S = 1.0
-
 
 class RemoteRollouts:
     """Calls to RLlib's env runner actors, each with a bounded number under way.
@@ -60,25 +57,32 @@ class RemoteRollouts:
         """What has come back; calls of runners that died are dropped."""
         return [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_COLLECT)]
 
-    def pop_metrics(self) -> list[dict[str, Any]]:
-        """RLlib's result dict of each runner that answers soon, since it last did."""
+    def ask_for_metrics(self) -> None:
+        """Ask every healthy runner for RLlib's result dict, since it last gave one."""
         self._group.foreach_env_runner_async(_METRICS, tag=_METRICS)
-        answers = self._group.fetch_ready_async_reqs(tags=_METRICS, timeout_seconds=_METRICS_WAIT_S)
-        return [answer for _, answer in answers]
+
+    def take_metrics(self) -> list[dict[str, Any]]:
+        """Those that have come back."""
+        return [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_METRICS)]
 
     @property
     def calls(self) -> list[ray.ObjectRef]:
         """The calls to collect that are under way."""
-        return list(self._runner_of_calls())
+        return list(self._runner_of_calls(_COLLECT))
 
-    def _runner_of_calls(self) -> dict[ray.ObjectRef, int]:
+    @property
+    def metrics_calls(self) -> list[ray.ObjectRef]:
+        """The calls for metrics that are under way."""
+        return list(self._runner_of_calls(_METRICS))
+
+    def _runner_of_calls(self, what: str) -> dict[ray.ObjectRef, int]:
         # RLlib can wait for all of them or for none; the driver wants whatever comes first.
         under_way = self._group._worker_manager._in_flight_req_to_actor_id
-        return {call: runner for call, (tag, runner) in under_way.items() if tag == _COLLECT}
+        return {call: runner for call, (tag, runner) in under_way.items() if tag == what}
 
     def num_overdue(self) -> int:
         """Env runners that hang, as far as one can tell: silent for `sample_timeout_s`."""
-        return len(self._overdue.look(self._runner_of_calls()))
+        return len(self._overdue.look(self._runner_of_calls(_COLLECT)))
 
     @property
     def has_room(self) -> bool:

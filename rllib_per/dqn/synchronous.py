@@ -70,6 +70,10 @@ class SynchronousLoop:
             self._learn(watch)
         return bool(fragments)
 
+    def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
+        """RLlib's result dict of each runner since the last call."""
+        return self._rollouts.pop_metrics()
+
     def metrics(self) -> dict[str, float]:
         """Nothing: there are no queues here."""
         return {}

@@ -207,7 +207,7 @@ class Replay(Section):
     """Over the nodes, or on the driver's; a Tune trial places them itself."""
     shard_recovery: Literal["empty", "checkpoint"] = "empty"
     """How a shard begins that lost its content: its part of the newest checkpoint, or empty."""
-    max_requests_in_flight: Positive = 4
+    max_requests_in_flight: Positive = 8
     """Batches asked for ahead of the learners."""
     max_bytes_in_flight: Positive = 256_000_000
     """Of these batches, and of each env runner's fragments on their way."""

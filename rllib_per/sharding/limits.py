@@ -23,7 +23,7 @@ class ShardLimits:
         shard_probe_s: Seconds between two questions whether a lost shard is back.
     """
 
-    max_requests_in_flight: int = 4
+    max_requests_in_flight: int = 8
     max_bytes_in_flight: int = 256_000_000
     max_calls_in_flight: int = 8
     priority_flush_updates: int = 8

@@ -114,7 +114,7 @@ SCRIPT = CLUSTER / "slurm.sh"
 # srun runs its command on every node; here, once. Words are kept apart by the unit separator.
 STUBS = {
     # The second name comes late: by then nobody may have gone away.
-    "scontrol": 'echo node1; sleep 0.2; echo node2',
+    "scontrol": "echo node1; sleep 0.2; echo node2",
     "srun": 'printf "%s\\x1f" "$@"; stat -c %a "$RAY_AUTH_TOKEN_PATH"; cat "$RAY_AUTH_TOKEN_PATH"; '
     'exit "${SRUN_EXIT:-0}"',
 }

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import ray
 
+from rllib_per.sharding.limits import ShardLimits
 from tests.support.apex import apex_config, train_for
 
 pytestmark = pytest.mark.ray
+
+AHEAD = ShardLimits().max_requests_in_flight
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "asynchronous.md"
 
@@ -49,9 +52,8 @@ def test_every_figure_is_documented_and_every_documented_one_is_there(apex):
 
 
 def test_td_error_lag_is_bounded_by_what_is_asked_for_ahead(apex):
-    ahead = apex.config.replay_buffer_config.get("max_requests_in_flight", 4)
     figures = figures_after(apex, 1000)
-    assert 0 < figures["td_error_lag_max_updates"] <= ahead - 1
+    assert 0 < figures["td_error_lag_max_updates"] <= AHEAD - 1
     assert figures["td_error_lag_mean_updates"] <= figures["td_error_lag_max_updates"]
     # A priority goes the same way, and then waits in the driver.
     assert figures["priority_lag_max_updates"] >= figures["td_error_lag_max_updates"]
@@ -89,8 +91,8 @@ def test_what_learners_owe_shows_while_they_hang(apex, monkeypatch):
             train_for(apex, 10_000)
         figures = apex.replay.metrics() | apex.loop.metrics()
     assert figures["num_updates_due"] > 0
-    # Batches are asked for once half of the room for four is free: there may be three.
-    assert figures["num_requests_in_flight"] in (3, 4)
+    # Batches are asked for once half of the room for them is free: there may be some left.
+    assert AHEAD / 2 < figures["num_requests_in_flight"] <= AHEAD
     assert figures["num_batch_bytes_in_flight"] > 0
     assert figures["num_collects_in_flight"] == 0
     # It had nothing to do but wait; a little of a second went into handing out the last calls.
