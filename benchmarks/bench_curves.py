@@ -19,11 +19,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from matplotlib.figure import Figure
-from scipy import stats
 
-from benchmarks.report import describe_machine, table
+from benchmarks.curves import Floats, compare, save
+from benchmarks.report import describe_machine
 
 CONFIG = "configs/cartpole_apex.yaml"
 EVIDENCE = Path("benchmarks/evidence/curves")
@@ -43,7 +41,6 @@ WAYS = {
 # (side, the one whose interval its mean should lie in)
 QUESTIONS = (("lazy", "eager"), ("lazy", "local"))
 
-Floats = npt.NDArray[np.float64]
 
 
 def train(way: str, seed: int, env_steps: int, interval: int, runs: Path) -> Path:
@@ -83,56 +80,6 @@ def greedy_returns(run: Path, grid: Floats) -> Floats:
     return np.interp(grid, steps, returns)
 
 
-def interval_of(values: Floats) -> tuple[Floats, Floats]:
-    """Mean over the first axis, and half the width of its 95 % interval."""
-    n = len(values)
-    half = stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
-    return values.mean(axis=0), half
-
-
-def comparison(curves: dict[str, Floats]) -> str:
-    """For each question whether one mean lies in the other's interval."""
-    rows = []
-    for side, other in QUESTIONS:
-        mean, half = interval_of(curves[other])
-        inside = np.abs(curves[side].mean(axis=0) - mean) <= half
-        whole_mean, whole_half = interval_of(curves[other].mean(axis=1))
-        whole = float(curves[side].mean())
-        rows.append(
-            [
-                side,
-                f"{whole:.0f}",
-                other,
-                f"{whole_mean:.0f} ± {whole_half:.0f}",
-                "yes" if abs(whole - whole_mean) <= whole_half else "no",
-                f"{inside.sum()} of {len(inside)}",
-            ]
-        )
-    header = ["side", "mean return", "against", "95 % interval", "within", "points within"]
-    return table(header, rows)
-
-
-def save(curves: dict[str, Floats], grid: Floats, folder: Path) -> None:
-    """Every evaluation as CSV, and the curves as a picture."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["way", "seed", "env_steps", "greedy_return"])
-        for way, own in curves.items():
-            for seed, returns in enumerate(own):
-                for steps, value in zip(grid, returns, strict=True):
-                    writer.writerow([way, seed, int(steps), f"{value:.2f}"])
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="env steps", ylabel="greedy return")
-    for way, own in curves.items():
-        mean, half = interval_of(own)
-        (line,) = axes.plot(grid, mean, label=f"{way}, mean and 95 % interval of {len(own)} seeds")
-        axes.fill_between(grid, mean - half, mean + half, color=line.get_color(), alpha=0.2)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(folder / "curves.png", dpi=150)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="at least 2")
@@ -150,9 +97,9 @@ def main() -> None:
             run = train(way, seed, arguments.env_steps, arguments.interval, arguments.runs)
             found[way].append(greedy_returns(run, grid))
     curves = {way: np.array(own) for way, own in found.items()}
-    save(curves, grid, arguments.evidence)
+    save(curves, grid, arguments.evidence, "greedy return")
     print(describe_machine())
-    print(comparison(curves))
+    print(compare(curves, QUESTIONS))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 First the buffers alone: a batch drawn, its figures asked for and its priorities written back, as
 DQN does it. Then RLlib's unchanged DQN on CartPole-v1 with either, in turns of `--steps` env steps
 in this process; ratios are of the two turns of one round. With `--curve-seeds 5` also the mean
-return by env steps over as many seeds.
+return by env steps over as many seeds, and whether ours lies in the 95 % interval of RLlib's; with
+`--repeats 0` only that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import argparse
 import logging
 import time
 from collections.abc import Callable
-from statistics import mean, median, stdev
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,13 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
 
+from benchmarks.curves import Floats, compare, save
 from benchmarks.report import describe_machine, table
 from rllib_per import FastPrioritizedEpisodeReplayBuffer
 
 CAPACITY, EPISODE_STEPS, N_STEP, GAMMA, ALPHA, BETA = 50_000, 200, 3, 0.99, 0.6, 0.4
 LEARNING_STARTS = 1000
+EVIDENCE = Path("benchmarks/evidence/drop-in")
 TYPES = {
     "RLlib": "PrioritizedEpisodeReplayBuffer",
     "ours": "rllib_per.FastPrioritizedEpisodeReplayBuffer",
@@ -146,8 +150,8 @@ def row(what: str, unit: str, repeats: int, measure: Callable[[str], float]) -> 
 # -- learning --------------------------------------------------------------------------------
 
 
-def learning_curves(seeds: int, env_steps: int, points: int) -> list[list[str]]:
-    """The mean return of recent episodes, as mean ± standard deviation over the seeds."""
+def learning_curves(seeds: int, env_steps: int, points: int) -> tuple[dict[str, Floats], Floats]:
+    """(seeds, points) mean returns of recent episodes, and the env steps of the points."""
     curves: dict[str, list[list[float]]] = {name: [] for name in TYPES}
     for seed in range(seeds):
         for name in TYPES:
@@ -155,12 +159,8 @@ def learning_curves(seeds: int, env_steps: int, points: int) -> list[list[str]]:
             results = [algorithm.train() for _ in range(points)]
             algorithm.stop()
             curves[name].append([r["env_runners"]["episode_return_mean"] for r in results])
-    rows = []
-    for point in range(points):
-        returns = {name: [curve[point] for curve in curves[name]] for name in TYPES}
-        cells = [f"{mean(r):.0f} ± {stdev(r):.0f}" for r in returns.values()]
-        rows.append([f"{(point + 1) * env_steps // points:,}", *cells])
-    return rows
+    grid = np.arange(1, points + 1) * (env_steps / points)
+    return {name: np.array(own) for name, own in curves.items()}, grid
 
 
 def main() -> None:
@@ -174,14 +174,15 @@ def main() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     print(describe_machine())
-    rows = bench_buffers(arguments.repeats)
     ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False)
-    rows += [bench_dqn(envs, arguments.steps, arguments.repeats) for envs in arguments.envs]
-    print(table(["", "unit", *TYPES, "times faster, min", "median"], rows), flush=True)
+    if arguments.repeats:
+        rows = bench_buffers(arguments.repeats)
+        rows += [bench_dqn(envs, arguments.steps, arguments.repeats) for envs in arguments.envs]
+        print(table(["", "unit", *TYPES, "times faster, min", "median"], rows), flush=True)
     if arguments.curve_seeds:
-        print(f"\nMean return over {arguments.curve_seeds} seeds:\n")
-        curves = learning_curves(arguments.curve_seeds, arguments.curve_steps, points=10)
-        print(table(["env steps", *TYPES], curves))
+        curves, grid = learning_curves(arguments.curve_seeds, arguments.curve_steps, points=10)
+        save(curves, grid, EVIDENCE, "mean return of recent episodes")
+        print(compare(curves, [("ours", "RLlib")]))
     ray.shutdown()
 
 

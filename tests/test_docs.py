@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from rllib_per.experiments.search_plan import load_plan
+from rllib_per.experiments.tuning.plan import load_plan
 from tests.support.documentation import NOTES, PAGES, ROOT, blocks, name_of
 
 SEARCH = ROOT / "configs" / "tune" / "cartpole.yaml"

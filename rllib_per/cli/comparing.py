@@ -15,7 +15,7 @@ from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_option
 from rllib_per.experiments.interruption import EXIT_CODE
 
 if TYPE_CHECKING:
-    from rllib_per.experiments.comparison import ComparisonFolder, Contestant
+    from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
 
 
 @click.command()
@@ -49,7 +49,7 @@ def compare(
     One run after the other, each for the whole budget, so that nothing disturbs the speed; run
     nothing else meanwhile. `resume` goes on with what is not finished. Exit code 130: interrupted.
     """
-    from rllib_per.experiments.comparison import ComparisonFolder, plan_comparison
+    from rllib_per.experiments.comparing.comparison import ComparisonFolder, plan_comparison
 
     names = [name.strip() for name in replays.split(",") if name.strip()]
     with reported():
@@ -62,7 +62,7 @@ def compare(
             smoke=smoke,
             allow_custom_classes=allow_custom_classes,
         )
-        from rllib_per.experiments.comparison_runs import check_all
+        from rllib_per.experiments.comparing.runs import check_all
         from rllib_per.experiments.ray_session import quiet_logs
 
         quiet_logs()
@@ -81,8 +81,8 @@ def run_comparison(
     console = Console()
     largest = max((c.experiment for c in contestants), key=num_cpus)
     with interruptible(), reported(), ray_session(largest, address):
-        from rllib_per.experiments.comparison_report import report
-        from rllib_per.experiments.comparison_runs import train_all
+        from rllib_per.experiments.comparing.report import report
+        from rllib_per.experiments.comparing.runs import train_all
 
         is_complete = train_all(folder, contestants, console)
         if is_complete:

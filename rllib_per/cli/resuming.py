@@ -22,8 +22,8 @@ from rllib_per.cli.training import rehearse, reopen, train_run
 @cluster_address
 def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | None) -> None:
     """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs."""
-    from rllib_per.experiments.comparison import ComparisonFolder
-    from rllib_per.experiments.tuning_folder import TuningFolder
+    from rllib_per.experiments.comparing.comparison import ComparisonFolder
+    from rllib_per.experiments.tuning.folder import TuningFolder
 
     if smoke:
         if ComparisonFolder.holds(run) or TuningFolder.holds(run):

@@ -13,8 +13,8 @@ from rllib_per.cli.errors import interruptible, reported
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 
 if TYPE_CHECKING:
-    from rllib_per.experiments.search_plan import SearchPlan
-    from rllib_per.experiments.tuning_folder import TuningFolder
+    from rllib_per.experiments.tuning.plan import SearchPlan
+    from rllib_per.experiments.tuning.folder import TuningFolder
 
 
 @click.command()
@@ -38,14 +38,14 @@ def tune(
     Exit code 0: the best trial met the target (or none was set); 3: no trial did; 130:
     interrupted, to be taken up with `resume`.
     """
-    from rllib_per.experiments.search_plan import load_plan
+    from rllib_per.experiments.tuning.plan import load_plan
 
     with reported():
         plan = load_plan(
             config, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
         )
         from rllib_per.experiments.environment_check import check_environment
-        from rllib_per.experiments.tuning_folder import TuningFolder
+        from rllib_per.experiments.tuning.folder import TuningFolder
 
         check_environment(plan.config)
         folder = TuningFolder.create(root, config.stem, plan)
@@ -57,11 +57,11 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
 
     largest = max((plan.config, *plan.variants()), key=num_cpus)
     with interruptible(), reported():
-        from rllib_per.experiments import tuning
+        from rllib_per.experiments.tuning import search
 
-        tuning.set_tunes_environment()
+        search.set_tunes_environment()
         with ray_session(largest, address):
-            tuner = tuning.resume(folder) if resume else tuning.start(plan, folder)
-            ending = tuning.run(tuner, plan, folder)
+            tuner = search.resume(folder) if resume else search.start(plan, folder)
+            ending = search.run(tuner, plan, folder)
     click.echo(f"{ending.replace('_', ' ')}: {folder.path}")
-    return tuning.EXIT_CODES[ending]
+    return search.EXIT_CODES[ending]

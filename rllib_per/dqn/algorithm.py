@@ -27,7 +27,7 @@ from rllib_per.dqn.algorithm_checkpoint import (
 from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.exported_metrics import ExportedMetrics
-from rllib_per.dqn.learners import Learners
+from rllib_per.learning.learners import Learners
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.reconfiguration import (
     can_change,
@@ -37,13 +37,13 @@ from rllib_per.dqn.reconfiguration import (
     resolve,
 )
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.dqn.replay import Replay, build_replay
-from rllib_per.dqn.replay_checkpoint import ReplayCheckpoint
+from rllib_per.buffers.build import Replay, build_replay
+from rllib_per.buffers.checkpoint import ReplayCheckpoint
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.runner_randomness import random_states, set_random_states
-from rllib_per.dqn.sharded_replay import (
+from rllib_per.buffers.sharded import (
     add_bundles,
     build_sharded_replay,
     is_sharded,

@@ -22,7 +22,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
-from rllib_per.dqn.learners import Learners, Update
+from rllib_per.learning.learners import Learners, Update
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio

@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
-from rllib_per.dqn.sharded_replay import is_sharded
+from rllib_per.buffers.sharded import is_sharded
 from rllib_per.dqn.validation import find_problems
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
@@ -49,8 +49,8 @@ class ApexDQNConfig(DQNConfig):
             actors feed while learners learn; "beta" and all keywords of
             `rllib_per.replay.PrioritizedReplayBuffer` besides. "rllib_prioritized" and
             "rllib_uniform" are RLlib's buffers with their own keywords, for comparison
-            (`rllib_per.dqn.rllib_replay` has their limits); a class or its dotted path is one of
-            your own (`rllib_per.dqn.replay_protocol`). With "sharded" also shard_num_cpus
+            (`rllib_per.buffers.rllib_replay` has their limits); a class or its dotted path is one of
+            your own (`rllib_per.buffers.protocol`). With "sharded" also shard_num_cpus
             and shard_memory_bytes of each actor, shard_placement without a placement group
             ("anywhere", "spread" over the nodes, "node": the driver's), shard_recovery ("empty", or
             "checkpoint": a shard that lost its content takes its part of the newest checkpoint,
@@ -226,7 +226,7 @@ class ApexDQNConfig(DQNConfig):
         return float(self.clip_rewards)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        from rllib_per.dqn.module import ApexDQNModule
+        from rllib_per.learning.module import ApexDQNModule
 
         return RLModuleSpec(module_class=ApexDQNModule, model_config=self.model_config)
 
@@ -236,7 +236,7 @@ class ApexDQNConfig(DQNConfig):
         return super()._model_config_auto_includes | ours
 
     def get_default_learner_class(self) -> type:
-        from rllib_per.dqn.learner import ApexDQNLearner
+        from rllib_per.learning.learner import ApexDQNLearner
 
         return ApexDQNLearner
 

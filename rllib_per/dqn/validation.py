@@ -11,9 +11,9 @@ from typing import Any
 
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from rllib_per.dqn.optimizers import check_optimizer
-from rllib_per.dqn.replay_types import can_be_saved, replay_class, replay_options
-from rllib_per.dqn.sharded_replay import (
+from rllib_per.learning.optimizers import check_optimizer
+from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
+from rllib_per.buffers.sharded import (
     MAX_SHARDS,
     PLACEMENTS,
     RECOVERIES,

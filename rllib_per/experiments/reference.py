@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rllib_per.experiments.search_plan import SearchConfig
+from rllib_per.experiments.tuning.plan import SearchConfig
 
 _INTRODUCTION = """\
 # Configuration

@@ -172,7 +172,7 @@ class Replay(Section):
     type: Annotated[str, AfterValidator(_is_replay_type)] = "prioritized"
     """"prioritized", "uniform", "sharded" (prioritized, in actors that env runner actors feed while
     learners learn), RLlib's own as "rllib_prioritized" and "rllib_uniform", or behind
-    --allow-custom-classes the dotted path of a class (rllib_per.dqn.replay_protocol)."""
+    --allow-custom-classes the dotted path of a class (rllib_per.buffers.protocol)."""
     capacity: Positive = 50_000
     """Rows; an episode of L steps takes L + 1."""
     alpha: Annotated[Float, Field(ge=0)] = 0.6

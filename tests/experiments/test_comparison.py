@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from rllib_per.cli import main
-from rllib_per.experiments.comparison import ComparisonFolder, plan_comparison
-from rllib_per.experiments.comparison_plot import on_one_grid
-from rllib_per.experiments.comparison_report import Outcome, outcome_of, report, summarize
+from rllib_per.experiments.comparing.comparison import ComparisonFolder, plan_comparison
+from rllib_per.experiments.comparing.plot import on_one_grid
+from rllib_per.experiments.comparing.report import Outcome, outcome_of, report, summarize
 from rllib_per.experiments.intervals import Interval
 from rllib_per.experiments.metrics_log import Snapshot
 from rllib_per.experiments.yaml_source import ConfigError

@@ -136,11 +136,11 @@ def test_rllibs_buffers_get_their_own_options_only():
 
 
 def test_the_replay_types_of_yaml_are_those_of_the_algorithm():
-    from rllib_per.dqn import replay_types
+    from rllib_per.buffers import types
 
-    assert set(REPLAY_TYPES) < set(replay_types.REPLAY_TYPES)
+    assert set(REPLAY_TYPES) < set(types.REPLAY_TYPES)
     assert not any("Episode" in name for name in REPLAY_TYPES)
-    assert len(replay_types.REPLAY_TYPES) == len(REPLAY_TYPES) + 2  # RLlib's own names
+    assert len(types.REPLAY_TYPES) == len(REPLAY_TYPES) + 2  # RLlib's own names
 
 
 @pytest.mark.parametrize("text", ["1e-4", "'1e-4'", "1.0e-4", "0.0001"])
@@ -251,7 +251,7 @@ def test_replay_settings_are_the_buffers_own_with_its_defaults():
 
 
 def test_settings_of_shards_have_their_defaults_and_count_only_there():
-    from rllib_per.dqn.sharded_replay import SHARD_DEFAULTS
+    from rllib_per.buffers.sharded import SHARD_DEFAULTS
 
     assert Replay.shard_options() == list(SHARD_DEFAULTS)
     sharded = Replay(type="sharded").buffer_config()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rllib_per.experiments.reference import reference
-from rllib_per.experiments.search_plan import SearchConfig
+from rllib_per.experiments.tuning.plan import SearchConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

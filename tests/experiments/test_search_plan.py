@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rllib_per.experiments.search_plan import experiment_of, load_plan, parameters
+from rllib_per.experiments.tuning.plan import experiment_of, load_plan, parameters
 from rllib_per.experiments.yaml_source import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tune"

@@ -3,10 +3,6 @@
 
 import pytest
 import ray
-import torch
-
-# Networks as small as these lose by threads, above all where several tests share a machine.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +13,6 @@ def ray_runtime():
 
 
 @pytest.fixture
-def build(ray_runtime):
-    """Builds algorithms and stops them all."""
-    algorithms = []
-
-    def build_algo(config):
-        algorithms.append(config.build_algo())
-        return algorithms[-1]
-
-    yield build_algo
-    for algorithm in algorithms:
-        algorithm.stop()
+def build(ray_runtime, build):
+    """The same, on this Ray."""
+    return build

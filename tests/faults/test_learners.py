@@ -10,7 +10,7 @@ import ray
 import tree
 from ray import tune
 
-from rllib_per.dqn.learner_actors import LearnersLostError
+from rllib_per.learning.learner_actors import LearnersLostError
 from tests.support.apex import apex_config, train_for
 from tests.support.kill_once import CartPole, KillOnce
 from tests.support.processes import kill, process_of, stop

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rllib_per.dqn import sharded_replay
+from rllib_per.buffers import sharded
 from tests.support.apex import BATCH_SIZE, REPLAY, REPLAY_RATIO, apex_config, train_for
 from tests.support.frames_env import FRAME, STACK, StackedFrames
 from tests.support.object_store import num_spilled_bytes
@@ -37,7 +37,7 @@ def test_training_in_a_small_object_store_spills_or_stalls_only_without_our_boun
     small_store, monkeypatch, bounded
 ):
     if not bounded:
-        monkeypatch.setattr(sharded_replay, "within_object_store", lambda limits: limits)
+        monkeypatch.setattr(sharded, "within_object_store", lambda limits: limits)
     replay = {**REPLAY, "capacity": 2000, "max_requests_in_flight": 16}
     config = apex_config(
         replay_buffer_config=replay, train_batch_size_per_learner=LARGE_BATCH, replay_ratio=32.0

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_per import ApexDQNConfig
-from rllib_per.dqn.learner import ApexDQNLearner
+from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.replay.fragment import TransitionBatch
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from rllib_per.dqn.learner import ApexDQNLearner
+from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.replay import PriorityUpdate
 
 

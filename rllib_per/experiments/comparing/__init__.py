@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""One experiment with several replay buffers and seeds, side by side."""

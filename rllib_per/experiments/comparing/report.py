@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""What a comparison came to: speed, final return and steps to the target, with intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
+from rllib_per.experiments.comparing.plot import plot_comparison
+from rllib_per.experiments.comparing.runs import is_finished
+from rllib_per.experiments.intervals import CONFIDENCE, Interval
+from rllib_per.experiments.run_folder import RunFolder, write_json
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: a row of the CSV file. Speed is that of RLlib's `train()` while there are updates.
+
+    Attributes:
+        final_return: Mean of the greedy evaluation at the end.
+        env_steps_to_target: When a greedy evaluation first reached the target; None: never.
+    """
+
+    replay: str
+    seed: int
+    env_steps: int
+    updates: int
+    env_steps_per_s: float
+    updates_per_s: float
+    final_return: float
+    env_steps_to_target: int | None
+
+
+def report(folder: ComparisonFolder, contestants: Sequence[Contestant]) -> Table:
+    """Write plot, CSV and JSON of the finished runs, and return the table for people.
+
+    Raises:
+        ValueError: No run is finished.
+    """
+    plan = folder.read_plan()
+    finished = [c for c in contestants if is_finished(folder.run(c))]
+    if not finished:
+        raise ValueError(f"no run of {folder.path} is finished: go on with `rllib-per resume`")
+    outcomes = [outcome_of(c, folder.run(c), plan["target_return"]) for c in finished]
+    _write_csv(folder, outcomes)
+    summary = summarize(outcomes)
+    write_json(
+        folder.results_json,
+        {
+            "config": plan["config"],
+            "target_return": plan["target_return"],
+            "interval": f"Student's t, {CONFIDENCE:.0%}, over seeds",
+            "ignored": {c.replay: list(c.ignored) for c in finished},
+            "replays": {
+                replay: {k: asdict(v) if isinstance(v, Interval) else v for k, v in row.items()}
+                for replay, row in summary.items()
+            },
+        },
+    )
+    plot_comparison(folder, finished, plan["target_return"])
+    return _table(plan, summary)
+
+
+def outcome_of(contestant: Contestant, run: RunFolder, target: float | None) -> Outcome:
+    """The figures of a finished run, from its own files."""
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    rows = _metrics(run)
+    steps_per_s, updates_per_s = _speeds(rows)
+    reached = [
+        int(row["env_steps"])
+        for row in rows
+        if target is not None and float(row["evaluation_return_mean"] or -math.inf) >= target
+    ]
+    return Outcome(
+        replay=contestant.replay,
+        seed=contestant.experiment.seed,
+        env_steps=result["env_steps"],
+        updates=result["updates"],
+        env_steps_per_s=steps_per_s,
+        updates_per_s=updates_per_s,
+        final_return=result["evaluation"]["episode_return_mean"],
+        env_steps_to_target=reached[0] if reached else None,
+    )
+
+
+def summarize(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Each buffer's figures over its seeds."""
+    summary = {}
+    for replay in dict.fromkeys(outcome.replay for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.replay == replay]
+        solved = [o.env_steps_to_target for o in own if o.env_steps_to_target is not None]
+        summary[replay] = {
+            "num_seeds": len(own),
+            "env_steps_per_s": Interval.of(o.env_steps_per_s for o in own),
+            "updates_per_s": Interval.of(o.updates_per_s for o in own),
+            "final_return": Interval.of(o.final_return for o in own),
+            "num_reached_target": len(solved),
+            # A mean over those that made it would favour who seldom does.
+            "env_steps_to_target": Interval.of(solved) if len(solved) == len(own) else None,
+        }
+    return summary
+
+
+def _metrics(run: RunFolder) -> list[dict[str, str]]:
+    with run.metrics_csv.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _speeds(rows: Sequence[dict[str, str]]) -> tuple[float, float]:
+    """Env steps and updates per second, over the iterations that had updates."""
+    table = np.array(
+        [[float(row[k]) for k in ("env_steps", "updates", "env_steps_per_s")] for row in rows]
+    ).reshape(-1, 3)
+    steps, updates = np.diff(table[:, :2], axis=0, prepend=0.0).T
+    learning = (updates > 0) & (table[:, 2] > 0)
+    if not learning.any():
+        return math.nan, math.nan
+    seconds = (steps[learning] / table[learning, 2]).sum()
+    return float(steps[learning].sum() / seconds), float(updates[learning].sum() / seconds)
+
+
+def _write_csv(folder: ComparisonFolder, outcomes: Sequence[Outcome]) -> None:
+    with folder.results_csv.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Outcome)])
+        writer.writeheader()
+        writer.writerows(map(asdict, outcomes))
+
+
+def _table(plan: dict[str, Any], summary: dict[str, dict[str, Any]]) -> Table:
+    target = plan["target_return"]
+    table = Table(title=f"{plan['config']}: mean ± half of the 95 % t interval over seeds")
+    for column in ("replay", "seeds", "env steps/s", "updates/s", "final greedy return"):
+        table.add_column(column, justify="left" if column == "replay" else "right")
+    if target is not None:
+        table.add_column(f"env steps to {target:g}", justify="right")
+    for replay, row in summary.items():
+        to_target = row["env_steps_to_target"]
+        if to_target is None:
+            to_target = f"{row['num_reached_target']} of {row['num_seeds']} seeds"
+        figures = [row["env_steps_per_s"], row["updates_per_s"], row["final_return"]]
+        cells = [replay, row["num_seeds"], *figures, *([to_target] if target is not None else [])]
+        table.add_row(*map(str, cells))
+    return table

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""One YAML file with a `tune` section -> a checked plan: the experiment and what to search for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from rllib_per.experiments.experiment import SMOKE, ExperimentConfig, build, read_source
+from rllib_per.experiments.tuning.space import SearchValue, find_values, get, plain, put
+from rllib_per.experiments.tuning.section import Tune
+from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source
+
+TUNE = "tune"
+
+EPISODE_RETURN = "episode_return_mean"
+EVALUATION_RETURN = "evaluation_return_mean"
+
+# What a trial can change when it goes on from another's checkpoint; all else comes with it.
+_PERTURBED = {
+    "training.lr", "training.epsilon", "training.gamma", "training.replay_ratio",
+    "training.training_intensity", "training.target_network_update_freq", "training.tau",
+    "training.grad_clip", "training.adam_epsilon", "training.train_batch_size_per_learner",
+    "replay.alpha", "replay.beta", "replay.priority_epsilon", "replay.max_priority_decay",
+}  # fmt: skip
+
+# A trial keeps the CPUs that it was given, whatever it goes on from.
+_RESOURCES = {
+    "env_runners.num_env_runners", "replay.type", "replay.num_shards", "replay.shard_num_cpus",
+    "replay.shard_memory_bytes",
+}  # fmt: skip
+
+SMOKE_TRIALS = 2
+_SMOKE_ENV_STEPS = 500
+
+
+class SearchConfig(ExperimentConfig):
+    """An experiment, and how to search for its best settings."""
+
+    tune: Tune = Tune()
+
+    @field_validator("tune")
+    @classmethod
+    def _trackers_are_trusted(cls, tune: Tune, info: ValidationInfo) -> Tune:
+        if tune.trackers and not (info.context or {}).get("allow_custom_classes", True):
+            raise PydanticCustomError(
+                "custom_class",
+                "{name} would be imported and run; if you trust this file, give "
+                "--allow-custom-classes",
+                {"name": repr(tune.trackers[0].callback_class), "path": (TUNE, "trackers")},
+            )
+        return tune
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What to search for, and in which experiment.
+
+    Attributes:
+        config: With the first value of each in its place.
+        values: All values to search for, in the file's order.
+    """
+
+    config: SearchConfig
+    values: tuple[SearchValue, ...]
+
+    @property
+    def tune(self) -> Tune:
+        """How to search."""
+        return self.config.tune
+
+    @property
+    def metric(self) -> str:
+        """What trials are judged by."""
+        if self.tune.metric is not None:
+            return self.tune.metric
+        evaluates = self.config.evaluation.interval_env_steps is not None
+        return EVALUATION_RETURN if evaluates else EPISODE_RETURN
+
+    @property
+    def target(self) -> float | None:
+        """What the metric has to reach, if it is a return."""
+        is_return = self.metric in (EPISODE_RETURN, EVALUATION_RETURN) and self.tune.mode == "max"
+        return self.config.stop.target_return if is_return else None
+
+    @property
+    def perturbed(self) -> tuple[SearchValue, ...]:
+        """What PBT changes on the way: of a schedule, any part."""
+        return tuple(
+            value
+            for value in self.values
+            if value.kind != "grid" and ".".join(map(str, value.path[:2])) in _PERTURBED
+        )
+
+    def data(self, values: Mapping[KeyPath, Any]) -> dict[str, Any]:
+        """The experiment's data, every default written out, with `values` in their places."""
+        return put(self.config.model_dump(mode="json", exclude={TUNE}), values)
+
+    def param_space(self) -> dict[str, Any]:
+        """The experiment's data with Ray Tune's domains in it. Imports Ray."""
+        return self.data({value.path: value.domain() for value in self.values})
+
+    def to_yaml(self) -> str:
+        """The file with every default written out."""
+        written = {v.path: {v.kind: list(v.arguments)} for v in self.values}
+        tune = self.tune.model_dump(mode="json", exclude_unset=True)
+        return yaml.safe_dump(self.data(written) | {TUNE: tune}, sort_keys=False)
+
+    def variants(self) -> Iterator[ExperimentConfig]:
+        """The experiment with each value at its extremes, one after the other."""
+        for value in self.values:
+            for extreme in value.extremes:
+                yield experiment_of(self.data({value.path: extreme}))
+
+
+def experiment_of(config: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment that a trial's config is the data of."""
+    return ExperimentConfig.model_validate(data_of(config))
+
+
+def data_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's config without what Tune adds to it, and with Python's own numbers."""
+    names = ExperimentConfig.model_fields
+    return {name: plain(value) for name, value in config.items() if name in names}
+
+
+def load_plan(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    smoke: bool = False,
+    allow_custom_classes: bool = False,
+) -> SearchPlan:
+    """Read a search; `overrides` are section.key=value in YAML.
+
+    Each value is tried at its extremes, so that none is found out to be wrong after hours.
+
+    Raises:
+        ConfigError: With every problem that was found, each with its file and line.
+    """
+    source = read_source(path, (*(SMOKE if smoke else ()), *overrides), seed=seed)
+    if smoke:
+        _shrink(source)
+    values = find_values(source)
+    plans = [
+        build(SearchConfig, variant, allow_custom_classes=allow_custom_classes)
+        for variant in _variants(source, values)
+    ]
+    plan = SearchPlan(plans[0], tuple(values))
+    problems = [
+        Problem(source.place(where), ".".join(map(str, where)) + f": {message}")
+        for where, message in _contradictions(plan)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return plan
+
+
+def _variants(source: Source, values: Sequence[SearchValue]) -> Iterator[Source]:
+    """All values at their first; then one after the other at each of its extremes."""
+    first = {value.path: value.extremes[0] for value in values}
+    cases = [first]
+    cases += [first | {value.path: v} for value in values for v in value.extremes[1:]]
+    for case in cases:
+        yield Source(put(source.data, case), source.name, source.places, source.problems)
+
+
+def _shrink(source: Source) -> None:
+    """--smoke: two trials, of which a scheduler sees something."""
+    tune = source.data.get(TUNE)
+    if not isinstance(tune, dict):
+        return
+    source.put((TUNE, "num_samples"), SMOKE_TRIALS, "--smoke")
+    scheduler = tune.get("scheduler")
+    kind = scheduler.get("type", "asha") if isinstance(scheduler, dict) else "asha"
+    key = {"asha": "grace_env_steps", "pbt": "interval_env_steps"}.get(kind)
+    if key is not None:
+        source.put((TUNE, "scheduler", key), _SMOKE_ENV_STEPS, "--smoke")
+    for value in find_values(Source(source.data, source.name)):
+        if value.kind == "grid":
+            path = tuple(map(str, value.path))
+            source.put(path, {"choice": list(value.arguments)}, "--smoke")
+
+
+def _contradictions(plan: SearchPlan) -> Iterator[tuple[KeyPath, str]]:
+    """What is right by itself and wrong beside something else."""
+    tune, stop = plan.tune, plan.config.stop
+    if not plan.values:
+        yield (TUNE,), "there is nothing to search for; write, say, alpha: {uniform: [0.3, 0.9]}"
+    if plan.metric == EVALUATION_RETURN and plan.config.evaluation.interval_env_steps is None:
+        yield (TUNE, "metric"), f"{EVALUATION_RETURN} needs evaluation.interval_env_steps"
+    if tune.scheduler.type == "asha":
+        if stop.env_steps is None:
+            yield ("stop",), "env_steps is required: asha shares it out over the trials"
+        elif stop.env_steps <= tune.scheduler.grace_env_steps:
+            yield (
+                (TUNE, "scheduler", "grace_env_steps"),
+                f"must be less than stop.env_steps: got {tune.scheduler.grace_env_steps} and "
+                f"{stop.env_steps}",
+            )
+    if tune.search.type == "optuna" and importlib.util.find_spec("optuna") is None:
+        yield (TUNE, "search", "type"), "Optuna is not installed: pip install 'rllib-per[tune]'"
+    if tune.scheduler.type == "pbt" and plan.values and not plan.perturbed:
+        yield (
+            (TUNE, "scheduler"),
+            f"pbt has nothing to perturb; search for one of {', '.join(sorted(_PERTURBED))}",
+        )
+    for value in plan.values:
+        if tune.scheduler.type == "pbt" and value.name in _RESOURCES:
+            yield value.path, "pbt cannot search for it: a trial keeps the CPUs that it was given"
+        if tune.search.type == "optuna" and value.kind == "grid":
+            yield value.path, "optuna chooses values itself; write choice instead of grid"
+
+
+def parameters(values: Sequence[SearchValue], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a trial's config has for those searched for, by name."""
+    return {value.name: plain(get(config, value.path)) for value in values}

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""Search with Ray Tune: many trials of one experiment, compared while they run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ray import tune
+from ray.tune import (
+    Callback,
+    CheckpointConfig,
+    FailureConfig,
+    ResultGrid,
+    RunConfig,
+    TuneConfig,
+    Tuner,
+)
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from rllib_per.experiments.experiment import import_class
+from rllib_per.experiments.run_folder import write_json, write_text
+from rllib_per.experiments.tuning.plan import SearchPlan
+from rllib_per.experiments.tuning.space import SearchValue, get, put
+from rllib_per.experiments.training import EXIT_CODES, Ending
+from rllib_per.experiments.tuning.display import TuningDisplay, make_console
+from rllib_per.experiments.tuning.folder import TuningFolder
+from rllib_per.experiments.tuning.plots import plot_curves, plot_parameters
+from rllib_per.experiments.tuning.report import TrialOutcome, best_yaml, outcome_table, outcomes
+from rllib_per.experiments.tuning.trial import ExperimentTrial
+
+__all__ = ["EXIT_CODES", "resume", "run", "set_tunes_environment", "start"]
+
+_SHOWN = 10
+# Of "pbt": a checkpoint must stay for as long as another trial may go on from it.
+_KEPT_BY_PBT = 5
+
+
+def start(plan: SearchPlan, folder: TuningFolder) -> Tuner:
+    """A search that begins."""
+    return Tuner(
+        ExperimentTrial,
+        param_space=plan.param_space(),
+        tune_config=TuneConfig(
+            metric=plan.metric,
+            mode=plan.tune.mode,
+            num_samples=plan.tune.num_samples,
+            scheduler=_scheduler(plan),
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            **_search(plan),
+        ),
+        run_config=RunConfig(
+            name=folder.trials.name,
+            storage_path=str(folder.path.resolve()),
+            stop=_stop(plan),
+            failure_config=FailureConfig(max_failures=plan.tune.max_failures),
+            checkpoint_config=_checkpoints(plan),
+            callbacks=[TuningDisplay(folder.label, plan.values, plan.metric), *_trackers(plan)],
+            verbose=0,
+        ),
+    )
+
+
+def resume(folder: TuningFolder) -> Tuner:
+    """A search that goes on: its unfinished trials from their checkpoints, failed ones too."""
+    return Tuner.restore(
+        str(folder.trials.resolve()),
+        ExperimentTrial,
+        resume_unfinished=True,
+        resume_errored=True,
+    )
+
+
+def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
+    """Let the search come to its end, and leave table, best experiment and pictures.
+
+    Raises:
+        RuntimeError: No trial came to a result.
+    """
+    callbacks = tuner._local_tuner.get_run_config().callbacks
+    (display,) = (c for c in callbacks if isinstance(c, TuningDisplay))
+    results = tuner.fit()
+    trials = outcomes(results, plan)
+    if not trials or math.isnan(trials[0].score):
+        if display.was_interrupted:
+            return "interrupted"
+        raise RuntimeError(_why(results, plan, folder))
+    ending = _ending(trials[0], plan, interrupted=display.was_interrupted)
+    _report(ending, trials, plan, folder)
+    console = make_console()
+    console.print(outcome_table(trials, plan, _SHOWN))
+    console.print(f"rllib-per train {folder.best}", soft_wrap=True, highlight=False)
+    return ending
+
+
+def _report(
+    ending: Ending, trials: list[TrialOutcome], plan: SearchPlan, folder: TuningFolder
+) -> None:
+    write_text(folder.best, best_yaml(trials[0], plan))
+    plot_curves(trials, folder.curves, plan.metric, plan.target)
+    plot_parameters(trials, folder.parameters, plan.metric, plan.values)
+    result = {
+        "ending": ending,
+        "metric": plan.metric,
+        "target_return": plan.target,
+        "trials": [
+            {
+                "trial": trial.number,
+                "score": None if math.isnan(trial.score) else trial.score,
+                "env_steps": trial.num_env_steps,
+                "error": trial.error,
+                "found": trial.found,
+            }
+            for trial in trials
+        ],
+    }
+    write_json(folder.result, result)
+
+
+def _ending(best: TrialOutcome, plan: SearchPlan, *, interrupted: bool) -> Ending:
+    if interrupted:
+        return "interrupted"
+    if plan.target is None:
+        return "finished"
+    return "target_met" if best.score >= plan.target else "budget_ended"
+
+
+def _why(results: ResultGrid, plan: SearchPlan, folder: TuningFolder) -> str:
+    if results.errors:
+        first = str(results.errors[0]).strip().splitlines()[-1]
+        return f"all trials failed, the first with: {first}; see {folder.trials}"
+    return (
+        f"no trial reported {plan.metric}; result.json of any trial below {folder.trials} has all "
+        "that they report"
+    )
+
+
+def _scheduler(plan: SearchPlan) -> TrialScheduler:
+    settings = plan.tune.scheduler
+    if settings.type == "asha":
+        return AsyncHyperBandScheduler(
+            time_attr="env_steps",
+            max_t=plan.config.stop.env_steps,
+            grace_period=settings.grace_env_steps,
+            reduction_factor=settings.reduction_factor,
+        )
+    if settings.type == "pbt":
+        return PopulationBasedTraining(
+            time_attr="env_steps",
+            perturbation_interval=settings.interval_env_steps,
+            quantile_fraction=settings.quantile_fraction,
+            resample_probability=settings.resample_probability,
+            hyperparam_mutations=_mutations(plan.perturbed),
+            custom_explore_fn=partial(_clamp, plan.perturbed),
+        )
+    return FIFOScheduler()
+
+
+def _mutations(values: tuple[SearchValue, ...]) -> dict[str, Any]:
+    """As PBT has them: nested like the config, a list for a choice."""
+    mutations: dict[str, Any] = {}
+    for value in values:
+        target = mutations
+        for key in value.path[:-1]:
+            target = target.setdefault(str(key), {})
+        is_choice = value.kind == "choice"
+        target[str(value.path[-1])] = list(value.arguments) if is_choice else value.domain()
+    return mutations
+
+
+def _clamp(values: tuple[SearchValue, ...], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what PBT multiplied within the bounds of the search."""
+    return put(config, {value.path: value.clamp(get(config, value.path)) for value in values})
+
+
+def _search(plan: SearchPlan) -> dict[str, Any]:
+    seed, most = plan.config.seed, plan.tune.max_concurrent
+    if plan.tune.search.type == "random":
+        return {"search_alg": BasicVariantGenerator(max_concurrent=most or 0, random_state=seed)}
+    from ray.tune.search.optuna import OptunaSearch
+
+    return {"search_alg": OptunaSearch(seed=seed), "max_concurrent_trials": most}
+
+
+def _stop(plan: SearchPlan) -> dict[str, float]:
+    stop = plan.config.stop
+    limits = {
+        "env_steps": stop.env_steps,
+        "updates": stop.updates,
+        "time_total_s": stop.time_s,
+        plan.metric: plan.target,
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def _checkpoints(plan: SearchPlan) -> CheckpointConfig:
+    checkpoint, iteration = plan.config.checkpoint, plan.config.reporting
+    every = checkpoint.every_env_steps
+    by_pbt = plan.tune.scheduler.type == "pbt"
+    return CheckpointConfig(
+        num_to_keep=max(checkpoint.keep, _KEPT_BY_PBT) if by_pbt else checkpoint.keep,
+        checkpoint_frequency=max(every // iteration.min_sample_timesteps_per_iteration, 1)
+        if every is not None
+        else 0,
+        checkpoint_at_end=True,
+    )
+
+
+def _trackers(plan: SearchPlan) -> list[Callback]:
+    return [import_class(t.callback_class)(**t.options) for t in plan.tune.trackers]
+
+
+def _trial_name(trial: tune.experiment.Trial) -> str:
+    return f"trial_{trial.trial_id.rpartition('_')[2]}"
+
+
+def set_tunes_environment() -> None:
+    """What Tune takes from the environment only, unless the user has set it."""
+    # Trials find relative paths where the command was given, and not in their own folder.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # How much a search that is killed has to do again, at most, beside its trials' checkpoints.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    # There is a table already.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

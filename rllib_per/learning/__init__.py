@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The gradient step of dueling double DQN: network, loss, optimizer, learners."""

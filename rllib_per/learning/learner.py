@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""ApexDQNLearner: RLlib's DQN learner with a gradient step that takes columns as they come."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import (
+    AddObservationsFromEpisodesToBatch,
+)
+from ray.rllib.connectors.learner.add_next_observations_from_episodes_to_train_batch import (
+    AddNextObservationsFromEpisodesToTrainBatch,
+)
+from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER, LR_KEY
+from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
+from ray.rllib.utils.metrics import (
+    LAST_TARGET_UPDATE_TS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+from torch import Tensor
+
+from rllib_per.learning.losses import (
+    double_q_bootstrap,
+    max_q_bootstrap,
+    q_targets,
+    select_actions,
+    weighted_loss,
+)
+from rllib_per.learning.optimizers import average_gradients, build_optimizer, clip_gradients
+from rllib_per.learning.target_network import TargetClock, TargetNetworks
+from rllib_per.learning.transfer import TensorBatch, make_transfer
+from rllib_per.learning.update_metrics import UpdateMetrics, log_update_metrics
+from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+from rllib_per.replay.storage import Allocator
+from rllib_per.schedules import schedule
+from rllib_per.sharding.blocks import join
+
+QF_PREDS = "qf_preds"
+
+
+class ApexDQNLearner(DQNTorchLearner):
+    """`update_from_replay` is the lean step; everything else of RLlib's `Learner` works as ever.
+
+    Trains one module, which implements QNetAPI and TargetNetworkAPI. With N learners each takes its
+    slice of a batch, in lock-step, and gradients are averaged before they are clipped, as RLlib
+    does: the same step as one learner's on the whole batch.
+    """
+
+    def build(self) -> None:
+        if self._is_built:
+            return
+        # DQNLearner.build asks for a connector pipeline, which this learner may do without.
+        super(DQNLearner, self).build()
+        if self._learner_connector is not None and (
+            self.config.add_default_connectors_to_learner_pipeline
+        ):
+            self._learner_connector.insert_after(
+                AddObservationsFromEpisodesToBatch, AddNextObservationsFromEpisodesToTrainBatch()
+            )
+        self._module_id, self._net = self._only_module()
+        self._net.make_target_networks()
+        self._bind()
+
+    def _only_module(self) -> tuple[str, Any]:
+        if len(self.module) != 1:
+            raise ValueError(f"ApexDQNLearner trains one module: got {sorted(self.module.keys())}")
+        module_id = next(iter(self.module.keys()))
+        net = self.module[module_id].unwrapped()
+        for api in (QNetAPI, TargetNetworkAPI):
+            if not isinstance(net, api):
+                raise TypeError(f"{type(net).__name__} must implement RLlib's {api.__name__}")
+        return module_id, net
+
+    def _bind(self) -> None:
+        """Look up once what every update needs."""
+        config = self.config.get_config_for_module(self._module_id)
+        self._optimizer = self.get_optimizer(self._module_id)
+        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._num_learners = config.num_learners
+        self._double_q = config.double_q
+        self._loss_kind = config.td_error_loss_fn
+        self._grad_clip, self._grad_clip_by = config.grad_clip, config.grad_clip_by
+        self._target_networks = TargetNetworks(self._net.get_target_network_pairs())
+        self._target_clock = TargetClock(
+            config.target_network_update_freq, config.target_network_update_unit
+        )
+        self.change_settings(config)
+        self._transfer = make_transfer(self._device)
+        self._update_metrics = UpdateMetrics()
+        self._mixed_precision = config.mixed_precision
+        self._online_q, self._target_q = self._net.compute_q_values, self._net.forward_target
+        if config.compile_module:
+            self._online_q = torch.compile(self._online_q)
+            self._target_q = torch.compile(self._target_q)
+
+    @property
+    def batch_allocator(self) -> Allocator | None:
+        """Makes arrays that batches come fastest from; None if any do as well."""
+        return self._transfer.allocator
+
+    def change_settings(self, config: Any) -> None:
+        """Go by `config` from now on, as far as no part has to be built anew for it."""
+        self._tau = config.tau
+        self._target_clock.frequency = config.target_network_update_freq
+        self._lr_schedule = schedule(config.lr)
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        parameters = self.get_parameters(self._module[module_id])
+        optimizer = build_optimizer(
+            config.optimizer,
+            parameters,
+            lr=schedule(config.lr)(0),
+            adam_epsilon=config.adam_epsilon,
+            fused=config.fused_optimizer,
+        )
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=parameters)
+
+    def update_from_replay(
+        self, batch: TransitionBatch, *, timesteps: Mapping[str, int], lr: float | None = None
+    ) -> PriorityUpdate | None:
+        """One gradient step on a batch from replay (this learner's slice of it, if there are N).
+
+        Args:
+            batch: Stays untouched, and must stay so until its TD errors are back.
+            timesteps: Lifetime "env_steps" and "episodes", for the target networks' clock.
+            lr: The learning rate from now on; None leaves it.
+
+        Returns:
+            TD errors δ, signed, beside their ids: this batch's on a CPU; on a GPU the last batch's,
+            None the first time, so that nobody waits for the device. `flush` gives what is left.
+        """
+        if lr is not None:
+            self._set_optimizer_lr(self._optimizer, lr)
+        if not self._net.training:
+            self._net.train()
+        columns = self._transfer.load(batch)
+        targets = self._targets(columns)
+        q_taken = select_actions(self._q_values(columns.obs), columns.actions)
+        loss = weighted_loss(q_taken, targets, columns.importance_weights, self._loss_kind)
+        gradients_norm = self._descend(loss)
+        q_taken = q_taken.detach()
+        td_errors = targets - q_taken
+        self._weights_seq_no += 1
+        self._update_metrics.record(loss.detach(), q_taken, td_errors, gradients_norm)
+        self._update_targets(timesteps)
+        return self._transfer.hand_over(batch, td_errors)
+
+    def update_from_blocks(
+        self,
+        factors: Sequence[float],
+        limit: float,
+        *blocks: TransitionBatch,
+        timesteps: Mapping[str, int],
+        lr: float | None = None,
+    ) -> PriorityUpdate | None:
+        """`update_from_replay` on a part of a batch that several replay shards drew, joined here.
+
+        As arguments of their own, references to blocks are fetched while the update before this one
+        still runs.
+        """
+        batch = join(blocks, factors, limit)
+        return self.update_from_replay(batch, timesteps=timesteps, lr=lr)
+
+    def flush(self) -> PriorityUpdate | None:
+        """The TD errors that `update_from_replay` still owes; None if there are none."""
+        return self._transfer.flush()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._mixed_precision:
+            return torch.autocast(self._device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _q_values(self, obs: Tensor) -> Tensor:
+        with self._precision():
+            return self._online_q({Columns.OBS: obs})[QF_PREDS].float()
+
+    @torch.no_grad()
+    def _targets(self, columns: TensorBatch) -> Tensor:
+        with self._precision():
+            next_q_target = self._target_q({Columns.OBS: columns.next_obs})[QF_PREDS].float()
+        if self._double_q:
+            bootstraps = double_q_bootstrap(self._q_values(columns.next_obs), next_q_target)
+        else:
+            bootstraps = max_q_bootstrap(next_q_target)
+        return q_targets(columns.n_step_returns, columns.bootstrap_discounts, bootstraps)
+
+    def _descend(self, loss: Tensor) -> Tensor | None:
+        """Apply the averaged, clipped gradients; their norm, if clipping needed it."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        # Past RLlib's DistributedDataParallel: its hooks stay idle unless its forward was called.
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self._num_learners > 1:
+            average_gradients(gradients, self._num_learners)
+        norm = None
+        if self._grad_clip is not None:
+            norm = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)
+        self._optimizer.step()
+        return norm
+
+    def _update_targets(self, timesteps: Mapping[str, int]) -> None:
+        if self._target_clock.is_due({**timesteps, "updates": self._weights_seq_no}):
+            self._target_networks.follow(self._tau)
+            self._update_metrics.num_target_updates += 1
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """RLlib's hook at the end of its own `update`: the same clock, the same schedule."""
+        env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        self._set_optimizer_lr(self._optimizer, self._lr_schedule(env_steps))
+        self._update_targets(
+            {"env_steps": env_steps, "episodes": timesteps.get(NUM_EPISODES_LIFETIME, 0)}
+        )
+        self._log_pending_metrics()
+
+    def pop_metrics(self) -> dict[str, Any]:
+        """RLlib's result dict of all updates since the last time."""
+        self._log_pending_metrics()
+        return self.metrics.reduce()
+
+    def _log_pending_metrics(self) -> None:
+        log_update_metrics(self.metrics, self._module_id, self._update_metrics)
+        for name, value in (
+            (f"{DEFAULT_OPTIMIZER}_{LR_KEY}", self._get_optimizer_lr(self._optimizer)),
+            (WEIGHTS_SEQ_NO, self._weights_seq_no),
+            (LAST_TARGET_UPDATE_TS, self._target_clock.last),
+        ):
+            self.metrics.log_value((self._module_id, name), value, window=1)
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        if self._check_component(COMPONENT_METRICS_LOGGER, components, not_components):
+            self._log_pending_metrics()
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(LAST_TARGET_UPDATE_TS, components, not_components):
+            state[LAST_TARGET_UPDATE_TS] = self._target_clock.last
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        if COMPONENT_OPTIMIZER in state:
+            # A restore, no sync of weights: RLlib would keep this learner's module if it is newer.
+            self._weights_seq_no = 0
+            # PyTorch would go on in these very arrays. Out of an object store all learners of a
+            # node have the same ones, and would all count their steps in them.
+            optimizer = copy.deepcopy(state[COMPONENT_OPTIMIZER])
+            state = {**state, COMPONENT_OPTIMIZER: optimizer}
+        super().set_state(state)
+        for group in self._optimizer.param_groups:
+            # PyTorch restores hyperparameters too; they are settings, and may have changed.
+            group.update(self._optimizer.defaults | {"lr": group["lr"]})
+        self._target_clock.last = state.get(LAST_TARGET_UPDATE_TS, self._target_clock.last)
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Go on from another learner's state; its target network is a copy where none is given."""
+        self.set_state(state)
+        if COMPONENT_OPTIMIZER not in state:
+            self._target_networks.follow(1.0)
+
+    def hand_out_weights(self) -> tuple[int, dict[str, Any]]:
+        """How many updates the weights have seen, and the weights as an env runner takes them."""
+        state = self.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
+        return self._weights_seq_no, state
+
+    def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            f"ApexDQNLearner trains one module; {module_id!r} cannot be added"
+        )

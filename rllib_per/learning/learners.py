@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""One gradient step over RLlib's LearnerGroup: one batch in, its TD errors beside their ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
+from ray.rllib.core.learner.learner_group import LearnerGroup
+
+from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
+from rllib_per.replay import PriorityUpdate, TransitionBatch
+from rllib_per.replay.storage import Allocator
+from rllib_per.sharding import BatchPart
+
+_TD_ERRORS = "the TD errors"
+
+
+@dataclass(frozen=True)
+class Update:
+    """A gradient step under way.
+
+    Attributes:
+        handles: One per learner, of its TD errors; empty where the rows never came.
+        generation: Of the learners that take it.
+    """
+
+    handles: Sequence[Any]
+    generation: int = 0
+
+
+class Learners:
+    """A local learner, or N remote ones in lock step on equal slices of the batch.
+
+    Remote ones that die are started anew (`LearnerActors`); what they had under way is lost.
+
+    Attributes:
+        num_updates_lost_lifetime: Gradient steps that died with their learners.
+    """
+
+    def __init__(
+        self, group: LearnerGroup, rebuild: Callable[[], LearnerGroup], config: Any
+    ) -> None:
+        self._local = group._learner if group.is_local else None
+        self._remote = (
+            None
+            if group.is_local
+            else LearnerActors(
+                group, rebuild, config.learner_timeout_s, config.max_learner_restarts
+            )
+        )
+        self._timeout_s = config.learner_timeout_s
+        self._num_updates = 0
+        self._weights: ray.ObjectRef | None = None
+        self._asked_weights: list[ray.ObjectRef] = []
+        self.num_updates_lost_lifetime = 0
+
+    @property
+    def num_parts(self) -> int:
+        """Into how many equal parts a batch for `begin` is to be drawn."""
+        return 1 if self._remote is None else len(self._remote)
+
+    @property
+    def batch_allocator(self) -> Allocator | None:
+        """For the arrays of batches that `update` takes; None leaves them to replay."""
+        return None if self._local is None else self._local.batch_allocator
+
+    @property
+    def num_restarts(self) -> int:
+        """How often remote learners were started anew."""
+        return 0 if self._remote is None else self._remote.num_restarts
+
+    # -- gradient steps ----------------------------------------------------------------------
+
+    def update(
+        self, batch: TransitionBatch, *, timesteps: dict[str, int], lr: float
+    ) -> PriorityUpdate | None:
+        """Take one gradient step; on a GPU the TD errors returned are those of the step before.
+
+        Learners that die meanwhile are started anew, and take it then.
+        """
+        if self._local is not None:
+            return self._local.update_from_replay(batch, timesteps=timesteps, lr=lr)
+        self._num_updates = timesteps["updates"]
+        actors = self._require_remote()
+        while True:
+            answers = [
+                learner.update_from_replay.remote(part, timesteps=timesteps, lr=lr)
+                for learner, part in zip(actors, split(batch, len(actors)), strict=True)
+            ]
+            try:
+                return _joined(actors.get(answers, _TD_ERRORS))
+            except LearnersLostError as error:
+                self._restart(error)
+
+    def begin(self, parts: Sequence[BatchPart], *, timesteps: dict[str, int], lr: float) -> Update:
+        """Start a gradient step on a part per learner, to be finished by `finish`.
+
+        A local learner has taken it when this returns. Remote ones take their steps in the order of
+        the calls, so that all are at the same step and their gradients belong together.
+        """
+        self._num_updates = timesteps["updates"] + 1
+        if self._local is not None:
+            (part,) = parts
+            blocks = self._fetch(part.blocks)
+            if blocks is None:
+                return Update(())
+            learn = self._local.update_from_blocks
+            return Update([learn(part.factors, part.limit, *blocks, timesteps=timesteps, lr=lr)])
+        actors = self._require_remote()
+        handles = [
+            learner.update_from_blocks.remote(
+                part.factors, part.limit, *part.blocks, timesteps=timesteps, lr=lr
+            )
+            for learner, part in zip(actors, parts, strict=True)
+        ]
+        return Update(handles, actors.num_restarts)
+
+    def is_done(self, update: Update) -> bool:
+        """Whether `finish` would return at once, or has to restart learners."""
+        if self._remote is None or update.generation != self._remote.num_restarts:
+            return True
+        return self._remote.has_answered(update.handles)
+
+    def finish(self, update: Update) -> PriorityUpdate | None:
+        """The TD errors of a step that `begin` began; waits for them, with a deadline.
+
+        None if it was lost with the learners that were to take it; others are there by then.
+        """
+        if self._remote is None:
+            return _joined(update.handles)
+        if update.generation == self._remote.num_restarts:
+            try:
+                return _joined(self._remote.get(update.handles, _TD_ERRORS))
+            except LearnersLostError as error:
+                self._restart(error)
+        self.num_updates_lost_lifetime += 1
+        return None
+
+    def _fetch(self, blocks: Sequence[ray.ObjectRef]) -> list[TransitionBatch] | None:
+        """The rows of a batch; None if they went down with their node."""
+        try:
+            return ray.get(list(blocks), timeout=self._timeout_s)
+        except GetTimeoutError:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for the rows of a batch from replay; a process is "
+                "overloaded or hangs: look at them, or raise learner_timeout_s"
+            ) from None
+        except ObjectLostError:
+            self.num_updates_lost_lifetime += 1
+            return None
+
+    # -- weights and figures -----------------------------------------------------------------
+
+    @property
+    def weights(self) -> ray.ObjectRef:
+        """A reference to the newest weights that are there, as an env runner takes them."""
+        if self._local is not None:
+            if self._weights is None:
+                self._weights = ray.put(self._local.hand_out_weights()[1])
+            return self._weights
+        asked = self._asked_weights
+        if asked and self._require_remote().has_answered(asked[:1]):
+            self._asked_weights = []
+            # If the learner has died, the steps under way tell the tale.
+            with suppress(RayError):
+                ray.get(asked[0])
+                self._weights = asked[1]
+        assert self._weights is not None
+        return self._weights
+
+    def ask_for_weights(self, *, wait: bool = False) -> None:
+        """Let `weights` become those after all steps begun so far, at once or before long."""
+        if self._local is not None:
+            self._weights = None  # They are handed out when someone wants them, and not before.
+            return
+        actors = self._require_remote()
+        self._asked_weights = list(actors[0].hand_out_weights.options(num_returns=2).remote())
+        if wait:
+            actors.get(self._asked_weights[:1], "weights")
+            self._weights, self._asked_weights = self._asked_weights[1], []
+
+    def flush(self) -> PriorityUpdate | None:
+        """The TD errors of the last step, where `update` has not returned them yet."""
+        if self._local is not None:
+            return self._local.flush()
+        return _joined(self._ask_all("flush", _TD_ERRORS))
+
+    def pop_metrics(self) -> list[dict[str, Any]]:
+        """RLlib's result dict of each learner since the last call."""
+        if self._local is not None:
+            return [self._local.pop_metrics()]
+        return self._ask_all("pop_metrics", "metrics")
+
+    def _ask_all(self, method: str, what: str) -> list[Any]:
+        """The answers of all learners; none if they had to be started anew."""
+        actors = self._require_remote()
+        try:
+            return actors.get([getattr(learner, method).remote() for learner in actors], what)
+        except LearnersLostError as error:
+            self._restart(error)
+            return []
+
+    def _restart(self, cause: LearnersLostError) -> None:
+        actors = self._require_remote()
+        actors.restart(cause, self._weights, self._num_updates)
+        if self._weights is not None:
+            self.ask_for_weights(wait=True)
+
+    def _require_remote(self) -> LearnerActors:
+        assert self._remote is not None
+        return self._remote
+
+
+def split(batch: TransitionBatch, parts: int) -> list[TransitionBatch]:
+    """Equal contiguous slices of `batch`, whose length is a multiple of `parts`."""
+    if len(batch) % parts:
+        raise ValueError(f"a batch must divide by the learners: got {len(batch)} and {parts}")
+    size = len(batch) // parts
+    return [_rows(batch, slice(i * size, (i + 1) * size)) for i in range(parts)]
+
+
+def _rows(batch: TransitionBatch, rows: slice) -> TransitionBatch:
+    columns = {
+        field.name: getattr(batch, field.name)[rows]
+        for field in fields(batch)
+        if field.name != "extras"
+    }
+    extras = {name: column[rows] for name, column in batch.extras.items()}
+    return TransitionBatch(**columns, extras=extras)
+
+
+def _joined(answers: Sequence[PriorityUpdate | None]) -> PriorityUpdate | None:
+    updates = [answer for answer in answers if answer is not None]
+    if not updates:
+        return None
+    return PriorityUpdate(
+        ids=np.concatenate([u.ids for u in updates]),
+        td_errors=np.concatenate([u.td_errors for u in updates]),
+    )

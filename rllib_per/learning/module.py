@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""ApexDQNModule: a dueling Q-network and its target network as an RLlib RLModule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
+    QF_NEXT_PREDS,
+    QF_PREDS,
+    QF_TARGET_NEXT_PREDS,
+)
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor, nn
+
+from rllib_per.learning.network_config import NetworkConfig
+from rllib_per.learning.networks import QNetwork
+from rllib_per.schedules import schedule
+
+
+class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
+    """Q(s, ·) for Box observations and Discrete actions; `model_config` as in `NetworkConfig`.
+
+    Vectors (and stacks of them) are flattened into an MLP. Images are (stack, H, W), oldest frame
+    first, or a single (H, W) of uint8; uint8 pixels are scaled to [0, 1] on the device.
+    """
+
+    def setup(self) -> None:
+        obs_shape = _obs_shape(self.observation_space)
+        model_config = self.model_config
+        is_image = len(obs_shape) == 3 or (
+            len(obs_shape) == 2 and self.observation_space.dtype == np.uint8
+        )
+        config = NetworkConfig.from_model_config(model_config, is_image=is_image)
+        if config.network != "mlp":
+            _check_image(obs_shape)
+        self.q_network = QNetwork(config, obs_shape, _num_actions(self.action_space))
+        given = model_config if isinstance(model_config, dict) else {}
+        self._epsilon = schedule(given.get("epsilon", 0.0))
+        self._double_q = given.get("double_q", True)
+
+    def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {QF_PREDS: self.q_network(batch[Columns.OBS])}
+
+    def make_target_networks(self) -> None:
+        self.target_q_network = make_target_network(self.q_network)
+
+    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.q_network, self.target_q_network)]
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["target_q_network"]
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return {QF_PREDS: self.target_q_network(batch[Columns.OBS])}
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return {Columns.ACTIONS: self.q_network(batch[Columns.OBS]).argmax(dim=1)}
+
+    def _forward_exploration(
+        self, batch: dict[str, Any], t: int = 0, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """ε-greedy at env step `t`, for RLlib's own env runners; ours explores by itself."""
+        with torch.no_grad():
+            q_values = self.q_network(batch[Columns.OBS])
+        size = q_values.shape[:1]
+        chance = torch.rand(size, device=q_values.device)
+        anything = torch.randint(q_values.shape[1], size, device=q_values.device)
+        explores = chance < self._epsilon(int(t))
+        return {Columns.ACTIONS: torch.where(explores, anything, q_values.argmax(dim=1))}
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """What RLlib's own DQN loss reads, for `Learner.update`."""
+        next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
+        output = self.compute_q_values(batch)
+        output[QF_TARGET_NEXT_PREDS] = self.forward_target(next_batch)[QF_PREDS]
+        if self._double_q:
+            with torch.no_grad():
+                output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
+        return output
+
+
+def _obs_shape(space: gym.Space[Any]) -> tuple[int, ...]:
+    if not isinstance(space, gym.spaces.Box):
+        raise ValueError(
+            f"ApexDQNModule needs a Box observation space: got {space}; flatten it in the "
+            "environment, or give a module of your own in `config.rl_module(rl_module_spec=...)`"
+        )
+    return tuple(space.shape)
+
+
+def _num_actions(space: gym.Space[Any]) -> int:
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        raise ValueError(f"Q-learning needs a Discrete action space that starts at 0: got {space}")
+    return int(space.n)
+
+
+def _check_image(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3):
+        raise ValueError(f"images must be (stack, height, width) or (height, width): got {shape}")
+    if len(shape) == 3 and shape[2] < min(shape[:2]):
+        raise ValueError(
+            f"images must be (stack, height, width): got {shape}, which looks like (height, width, "
+            "channels); transpose the observations, for example with "
+            "gymnasium.wrappers.TransformObservation"
+        )

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Q-networks: an encoder of vectors or images, and one or two streams on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rllib_per.learning.losses import dueling_q_values
+from rllib_per.learning.network_config import NetworkConfig
+
+_ACTIVATIONS: dict[str | None, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "linear": nn.Identity,
+    None: nn.Identity,
+}
+
+
+class QNetwork(nn.Module):
+    """Q(s, ·) of observations: (B, *obs_shape), uint8 in [0, 255] or any number type -> (B, A)."""
+
+    def __init__(self, config: NetworkConfig, obs_shape: Sequence[int], num_actions: int) -> None:
+        super().__init__()
+        if config.network == "mlp":
+            encoder: nn.Module = nn.Flatten()
+            num_features = int(torch.Size(obs_shape).numel())
+        else:
+            stack, height, width = obs_shape if len(obs_shape) == 3 else (1, *obs_shape)
+            encoder = _convolutions(config, stack, (height, width))
+            num_features = _num_features(encoder, (stack, height, width))
+        dense = _dense(num_features, config.encoder_hiddens, config.activation)
+        self.encoder = nn.Sequential(encoder, *dense)
+        num_features = (num_features, *config.encoder_hiddens)[-1]
+        head = _DuelingHead if config.dueling else _Head
+        self.head = head(num_features, config.hiddens, config.head_activation, num_actions)
+        self._is_image = config.network != "mlp"
+        self._memory_format = (
+            torch.channels_last
+            if config.channels_last and self._is_image
+            else torch.preserve_format
+        )
+        if config.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if self._is_image and obs.ndim == 3:
+            obs = obs.unsqueeze(1)
+        features = obs.to(torch.float32, memory_format=self._memory_format)
+        if obs.dtype == torch.uint8:
+            features = features.mul_(1 / 255)
+        return self.head(self.encoder(features))
+
+
+class _Head(nn.Module):
+    """One stream: Q(s, ·) at once."""
+
+    def __init__(
+        self, num_features: int, hiddens: Sequence[int], activation: str, num_actions: int
+    ) -> None:
+        super().__init__()
+        self.advantage = _stream(num_features, hiddens, activation, num_actions)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.advantage(features)
+
+
+class _DuelingHead(_Head):
+    """A value and an advantage stream (Wang et al. 2016)."""
+
+    def __init__(
+        self, num_features: int, hiddens: Sequence[int], activation: str, num_actions: int
+    ) -> None:
+        super().__init__(num_features, hiddens, activation, num_actions)
+        self.value = _stream(num_features, hiddens, activation, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return dueling_q_values(self.value(features), self.advantage(features))
+
+
+class _ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))) (Espeholt et al. 2018, fig. 3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(functional.relu(self.first(functional.relu(x))))
+
+
+def _convolutions(config: NetworkConfig, stack: int, size: tuple[int, int]) -> nn.Module:
+    if config.network == "nature":
+        _check_size(config, size)
+        return _nature(config, stack)
+    return _impala(config, stack)
+
+
+def _nature(config: NetworkConfig, stack: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for channels, kernel, stride in config.conv_filters:
+        layers += [nn.Conv2d(stack, channels, kernel, stride), _activation(config.activation)]
+        stack = channels
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def _impala(config: NetworkConfig, stack: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for channels in (config.width * channels for channels in config.channels):
+        layers += [
+            nn.Conv2d(stack, channels, 3, padding=1),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            _ResidualBlock(channels),
+            _ResidualBlock(channels),
+        ]
+        stack = channels
+    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+
+
+def _check_size(config: NetworkConfig, size: tuple[int, int]) -> None:
+    """The smallest side that leaves one pixel is found by walking the convolutions backwards."""
+    smallest = 1
+    for _, kernel, stride in reversed(config.conv_filters):
+        smallest = (smallest - 1) * stride + kernel
+    if min(size) < smallest:
+        raise ValueError(
+            f"these convolutions need images of {smallest}×{smallest} at least: got "
+            f"{size[0]}×{size[1]}; enlarge the frames, or give smaller kernels in "
+            "model_config['conv_filters'], such as [[16, 3, 1]] for MinAtar, or network='impala', "
+            "which takes any size"
+        )
+
+
+def _num_features(encoder: nn.Module, obs_shape: tuple[int, int, int]) -> int:
+    with torch.no_grad():
+        return encoder(torch.zeros(1, *obs_shape)).shape[1]
+
+
+def _stream(
+    num_features: int, hiddens: Sequence[int], activation: str, num_outputs: int
+) -> nn.Sequential:
+    last = (num_features, *hiddens)[-1]
+    return nn.Sequential(*_dense(num_features, hiddens, activation), nn.Linear(last, num_outputs))
+
+
+def _dense(num_features: int, hiddens: Sequence[int], activation: str) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for size in hiddens:
+        layers += [nn.Linear(num_features, size), _activation(activation)]
+        num_features = size
+    return layers
+
+
+def _activation(name: str | None) -> nn.Module:
+    if name not in _ACTIVATIONS:
+        known = ", ".join(str(known) for known in _ACTIVATIONS)
+        raise ValueError(f"an activation must be one of {known}: got {name!r}")
+    return _ACTIVATIONS[name]()
