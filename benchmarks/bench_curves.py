@@ -42,7 +42,6 @@ WAYS = {
 QUESTIONS = (("lazy", "eager"), ("lazy", "local"))
 
 
-
 def train(way: str, seed: int, env_steps: int, interval: int, runs: Path) -> Path:
     """The folder of a finished run, which is made only if it is not there."""
     root = runs / f"{way}-{seed}-{env_steps}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Learning curves of several sides over seeds: their intervals, a table, a picture and a CSV file."""
+"""Learning curves over seeds: their intervals, a table, a picture and a CSV file."""
 
 from __future__ import annotations
 

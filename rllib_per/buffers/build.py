@@ -10,8 +10,8 @@ from typing import Any
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from rllib_per.buffers.protocol import ReplayBuffer
-from rllib_per.buffers.types import SETTINGS, replay_class
 from rllib_per.buffers.rllib_replay import RLlibReplay
+from rllib_per.buffers.types import SETTINGS, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
 from rllib_per.replay.storage import Allocator
 from rllib_per.sharding import ReplayShards

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from pyarrow.fs import FileSystem, LocalFileSystem
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_per.checkpoints.manifest import verify
 from rllib_per.buffers.state_archive import StateArchive
+from rllib_per.checkpoints.manifest import verify
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.buffer_archive import BufferArchive
 from rllib_per.replay.parts import INDEX

@@ -13,13 +13,13 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import PrioritizedEpisodeReplayBuffer
 
 from rllib_per.buffers.episode_chunks import EpisodeChunks
+from rllib_per.buffers.rllib_search import check_search_ends
 from rllib_per.buffers.rllib_state import (
     PRIORITY_ARRAYS,
     STATE_ARRAYS,
     load_buffer_state,
     state_of_buffer,
 )
-from rllib_per.buffers.rllib_search import check_search_ends
 from rllib_per.replay import Fragment, RowSpec, TransitionBatch
 from rllib_per.replay.arguments import check_update
 from rllib_per.replay.divergence import DivergenceGuard

@@ -13,8 +13,8 @@ from rllib_per.cli.errors import interruptible, reported
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 
 if TYPE_CHECKING:
-    from rllib_per.experiments.tuning.plan import SearchPlan
     from rllib_per.experiments.tuning.folder import TuningFolder
+    from rllib_per.experiments.tuning.plan import SearchPlan
 
 
 @click.command()

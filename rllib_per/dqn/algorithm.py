@@ -18,6 +18,14 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
+from rllib_per.buffers.build import Replay, build_replay
+from rllib_per.buffers.checkpoint import ReplayCheckpoint
+from rllib_per.buffers.sharded import (
+    add_bundles,
+    build_sharded_replay,
+    is_sharded,
+    occupy_bundles,
+)
 from rllib_per.dqn.algorithm_checkpoint import (
     AlgorithmSave,
     local_copy,
@@ -27,7 +35,6 @@ from rllib_per.dqn.algorithm_checkpoint import (
 from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.exported_metrics import ExportedMetrics
-from rllib_per.learning.learners import Learners
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.reconfiguration import (
     can_change,
@@ -37,21 +44,14 @@ from rllib_per.dqn.reconfiguration import (
     resolve,
 )
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.buffers.build import Replay, build_replay
-from rllib_per.buffers.checkpoint import ReplayCheckpoint
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.runner_randomness import random_states, set_random_states
-from rllib_per.buffers.sharded import (
-    add_bundles,
-    build_sharded_replay,
-    is_sharded,
-    occupy_bundles,
-)
 from rllib_per.dqn.silent_actors import actors_of, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
+from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.sharding import ReplayShards
 

@@ -13,9 +13,9 @@ from typing import Any
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
+from rllib_per.buffers.checkpoint import ReplaySave
 from rllib_per.checkpoints.beside import filled_beside
 from rllib_per.checkpoints.manifest import MANIFEST, seal, verify
-from rllib_per.buffers.checkpoint import ReplaySave
 
 # Tune writes it into a checkpoint that it has been given.
 _TUNES = frozenset({".metadata.json"})

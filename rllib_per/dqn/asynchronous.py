@@ -22,11 +22,11 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
-from rllib_per.learning.learners import Learners, Update
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.learning.learners import Learners, Update
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
 from rllib_per.sharding.handles import all_among, references_ready
 from rllib_per.sharding.lags import Lag

@@ -49,9 +49,9 @@ class ApexDQNConfig(DQNConfig):
             actors feed while learners learn; "beta" and all keywords of
             `rllib_per.replay.PrioritizedReplayBuffer` besides. "rllib_prioritized" and
             "rllib_uniform" are RLlib's buffers with their own keywords, for comparison
-            (`rllib_per.buffers.rllib_replay` has their limits); a class or its dotted path is one of
-            your own (`rllib_per.buffers.protocol`). With "sharded" also shard_num_cpus
-            and shard_memory_bytes of each actor, shard_placement without a placement group
+            (`rllib_per.buffers.rllib_replay` has their limits); a class or its dotted path is one
+            of your own (`rllib_per.buffers.protocol`). With "sharded" also shard_num_cpus and
+            shard_memory_bytes of each actor, shard_placement without a placement group
             ("anywhere", "spread" over the nodes, "node": the driver's), shard_recovery ("empty", or
             "checkpoint": a shard that lost its content takes its part of the newest checkpoint,
             where its node sees that), and the fields of `rllib_per.sharding.ShardLimits`.

@@ -16,12 +16,12 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
-from rllib_per.learning.learners import Learners
-from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.buffers.build import Replay
+from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment
 
 

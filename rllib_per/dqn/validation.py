@@ -11,8 +11,6 @@ from typing import Any
 
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from rllib_per.learning.optimizers import check_optimizer
-from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
 from rllib_per.buffers.sharded import (
     MAX_SHARDS,
     PLACEMENTS,
@@ -20,6 +18,8 @@ from rllib_per.buffers.sharded import (
     SHARD_DEFAULTS,
     SHARDED,
 )
+from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
+from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.schedules import schedule
 
 Check = tuple[Callable[[Any], bool], str]

@@ -8,8 +8,8 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
 
 from rllib_per import ApexDQNConfig, PrioritizedReplayBuffer, UniformReplayBuffer
-from rllib_per.buffers.types import REPLAY_TYPES, replay_class
 from rllib_per.buffers.rllib_replay import RLlibReplay
+from rllib_per.buffers.types import REPLAY_TYPES, replay_class
 from rllib_per.sharding import ReplayShards
 from tests.support.own_buffer import NewestBuffer
 

@@ -11,9 +11,9 @@ import pytest
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
 
 from rllib_per.buffers.episode_chunks import EpisodeChunks
+from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.replay_ratio import ReplayRatio
-from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.replay import PriorityUpdate, TrainingDivergedError

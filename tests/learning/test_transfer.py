@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.buffers.build import build_replay
+from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.learning.transfer import CpuTransfer, make_transfer, pinned_empty
 from tests.support.experience import Streams, row_spec
 from tests.support.learner import build_learner, random_batch

@@ -14,8 +14,8 @@ from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from rllib_per.experiments.experiment import SMOKE, ExperimentConfig, build, read_source
-from rllib_per.experiments.tuning.space import SearchValue, find_values, get, plain, put
 from rllib_per.experiments.tuning.section import Tune
+from rllib_per.experiments.tuning.space import SearchValue, find_values, get, plain, put
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source
 
 TUNE = "tune"

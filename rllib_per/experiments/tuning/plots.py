@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rllib_per.experiments.tuning.space import LISTS, SearchValue
 from rllib_per.experiments.tuning.report import TrialOutcome
+from rllib_per.experiments.tuning.space import LISTS, SearchValue
 
 _NAMED = 5
 _COLUMNS = 3

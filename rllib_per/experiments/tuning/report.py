@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ray.tune import ResultGrid
 from rich.table import Table
 
-from rllib_per.experiments.tuning.plan import SearchPlan, experiment_of, parameters
 from rllib_per.experiments.tuning.display import number_of, show
+from rllib_per.experiments.tuning.plan import SearchPlan, experiment_of, parameters
 
 Floats = npt.NDArray[np.float64]
 

@@ -29,13 +29,13 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rllib_per.experiments.experiment import import_class
 from rllib_per.experiments.run_folder import write_json, write_text
-from rllib_per.experiments.tuning.plan import SearchPlan
-from rllib_per.experiments.tuning.space import SearchValue, get, put
 from rllib_per.experiments.training import EXIT_CODES, Ending
 from rllib_per.experiments.tuning.display import TuningDisplay, make_console
 from rllib_per.experiments.tuning.folder import TuningFolder
+from rllib_per.experiments.tuning.plan import SearchPlan
 from rllib_per.experiments.tuning.plots import plot_curves, plot_parameters
 from rllib_per.experiments.tuning.report import TrialOutcome, best_yaml, outcome_table, outcomes
+from rllib_per.experiments.tuning.space import SearchValue, get, put
 from rllib_per.experiments.tuning.trial import ExperimentTrial
 
 __all__ = ["EXIT_CODES", "resume", "run", "set_tunes_environment", "start"]
