@@ -127,7 +127,7 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
         """Begin new games everywhere; game i gets `seed` + i, or `seed[i]`."""
         if seed is None and self._screens is not None:
             seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-        seeds = _emulator_seeds(seed)
+        seeds = _emulator_seeds(seed, self.num_envs)
         obs, infos = self._emulator.reset(seed=seeds)
         self._lives = infos["lives"]
         self._first_frames = infos["episode_frame_number"]
@@ -219,8 +219,9 @@ def _check_frame_size(frame_size: Any) -> tuple[int, int]:
     return size
 
 
-def _emulator_seeds(seed: int | Sequence[int] | None) -> int | Array | None:
-    """As ale-py takes it: an int, or an array with one per game, of 31 bits each."""
-    if seed is None or isinstance(seed, int):
-        return seed
-    return np.asarray(seed, np.int64) & 0x7FFFFFFF
+def _emulator_seeds(seed: int | Sequence[int] | None, num_envs: int) -> Array | None:
+    """As ale-py takes them: one per game, of 31 bits."""
+    if seed is None:
+        return None
+    seeds = seed + np.arange(num_envs) if isinstance(seed, int) else np.asarray(seed, np.int64)
+    return seeds & 0x7FFFFFFF

@@ -16,7 +16,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 
@@ -242,6 +244,12 @@ class Replay(Section):
             )
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_the_rest(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What the type does not take is not written down, so no other default can refuse it."""
+        taken = self.options_of(self.type)
+        return {name: value for name, value in dump(self).items() if name in taken}
+
     @classmethod
     def options_of(cls, kind: str) -> list[str]:
         """The keys that matter to a replay buffer of this type."""
@@ -260,8 +268,7 @@ class Replay(Section):
 
     def buffer_config(self) -> dict[str, Any]:
         """RLlib's `replay_buffer_config`."""
-        taken = set(self.options_of(self.type)) - {"options"}
-        return self.options | self.model_dump(include=taken)
+        return self.options | self.model_dump(exclude={"options"})
 
 
 class Model(Section):

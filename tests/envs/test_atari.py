@@ -124,6 +124,13 @@ def test_sizes_stacks_and_seeds_are_what_was_asked_for():
     np.testing.assert_array_equal(obs, again)
 
 
+@pytest.mark.parametrize("seed", [7, 2**31 - 1, 2**32 - 1])
+def test_one_seed_is_that_of_the_first_game_and_the_next_are_those_of_the_others(seed):
+    env = AtariGames(2, game="breakout", noop_max=30)
+    frames = episode_frames(env.reset(seed=seed)[1])
+    np.testing.assert_array_equal(frames, episode_frames(env.reset(seed=[seed, seed + 1])[1]))
+
+
 def test_screens_are_of_the_same_games():
     env = AtariGames(2, game="Breakout", render_mode="rgb_array", sticky_actions=0.25)
     screens = AtariGames(

@@ -24,6 +24,12 @@ def test_a_resolved_config_reads_back_as_itself(experiment):
     assert build_experiment(parse_yaml(experiment.to_yaml(), "resolved")) == experiment
 
 
+def test_a_resolved_config_says_nothing_of_what_its_replay_buffer_does_not_take(experiment):
+    """Or a default that changes later would make of it a setting that is refused."""
+    replay = experiment.replay
+    assert list(replay.model_dump()) == replay.options_of(replay.type)
+
+
 def test_its_environment_exists(experiment):
     check_environment(experiment)
 
