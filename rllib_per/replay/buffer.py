@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from cython_tree import importance_weights
 from rllib_per.replay.arguments import check_beta, check_choices, check_given, check_update
+from rllib_per.replay.fair_lock import FairLock
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
 from rllib_per.replay.metrics import ReplayCounts
 from rllib_per.replay.n_step import NStep
@@ -107,7 +107,7 @@ class PrioritizedReplayBuffer:
         self._stratified = stratified
         self._rng = np.random.default_rng(seed)
         self._counts = ReplayCounts()
-        self._lock = threading.Lock()
+        self._lock = FairLock()
         self._lineage = uuid.uuid4().hex
 
     @classmethod
