@@ -296,7 +296,7 @@ def test_ctrl_c_saves_and_the_run_can_go_on(tmp_path):
     ) as training:
         assert "env steps" in training.stdout.readline()
         training.send_signal(signal.SIGINT)
-        assert training.wait(timeout=60) == 130
+        assert training.wait(timeout=240) == 130
     run = tmp_path / "cartpole" / "latest"
     result = json.loads((run / "result.json").read_text())
     assert result["ending"] == "interrupted"

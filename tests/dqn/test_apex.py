@@ -205,7 +205,7 @@ def test_a_trial_with_exactly_its_bundles_never_hangs():
     request = ApexDQN.default_resource_request(built)
     assert request.required_resources == {"CPU": 5.0}
     group = ray.util.placement_group(request.bundles)
-    ray.get(group.ready(), timeout=30)
+    ray.get(group.ready(), timeout=120)
 
     @ray.remote(num_cpus=1)
     def trial():

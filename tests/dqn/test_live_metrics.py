@@ -85,7 +85,7 @@ def test_weights_lag_grows_when_no_weights_are_sent(apex, monkeypatch):
 def test_what_learners_owe_shows_while_they_hang(apex, monkeypatch):
     with monkeypatch.context() as hanging:
         hanging.setattr(apex.loop, "_max_updates_in_flight", 0)
-        hanging.setattr(apex.loop, "_timeout_s", 1.0)
+        hanging.setattr(apex.loop, "_timeout_s", 5.0)
         apex.loop.metrics()
         with pytest.raises(TimeoutError):
             train_for(apex, 10_000)
@@ -95,7 +95,7 @@ def test_what_learners_owe_shows_while_they_hang(apex, monkeypatch):
     assert AHEAD / 2 < figures["num_requests_in_flight"] <= AHEAD
     assert figures["num_batch_bytes_in_flight"] > 0
     assert figures["num_collects_in_flight"] == 0
-    # It had nothing to do but wait; a little of a second went into handing out the last calls.
+    # It had nothing to do but wait; a little went into handing out the last calls.
     assert 0.5 < figures["driver_idle_share"] <= 1.0
     assert figures_after(apex, 500)["num_updates_lifetime"] > 0
 
