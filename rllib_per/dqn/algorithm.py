@@ -46,7 +46,6 @@ from rllib_per.dqn.reconfiguration import (
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
-from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.runner_randomness import random_states, set_random_states
 from rllib_per.dqn.silent_actors import actors_of, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
@@ -94,7 +93,6 @@ class ApexDQN(DQN):
             self.config.num_steps_sampled_before_learning_starts,
         )
         loop_class: Any = AsynchronousLoop if self.config.is_asynchronous else SynchronousLoop
-        self._absence = RunnerAbsence(self.config.env_runner_restore_timeout_s)
         self._exported = ExportedMetrics(self.trial_id)
         self.loop: AsynchronousLoop | SynchronousLoop = loop_class(
             self.rollouts,
@@ -116,9 +114,7 @@ class ApexDQN(DQN):
         goal = self.progress.env_steps + minimum + self.loop.num_steps_under_way
         while self.progress.env_steps < goal:
             if not self.loop.advance(watch):
-                self._absence.go_on()
                 break  # No runner is healthy: let RLlib restart them before the next step.
-            self._absence.end()
         self._log(watch)
 
     def _log(self, watch: Stopwatch) -> None:

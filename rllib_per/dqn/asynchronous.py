@@ -25,6 +25,7 @@ from ray.rllib.utils.metrics import (
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
+from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.learning.learners import Learners, Update
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
@@ -83,6 +84,7 @@ class AsynchronousLoop:
         self._updates: deque[Update] = deque()
         learners.ask_for_weights(wait=True)
         self._asked_at: deque[int] = deque()
+        self._absence = RunnerAbsence(config.env_runner_restore_timeout_s)
         self._weights_lag = Lag()
         self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
         self._idle_s = 0.0
@@ -92,7 +94,8 @@ class AsynchronousLoop:
         """Pass on what has come and ask for more; False if there is nothing to hope for now.
 
         Raises:
-            TimeoutError: Nothing at all has come for `sample_timeout_s`.
+            TimeoutError: Nothing at all has come for `sample_timeout_s`, or no env runner has
+                started again for `env_runner_restore_timeout_s`.
         """
         ready = references_ready(self._handles())
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
@@ -105,7 +108,7 @@ class AsynchronousLoop:
             moved |= self._prioritize()
         if moved:
             self._moved_s = time.monotonic()
-        return moved or self._wait(ready)
+        return self._absence.note(moved or self._wait(ready))
 
     @property
     def num_steps_under_way(self) -> int:

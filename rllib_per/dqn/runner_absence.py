@@ -23,17 +23,15 @@ class RunnerAbsence:
         self._clock = clock
         self._since_s: float | None = None
 
-    def end(self) -> None:
-        """There is one."""
-        self._since_s = None
-
-    def go_on(self) -> None:
-        """There is none.
+    def note(self, is_there: bool) -> bool:
+        """Whether there is one now, as told.
 
         Raises:
-            TimeoutError: It has been so for longer than allowed.
+            TimeoutError: There has been none for longer than allowed.
         """
-        if self._since_s is None:
+        if is_there:
+            self._since_s = None
+        elif self._since_s is None:
             self._since_s = self._clock()
             logger.warning(
                 "no env runner is left; training waits for one to start again, for %g s at most",
@@ -45,3 +43,4 @@ class RunnerAbsence:
                 "there are CPUs for them and what their processes' logs say, or raise "
                 "env_runner_restore_timeout_s"
             )
+        return is_there

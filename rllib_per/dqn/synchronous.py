@@ -20,6 +20,7 @@ from rllib_per.buffers.build import Replay
 from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
+from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment
@@ -52,6 +53,7 @@ class SynchronousLoop:
         self._replay_ratio, self._progress, self._schedules = replay_ratio, progress, schedules
         self._batch_size = config.total_train_batch_size
         self._broadcast_interval = config.broadcast_interval
+        self._absence = RunnerAbsence(config.env_runner_restore_timeout_s)
         # On a GPU TD errors come one update late, which such a buffer has no use for.
         self._wants_answers_at_once = getattr(replay, "one_batch_in_flight", False)
 
@@ -61,14 +63,18 @@ class SynchronousLoop:
         return 0
 
     def advance(self, watch: Stopwatch) -> bool:
-        """One round; False if there is no env runner just now."""
+        """One round; False if there is no env runner just now.
+
+        Raises:
+            TimeoutError: None has started again for `env_runner_restore_timeout_s`.
+        """
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
             fragments = self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps))
         with watch.lap(REPLAY_BUFFER_ADD_DATA_TIMER):
             self._store(fragments)
         for _ in range(self._replay_ratio.take_updates()):
             self._learn(watch)
-        return bool(fragments)
+        return self._absence.note(bool(fragments))
 
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner since the last call."""

@@ -7,16 +7,16 @@ from rllib_per.dqn.runner_absence import RunnerAbsence
 def test_an_absence_is_told_once_and_ends_training_after_its_deadline(caplog):
     clock = [0.0]
     absence = RunnerAbsence(60.0, clock=lambda: clock[0])
-    absence.end()
-    absence.go_on()
+    assert absence.note(True)
+    assert not absence.note(False)
     clock[0] = 59.0
-    absence.go_on()
+    assert not absence.note(False)
     assert caplog.text.count("no env runner is left") == 1
-    absence.end()
+    assert absence.note(True)
     clock[0] = 200.0
-    absence.go_on()
+    assert not absence.note(False)
     clock[0] = 259.0
-    absence.go_on()
+    assert not absence.note(False)
     clock[0] = 261.0
     with pytest.raises(TimeoutError, match=r"waited 60 s for any env runner .* there are CPUs"):
-        absence.go_on()
+        absence.note(False)
