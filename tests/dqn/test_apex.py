@@ -12,8 +12,8 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rllib_per.dqn.algorithm import ApexDQN
-from rllib_per.sharding.limits import ShardLimits
 from tests.support.apex import (
+    AHEAD,
     LEARNING_STARTS,
     REPLAY,
     actors_of_shards,
@@ -24,8 +24,6 @@ from tests.support.apex import (
 from tests.support.planting_learner import PlantingLearner, planted
 
 pytestmark = pytest.mark.ray
-
-AHEAD = ShardLimits().max_requests_in_flight
 
 
 @pytest.fixture(scope="module", autouse=True)

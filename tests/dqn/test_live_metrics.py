@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from rllib_per.sharding.limits import ShardLimits
-from tests.support.apex import apex_config, train_for
+from tests.support.apex import AHEAD, apex_config, train_for
 
 pytestmark = pytest.mark.ray
-
-AHEAD = ShardLimits().max_requests_in_flight
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "asynchronous.md"
 

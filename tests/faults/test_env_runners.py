@@ -7,6 +7,7 @@ import pytest
 
 from rllib_per.dqn.overdue_calls import OverdueCalls
 from tests.support.apex import (
+    AHEAD,
     BATCH_SIZE,
     LEARNING_STARTS,
     REPLAY_RATIO,
@@ -47,7 +48,7 @@ def assert_counts_agree(algorithm, num_envs):
     assert algorithm.replay.num_added_lifetime <= steps + under_way
     trained = algorithm.progress.updates * BATCH_SIZE
     earned = REPLAY_RATIO * (algorithm.replay.num_added_lifetime - LEARNING_STARTS)
-    assert trained == pytest.approx(earned, rel=0.02, abs=4 * BATCH_SIZE)
+    assert trained == pytest.approx(earned, rel=0.02, abs=AHEAD * BATCH_SIZE)
 
 
 @pytest.mark.parametrize("killed", [0, 1, 2], ids=["none", "one", "all"])

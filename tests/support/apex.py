@@ -10,10 +10,12 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
 from rllib_per.dqn.algorithm import ApexDQN
+from rllib_per.sharding import ShardLimits
 
 LEARNING_STARTS = 100
 BATCH_SIZE = 32
 REPLAY_RATIO = 4.0
+AHEAD = ShardLimits().max_requests_in_flight
 
 REPLAY = {
     "type": "sharded",
