@@ -51,7 +51,7 @@ def kill_shard(algorithm, shard):
 
 
 def test_everyone_works_and_the_replay_ratio_holds(apex):
-    result = train_for(apex, 6000)
+    result = train_for(apex, 10_000)
     trained = apex.progress.updates * 32
     earned = 4.0 * (apex.replay.num_added_lifetime - LEARNING_STARTS)
     assert trained == pytest.approx(earned, rel=0.02, abs=32)

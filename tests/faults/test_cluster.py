@@ -87,14 +87,17 @@ def test_cartpole_is_learned_though_a_node_is_lost_and_comes_back(cluster, is_lo
                 training = other.submit(
                     train_until,
                     algorithm,
-                    lambda: has_returned.is_set() and progress.env_steps > goal,
+                    lambda: (
+                        has_returned.is_set()
+                        and progress.env_steps > goal
+                        and algorithm.rollouts.num_healthy == 2
+                    ),
                 )
                 try:
                     lose_and_replace(ours, node, algorithm)
                 finally:
                     has_returned.set()
                 training.result()
-            assert algorithm.rollouts.num_healthy == 2
             assert "no env runner is left; training waits for one" in caplog.text
         train_until(
             algorithm,

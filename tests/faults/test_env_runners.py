@@ -7,11 +7,10 @@ import pytest
 
 from rllib_per.dqn.overdue_calls import OverdueCalls
 from tests.support.apex import (
-    AHEAD,
     BATCH_SIZE,
-    LEARNING_STARTS,
     REPLAY_RATIO,
     apex_config,
+    assert_replay_ratio_holds,
     processes_of_runners,
     train_for,
 )
@@ -46,9 +45,7 @@ def assert_counts_agree(algorithm, num_envs):
     steps, rows_per_env = algorithm.progress.env_steps, 4
     under_way = 4 * num_envs * rows_per_env
     assert algorithm.replay.num_added_lifetime <= steps + under_way
-    trained = algorithm.progress.updates * BATCH_SIZE
-    earned = REPLAY_RATIO * (algorithm.replay.num_added_lifetime - LEARNING_STARTS)
-    assert trained == pytest.approx(earned, rel=0.02, abs=AHEAD * BATCH_SIZE)
+    assert_replay_ratio_holds(algorithm)
 
 
 @pytest.mark.parametrize("killed", [0, 1, 2], ids=["none", "one", "all"])

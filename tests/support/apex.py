@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
@@ -58,6 +59,15 @@ def train_for(algorithm: ApexDQN, env_steps: int) -> dict[str, Any]:
     while algorithm.progress.env_steps < goal:
         result = algorithm.train()
     return result
+
+
+def assert_replay_ratio_holds(algorithm: ApexDQN) -> None:
+    """What is trained, asked for or still due is what the transitions added have earned."""
+    ratio = algorithm.replay_ratio
+    num_updates = algorithm.progress.updates + len(algorithm.loop._requests) + ratio.num_due
+    earned = REPLAY_RATIO * (ratio.num_added - LEARNING_STARTS)
+    # The first batch needs to earn nothing, and one more may be half earned.
+    assert num_updates * BATCH_SIZE == pytest.approx(earned, rel=0.02, abs=2 * BATCH_SIZE)
 
 
 def processes_of_runners(algorithm: ApexDQN) -> list[int]:

@@ -8,11 +8,16 @@ import signal
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError
 
 
 def process_of(actor: Any) -> int:
-    """The process id of an actor."""
-    return int(ray.get(actor.__ray_call__.remote(lambda self: os.getpid()), timeout=120))
+    """The process id of an actor, which is asked again where messages get lost."""
+    while True:
+        try:
+            return int(ray.get(actor.__ray_call__.remote(lambda self: os.getpid()), timeout=120))
+        except ActorUnavailableError:
+            continue
 
 
 def kill(process: int) -> None:
