@@ -28,8 +28,8 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
 
     Args:
         experiment: What is to run.
-        address: A cluster's `host:port`, or "auto" for the one that this machine belongs to; None:
-            a local Ray, without dashboard.
+        address: A cluster's `host:port`, or "auto" for the one that this machine belongs to; None
+            or, as Ray calls it, "local": a Ray of its own, without dashboard.
     Raises:
         RuntimeError: The cluster cannot be reached, or refuses the token; or learners are to have
             GPUs that this machine lacks.
@@ -40,7 +40,7 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
     if ray.is_initialized():
         yield
         return
-    if address is None:
+    if address is None or address == "local":
         _start(experiment)
     else:
         connect(address)

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from rllib_per.experiments.experiment import load_experiment
@@ -45,10 +46,15 @@ def test_smoke_leaves_wrong_values_to_validation(tmp_path):
 
 
 def test_gpus_that_are_not_there_are_missed_before_ray_starts(monkeypatch):
-    import ray
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     message = "need 1 GPUs, and PyTorch sees 0 here.*--set learners.num_gpus_per_learner=0"
     with pytest.raises(RuntimeError, match=message), ray_session(load_experiment(LARGE)):
         pass
+
+
+@pytest.mark.ray
+def test_local_is_a_ray_of_its_own_with_a_place_for_every_actor():
+    experiment = load_experiment(LARGE, ["learners.num_gpus_per_learner=0"])
+    with ray_session(experiment, "local"):
+        assert ray.cluster_resources()["CPU"] > num_cpus(experiment)
