@@ -242,7 +242,9 @@ def test_a_learner_that_answers_late_is_asked_at_once():
     )
     ratio = ReplayRatio(48.0, 16, 1)
     schedules = Schedules(*[schedule(0.1)] * 3)
-    settings = SimpleNamespace(total_train_batch_size=16, broadcast_interval=1)
+    settings = SimpleNamespace(
+        total_train_batch_size=16, broadcast_interval=1, env_runner_restore_timeout_s=60.0
+    )
     loop = SynchronousLoop(rollouts, replay, LateLearners(), ratio, Progress(), schedules, settings)
     for _ in range(3):
         loop.advance(Stopwatch())
