@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.curves import Floats, compare, save
 from benchmarks.report import describe_machine
+from rllib_per.experiments.run_folder import RunFolder
 
 CONFIG = "configs/cartpole_apex.yaml"
 EVIDENCE = Path("benchmarks/evidence/curves")
@@ -46,7 +47,7 @@ def train(way: str, seed: int, env_steps: int, interval: int, runs: Path) -> Pat
     """The folder of a finished run, which is made only if it is not there."""
     root = runs / f"{way}-{seed}-{env_steps}"
     run = root / Path(CONFIG).stem / "latest"
-    if (run / "result.json").exists():
+    if RunFolder(run).is_finished:
         return run
     settings = (
         *WAYS[way],

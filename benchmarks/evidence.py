@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.report import describe_machine, table
+from rllib_per.experiments.run_folder import RunFolder
 
 EVIDENCE = Path("benchmarks/evidence")
 RUNS = Path("runs/evidence")
@@ -58,19 +59,13 @@ def rllib_per(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
 
 
-def is_finished(run: Path) -> bool:
-    """Whether it came to its end; one that was interrupted goes on."""
-    result = run / "result.json"
-    return result.exists() and json.loads(result.read_text())["ending"] != "interrupted"
-
-
 def execute(run: Run) -> None:
     """Train or resume, evaluate afresh, keep what shows the result."""
     runs = RUNS / run.name
     latest = runs / run.config_name / "latest"
     changes = [part for setting in run.settings for part in ("--set", setting)]
     command = ["train", run.config, "--seed", str(run.seed), *changes]
-    if not is_finished(latest):
+    if not RunFolder(latest).is_finished:
         if any(latest.glob("checkpoints/step-*")):
             finished = rllib_per("train", "--resume", str(latest))
         else:

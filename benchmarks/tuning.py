@@ -20,6 +20,7 @@ from scipy import stats
 
 from benchmarks.evidence import rllib_per
 from benchmarks.report import describe_machine, table
+from rllib_per.experiments.run_folder import RunFolder
 
 SEARCH = Path("configs/tune/cartpole.yaml")
 SHIPPED = Path("configs/cartpole.yaml")
@@ -60,7 +61,7 @@ def train(name: str, config: Path, seed: int) -> Trained:
     """Train `config` with `seed`, and let what it learned play on seeds of its own."""
     runs = RUNS / name / str(seed)
     latest = runs / config.stem / "latest"
-    if not (latest / "result.json").exists():
+    if not RunFolder(latest).is_finished:
         code = rllib_per("train", str(config), "--seed", str(seed), "--runs", str(runs)).returncode
         if code not in (0, 3):
             raise SystemExit(f"{name}, seed {seed}: training ended with {code}")

@@ -81,6 +81,14 @@ class RunFolder:
         return load_experiment(self.config, overrides, allow_custom_classes=allow_custom_classes)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it came to its end; one that was interrupted can go on."""
+        if not self.result.is_file():
+            return False
+        ending = json.loads(self.result.read_text(encoding="utf-8"))["ending"]
+        return bool(ending != "interrupted")
+
+    @property
     def label(self) -> str:
         """`<config>/<time>`, for people."""
         path = self.path.resolve()

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
 from rllib_per.experiments.comparing.plot import plot_comparison
-from rllib_per.experiments.comparing.runs import is_finished
 from rllib_per.experiments.intervals import CONFIDENCE, Interval
 from rllib_per.experiments.run_folder import RunFolder, write_json
 
@@ -46,7 +45,7 @@ def report(folder: ComparisonFolder, contestants: Sequence[Contestant]) -> Table
         ValueError: No run is finished.
     """
     plan = folder.read_plan()
-    finished = [c for c in contestants if is_finished(folder.run(c))]
+    finished = [c for c in contestants if folder.run(c).is_finished]
     if not finished:
         raise ValueError(f"no run of {folder.path} is finished: go on with `rllib-per resume`")
     outcomes = [outcome_of(c, folder.run(c), plan["target_return"]) for c in finished]

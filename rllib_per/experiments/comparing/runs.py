@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,7 +10,6 @@ from rich.console import Console
 from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.progress import ProgressDisplay
-from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.training import Training
 
@@ -36,7 +34,7 @@ def train_all(
     """
     for number, contestant in enumerate(contestants, start=1):
         run = folder.run(contestant)
-        if is_finished(run):
+        if run.is_finished:
             continue
         title = f"{contestant.name} ({number} of {len(contestants)})"
         display = ProgressDisplay(console, contestant.experiment.stop, title)
@@ -47,11 +45,3 @@ def train_all(
             if training.run() == "interrupted":
                 return False
     return True
-
-
-def is_finished(run: RunFolder) -> bool:
-    """Whether its budget is used up."""
-    if not run.result.is_file():
-        return False
-    ending = json.loads(run.result.read_text(encoding="utf-8"))["ending"]
-    return bool(ending != "interrupted")
