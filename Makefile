@@ -59,6 +59,9 @@ bench-apex: setup  ## asynchronous Ape-X against RLlib's DQN, our local loop, ea
 	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_apex
 
+bench-feed: setup  ## batches a second from replay actors to a learner, against RLlib's buffer
+	$(BIN)/python -m benchmarks.bench_feed
+
 bench-curves: setup  ## learning curves on CartPole: lazy and eager priorities, asynchronous and local
 	$(BIN)/python -m benchmarks.bench_curves
 

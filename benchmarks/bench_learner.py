@@ -5,7 +5,8 @@
 
 Dueling double DQN with Huber loss, importance weights, gradient clipping and Adam, batch 32, for
 the MLP of CartPole and the Nature CNN; all take numpy batches and give TD errors back as numpy.
-They take turns in this process; ratios are of the times within one round.
+They take turns in this process; ratios are of the times within one round. `--device cuda` gives
+them a GPU, `--batch-size 512` the batches of Ape-X.
 """
 
 from __future__ import annotations
@@ -31,38 +32,41 @@ from benchmarks.report import describe_machine, table
 from rllib_per import ApexDQNConfig
 from rllib_per.replay import TransitionBatch
 
-GAMMA, LR, GRAD_CLIP, BATCH_SIZE = 0.99, 1e-4, 40.0, 32
+GAMMA, LR, GRAD_CLIP = 0.99, 1e-4, 40.0
 NETWORKS = {
     "MLP 256, 256": ((4,), np.float32, 2, {"fcnet_hiddens": [256], "head_fcnet_hiddens": [256]}),
     "Nature CNN": ((4, 84, 84), np.uint8, 6, {"head_fcnet_hiddens": [512]}),
 }
 
 
-def draw_batch(shape: tuple[int, ...], dtype: Any, num_actions: int) -> TransitionBatch:
+def draw_batch(shape: tuple[int, ...], dtype: Any, num_actions: int, size: int) -> TransitionBatch:
     rng = np.random.default_rng(0)
 
     def observations() -> Any:
         if dtype == np.uint8:
-            return rng.integers(0, 256, (BATCH_SIZE, *shape), dtype=np.uint8)
-        return rng.standard_normal((BATCH_SIZE, *shape), dtype=np.float32)
+            return rng.integers(0, 256, (size, *shape), dtype=np.uint8)
+        return rng.standard_normal((size, *shape), dtype=np.float32)
 
     return TransitionBatch(
         obs=observations(),
-        actions=rng.integers(0, num_actions, BATCH_SIZE),
-        n_step_returns=rng.standard_normal(BATCH_SIZE, dtype=np.float32),
+        actions=rng.integers(0, num_actions, size),
+        n_step_returns=rng.standard_normal(size, dtype=np.float32),
         next_obs=observations(),
-        bootstrap_discounts=np.full(BATCH_SIZE, GAMMA, np.float32),
-        importance_weights=rng.uniform(0.1, 1.0, BATCH_SIZE).astype(np.float32),
-        ids=np.arange(BATCH_SIZE),
+        bootstrap_discounts=np.full(size, GAMMA, np.float32),
+        importance_weights=rng.uniform(0.1, 1.0, size).astype(np.float32),
+        ids=np.arange(size),
     )
 
 
-def build_learner(config_class: type, shape: Any, dtype: Any, num_actions: int, model: Any) -> Any:
+def build_learner(
+    config_class: type, shape: Any, dtype: Any, num_actions: int, model: Any, num_gpus: int = 0
+) -> Any:
     high = 255 if dtype == np.uint8 else np.inf
     config = (
         config_class()
         .training(lr=LR, grad_clip=GRAD_CLIP, target_network_update_freq=500, gamma=GAMMA)
         .rl_module(model_config=model)
+        .learners(num_gpus_per_learner=num_gpus)
         .debugging(seed=0, log_level="ERROR")
     )
     learner = config.build_learner(
@@ -85,6 +89,7 @@ def ours(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
 
 def bare(network: torch.nn.Module, batch: TransitionBatch, **adam: Any) -> Callable[[], Any]:
     """What one would write without any framework, on a copy of the same network."""
+    device = next(network.parameters()).device
     network = copy.deepcopy(network)
     target = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=LR, **adam)
@@ -92,23 +97,31 @@ def bare(network: torch.nn.Module, batch: TransitionBatch, **adam: Any) -> Calla
 
     def update() -> Any:
         nonlocal num_updates
-        obs, actions = torch.from_numpy(batch.obs), torch.from_numpy(batch.actions)
-        next_obs = torch.from_numpy(batch.next_obs)
+        obs, actions, next_obs, returns, discounts, weights = (
+            torch.from_numpy(column).to(device)
+            for column in (
+                batch.obs,
+                batch.actions,
+                batch.next_obs,
+                batch.n_step_returns,
+                batch.bootstrap_discounts,
+                batch.importance_weights,
+            )
+        )
         with torch.no_grad():
             best = network(next_obs).argmax(1, keepdim=True)
             bootstrap = target(next_obs).gather(1, best).squeeze(1)
-            goal = torch.from_numpy(batch.n_step_returns)
-            goal = goal + torch.from_numpy(batch.bootstrap_discounts) * bootstrap
+            goal = returns + discounts * bootstrap
         q_taken = network(obs).gather(1, actions.unsqueeze(1)).squeeze(1)
         losses = functional.huber_loss(q_taken, goal, reduction="none")
         optimizer.zero_grad()
-        (torch.from_numpy(batch.importance_weights) * losses).mean().backward()
+        (weights * losses).mean().backward()
         clip_grad_norm_(network.parameters(), GRAD_CLIP)
         optimizer.step()
         num_updates += 1
         if num_updates % 125 == 0:
             target.load_state_dict(network.state_dict())
-        return (goal - q_taken.detach()).numpy()
+        return (goal - q_taken.detach()).cpu().numpy()
 
     return update
 
@@ -125,9 +138,9 @@ def rllib(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
         "new_obs": next_obs,
         "actions": batch.actions,
         "rewards": batch.n_step_returns,
-        "terminateds": np.zeros(BATCH_SIZE, bool),
+        "terminateds": np.zeros(len(batch), bool),
         "weights": batch.importance_weights,
-        "n_step": np.ones(BATCH_SIZE, np.float32),
+        "n_step": np.ones(len(batch), np.float32),
     }
     env_steps = 0
 
@@ -135,22 +148,22 @@ def rllib(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
         nonlocal env_steps
         env_steps += 4
         return learner.update(
-            batch=MultiAgentBatch({"default_policy": SampleBatch(columns)}, BATCH_SIZE),
+            batch=MultiAgentBatch({"default_policy": SampleBatch(columns)}, len(batch)),
             timesteps={"num_env_steps_sampled_lifetime": env_steps},
         )
 
     return update
 
 
-def contestants(name: str) -> dict[str, Callable[[], Any]]:
+def contestants(name: str, batch_size: int, num_gpus: int) -> dict[str, Callable[[], Any]]:
     shape, dtype, num_actions, model = NETWORKS[name]
-    batch = draw_batch(shape, dtype, num_actions)
+    batch = draw_batch(shape, dtype, num_actions, batch_size)
     activations = {"fcnet_activation": "relu"}
-    learner = build_learner(ApexDQNConfig, shape, dtype, num_actions, model | activations)
+    learner = build_learner(ApexDQNConfig, shape, dtype, num_actions, model | activations, num_gpus)
     theirs = DefaultModelConfig(**model, **activations)
     if dtype == np.uint8:
         theirs.conv_filters, shape = [[32, 8, 4], [64, 4, 2], [64, 3, 1]], (84, 84, 4)
-    stock = build_learner(DQNConfig, shape, np.float32, num_actions, theirs)
+    stock = build_learner(DQNConfig, shape, np.float32, num_actions, theirs, num_gpus)
     network = learner.module["default_policy"].q_network
     return {
         "bare torch": bare(network, batch),
@@ -172,6 +185,8 @@ def measure(updates: dict[str, Callable[[], Any]], rounds: int, seconds: float) 
             while time.perf_counter() - start < seconds:
                 update()
                 count += 1
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             times[name].append(1e3 * (time.perf_counter() - start) / count)
     return times
 
@@ -181,13 +196,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2, help="of each contestant's turn")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    num_gpus = int(arguments.device == "cuda")
     logging.getLogger("ray").setLevel(logging.ERROR)
     rows = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         for network in NETWORKS:
-            times = measure(contestants(network), arguments.rounds, arguments.seconds)
+            sides = contestants(network, arguments.batch_size, num_gpus)
+            times = measure(sides, arguments.rounds, arguments.seconds)
             for name, own in times.items():
                 ratios = [t / bare for t, bare in zip(own, times["bare torch"], strict=True)]
                 rows.append(
@@ -195,6 +214,7 @@ def main() -> None:
                      f"{min(ratios):.2f}", f"{median(ratios):.2f}"]
                 )  # fmt: skip
     print(describe_machine())
+    print(f"B = {arguments.batch_size}, {arguments.device}\n")
     print(
         table(
             ["network", "threads", "learner", "ms min", "ms median", "× bare min", "× bare median"],

@@ -212,6 +212,7 @@ class ApexDQN(DQN):
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> Any:
         """RLlib's state, and ours; with the buffer it is as large as that."""
+        self.loop.settle()
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_STATE, components, not_components):
             state[_STATE] = {

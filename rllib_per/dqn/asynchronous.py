@@ -115,6 +115,9 @@ class AsynchronousLoop:
         """Env steps that runners may have taken, and reported, without their answers being here."""
         return len(self._rollouts.calls) * self._rollouts.num_steps_per_call
 
+    def settle(self) -> None:
+        """Before a save: nothing to wait for, as work goes on; priorities under way come later."""
+
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner that answers soon; work goes on meanwhile."""
         self._rollouts.ask_for_metrics()
@@ -224,7 +227,8 @@ class AsynchronousLoop:
                     lr=self._schedules.lr(self._progress.env_steps),
                 )
             )
-        self._asked_at.append(request.asked_at)
+        if self._updates[-1].handles:
+            self._asked_at.append(request.asked_at)
         self._progress.updates += 1
         if self._progress.updates % self._broadcast_interval == 0:
             self._learners.ask_for_weights()

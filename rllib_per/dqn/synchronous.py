@@ -23,7 +23,7 @@ from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.learning.learners import Learners
-from rllib_per.replay import Fragment
+from rllib_per.replay import Fragment, PriorityUpdate
 
 
 class SynchronousLoop:
@@ -76,6 +76,10 @@ class SynchronousLoop:
             self._learn(watch)
         return self._absence.note(bool(fragments))
 
+    def settle(self) -> None:
+        """Before a save: give replay the TD errors that a GPU still owes."""
+        self._prioritize(self._learners.flush())
+
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner since the last call."""
         return self._rollouts.pop_metrics()
@@ -101,9 +105,12 @@ class SynchronousLoop:
             if update is None and self._wants_answers_at_once:
                 update = self._learners.flush()
         self._progress.updates += 1
-        if update is not None:
-            with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
-                self._replay.update_priorities(update.ids, update.td_errors)
+        with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
+            self._prioritize(update)
         if self._progress.updates % self._broadcast_interval == 0:
             with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
                 self._rollouts.broadcast()
+
+    def _prioritize(self, update: PriorityUpdate | None) -> None:
+        if update is not None:
+            self._replay.update_priorities(update.ids, update.td_errors)

@@ -243,5 +243,10 @@ def _structure(config: Any) -> Iterator[str]:
         yield "multi-agent environments are not supported: use one policy for one agent"
     if not config.enable_rl_module_and_learner:
         yield "the old API stack is not supported: leave `api_stack()` at its defaults"
+    if config.num_learners > 1 and 0 < config.num_gpus_per_learner < 1:
+        yield (
+            "`num_gpus_per_learner` must be whole with more than one learner, as no two of them "
+            f"may share a GPU when they average gradients: got {config.num_gpus_per_learner}"
+        )
     if config.model_config.get("use_lstm"):
         yield "stateful modules are not supported: set model_config use_lstm=False"

@@ -36,7 +36,12 @@ from rllib_per.learning.losses import (
     select_actions,
     weighted_loss,
 )
-from rllib_per.learning.optimizers import average_gradients, build_optimizer, clip_gradients
+from rllib_per.learning.optimizers import (
+    average_gradients,
+    build_optimizer,
+    clip_gradients,
+    keep_settings,
+)
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import TensorBatch, make_transfer
 from rllib_per.learning.update_metrics import UpdateMetrics, log_update_metrics
@@ -104,8 +109,8 @@ class ApexDQNLearner(DQNTorchLearner):
             self._target_q = torch.compile(self._target_q)
 
     @property
-    def batch_allocator(self) -> Allocator | None:
-        """Makes arrays that batches come fastest from; None if any do as well."""
+    def batch_allocator(self) -> Allocator:
+        """Makes the arrays that batches come fastest from."""
         return self._transfer.allocator
 
     def change_settings(self, config: Any) -> None:
@@ -168,7 +173,7 @@ class ApexDQNLearner(DQNTorchLearner):
         As arguments of their own, references to blocks are fetched while the update before this one
         still runs.
         """
-        batch = join(blocks, factors, limit)
+        batch = join(blocks, factors, limit, self._transfer.allocator)
         return self.update_from_replay(batch, timesteps=timesteps, lr=lr)
 
     def flush(self) -> PriorityUpdate | None:
@@ -255,14 +260,14 @@ class ApexDQNLearner(DQNTorchLearner):
         if COMPONENT_OPTIMIZER in state:
             # A restore, no sync of weights: RLlib would keep this learner's module if it is newer.
             self._weights_seq_no = 0
+            # TD errors of before belong to transitions of before.
+            self._transfer.flush()
             # PyTorch would go on in these very arrays. Out of an object store all learners of a
             # node have the same ones, and would all count their steps in them.
             optimizer = copy.deepcopy(state[COMPONENT_OPTIMIZER])
             state = {**state, COMPONENT_OPTIMIZER: optimizer}
         super().set_state(state)
-        for group in self._optimizer.param_groups:
-            # PyTorch restores hyperparameters too; they are settings, and may have changed.
-            group.update(self._optimizer.defaults | {"lr": group["lr"]})
+        keep_settings(self._optimizer)
         self._target_clock.last = state.get(LAST_TARGET_UPDATE_TS, self._target_clock.last)
 
     def take_over(self, state: dict[str, Any]) -> None:

@@ -54,6 +54,26 @@ def check_optimizer(spec: Any) -> None:
         raise ValueError(f"optimizer {kind!r} takes {', '.join(known)}: got {', '.join(unknown)}")
 
 
+def keep_settings(optimizer: Optimizer) -> None:
+    """After a state was loaded: back to the settings and the layout that `optimizer` was made with.
+
+    PyTorch restores hyperparameters, which are settings here and may have changed. It also keeps
+    the strides of the state's tensors, and fused kernels read these in the parameters' order.
+    """
+    for group in optimizer.param_groups:
+        group.update(optimizer.defaults | {"lr": group["lr"]})
+        steps_on_device = group.get("fused") or group.get("capturable")
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if not isinstance(value, Tensor):
+                    continue
+                if name == "step" and not steps_on_device:
+                    state[name] = value.cpu()  # Else every update would read it from the device.
+                elif value.shape == parameter.shape and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter).copy_(value)
+
+
 def clip_gradients(gradients: list[Tensor], limit: float, by: str) -> Tensor | None:
     """Clip in place as RLlib's `grad_clip_by` says, without reading a value back from the device.
 

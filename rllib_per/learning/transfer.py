@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.storage import Allocator
 
 
@@ -34,10 +35,10 @@ class Transfer(Protocol):
     """Between replay's arrays and the learner's tensors.
 
     Attributes:
-        allocator: Makes arrays that batches come fastest from; None if any do as well.
+        allocator: Makes the arrays that batches come fastest from.
     """
 
-    allocator: Allocator | None
+    allocator: Allocator
 
     def load(self, batch: TransitionBatch) -> TensorBatch:
         """The batch as tensors that the current stream may read."""
@@ -73,7 +74,8 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDAr
 class CpuTransfer:
     """Tensors that share the arrays' memory."""
 
-    allocator: Allocator | None = None
+    def __init__(self) -> None:
+        self.allocator: Allocator = RecyclingAllocator()
 
     def load(self, batch: TransitionBatch) -> TensorBatch:
         return _as_tensors(batch)
@@ -101,7 +103,7 @@ class CudaTransfer:
     """Asynchronous copies both ways."""
 
     def __init__(self, device: torch.device) -> None:
-        self.allocator: Allocator | None = pinned_empty
+        self.allocator: Allocator = pinned_empty
         self._device = device
         self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._in_flight: _InFlight | None = None

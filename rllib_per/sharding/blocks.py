@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import TransitionBatch
+from rllib_per.replay.fragment import Array, TransitionBatch
+from rllib_per.replay.storage import Allocator
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,15 @@ class BatchPart:
 
 
 def join(
-    blocks: Sequence[TransitionBatch], factors: Sequence[float], limit: float
+    blocks: Sequence[TransitionBatch],
+    factors: Sequence[float],
+    limit: float,
+    allocate: Allocator = np.empty,
 ) -> TransitionBatch:
     """One batch of the given blocks, with the importance weights of the whole draw.
 
-    A single block is not copied, and may be read-only where it came through an object store.
+    A single block is not copied, and may be read-only where it came through an object store. The
+    columns of several are copied once, into arrays that `allocate` makes.
     """
     weights = [
         np.minimum(block.importance_weights * np.float64(factor), limit).astype(np.float32)
@@ -46,16 +51,21 @@ def join(
     ]
     if len(blocks) == 1:
         return replace(blocks[0], importance_weights=weights[0])
+
+    def end_to_end(parts: Iterable[Array]) -> Array:
+        parts = list(parts)
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        return np.concatenate(parts, out=allocate(shape, parts[0].dtype))
+
     return TransitionBatch(
-        obs=np.concatenate([block.obs for block in blocks]),
-        actions=np.concatenate([block.actions for block in blocks]),
-        n_step_returns=np.concatenate([block.n_step_returns for block in blocks]),
-        next_obs=np.concatenate([block.next_obs for block in blocks]),
-        bootstrap_discounts=np.concatenate([block.bootstrap_discounts for block in blocks]),
-        importance_weights=np.concatenate(weights),
-        ids=np.concatenate([block.ids for block in blocks]),
+        obs=end_to_end(block.obs for block in blocks),
+        actions=end_to_end(block.actions for block in blocks),
+        n_step_returns=end_to_end(block.n_step_returns for block in blocks),
+        next_obs=end_to_end(block.next_obs for block in blocks),
+        bootstrap_discounts=end_to_end(block.bootstrap_discounts for block in blocks),
+        importance_weights=end_to_end(weights),
+        ids=end_to_end(block.ids for block in blocks),
         extras={
-            name: np.concatenate([block.extras[name] for block in blocks])
-            for name in blocks[0].extras
+            name: end_to_end(block.extras[name] for block in blocks) for name in blocks[0].extras
         },
     )

@@ -85,6 +85,12 @@ def test_what_is_wrong_is_named(settings, complaint):
     assert complaint in str(error.value)
 
 
+def test_learners_that_would_share_a_gpu_are_refused():
+    shared = config().learners(num_learners=2, num_gpus_per_learner=0.5)
+    with pytest.raises(ValueError, match="must be whole with more than one learner"):
+        shared.validate()
+
+
 def test_all_problems_are_reported_at_once():
     with pytest.raises(ValueError, match="ApexDQNConfig") as error:
         config(gamma=7, tau=-1, noisy=True).validate()

@@ -2,7 +2,6 @@
 import copy
 from dataclasses import replace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -242,32 +241,12 @@ def test_no_connector_pipeline_is_needed():
     assert learner.update_from_replay(random_batch(), timesteps=START) is not None
 
 
-@pytest.mark.parametrize("setting", ["mixed_precision", "fused_optimizer"])
-def test_precision_and_kernels_change_the_step_by_rounding_only(setting):
-    plain, other = build_learner(**{setting: False}), build_learner(**{setting: True})
+def test_a_fused_optimizer_changes_the_step_by_rounding_only():
+    plain, other = (build_learner(fused_optimizer=value) for value in (False, True))
     for seed in range(5):
         for learner in (plain, other):
             learner.update_from_replay(random_batch(seed), timesteps=START)
-    difference = (parameters(plain) - parameters(other)).abs().max()
-    assert difference < (1e-2 if setting == "mixed_precision" else 1e-5)
-
-
-@pytest.mark.parametrize(
-    "network", [{"network": "nature"}, {"network": "impala", "channels": [4, 8]}], ids=str
-)
-def test_stacks_of_uint8_frames_are_learned_from(network):
-    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 4, 36, 36), dtype=np.uint8)
-    config = learner_config().rl_module(
-        model_config=network | {"channels_last": True, "hiddens": [32]}
-    )
-    space = gym.spaces.Box(0, 255, frames.shape[2:], np.uint8)
-    learner = build_from(config, space)
-    batch = replace(random_batch(), obs=frames[0], next_obs=frames[1])
-    errors = [
-        np.abs(learner.update_from_replay(batch, timesteps=START).td_errors).mean()
-        for _ in range(30)
-    ]
-    assert errors[-1] < 0.5 * errors[0]
+    assert (parameters(plain) - parameters(other)).abs().max() < 1e-5
 
 
 class LinearQ(TorchRLModule, QNetAPI, TargetNetworkAPI):

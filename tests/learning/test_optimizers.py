@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
+import copy
+
 import pytest
 import torch
 from ray.rllib.utils.torch_utils import clip_gradients as rllib_clip_gradients
 
-from rllib_per.learning.optimizers import build_optimizer, clip_gradients
+from rllib_per.learning.optimizers import build_optimizer, clip_gradients, keep_settings
 
 
 def gradients(scale=1.0):
@@ -38,6 +40,44 @@ def test_adam_takes_rllibs_epsilon_unless_it_has_its_own():
     assert rllibs.defaults["eps"] == 1e-3
     assert rllibs.defaults["lr"] == 0.1
     assert own.defaults["eps"] == 1e-4
+
+
+def images(**layout):
+    return [torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=seeded()).to(**layout))]
+
+
+def seeded():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_state_of_another_memory_layout_is_gone_on_from_exactly(fused):
+    """Fused kernels read a state's elements in the order of the parameter's."""
+    first_weights, second_weights = images(), images(memory_format=torch.channels_last)
+    gradient = torch.randn(4, 3, 2, 2, generator=seeded())
+    first, second = (
+        build_optimizer({"type": "adam"}, weights, lr=0.1, fused=fused)
+        for weights in (first_weights, second_weights)
+    )
+    first_weights[0].grad = gradient
+    first.step()
+    second_weights[0].data.copy_(first_weights[0].data)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    keep_settings(second)
+    second_weights[0].grad = gradient.to(memory_format=torch.channels_last)
+    for optimizer in (first, second):
+        optimizer.step()
+    torch.testing.assert_close(first_weights[0].data, second_weights[0].data)
+    assert not second_weights[0].is_contiguous()
+
+
+def test_settings_are_kept_where_a_state_brings_others():
+    first = build_optimizer({"type": "adam"}, parameters(), lr=0.1)
+    second = build_optimizer({"type": "adam", "eps": 1e-3}, parameters(), lr=0.2)
+    second.load_state_dict(first.state_dict())
+    keep_settings(second)
+    assert second.param_groups[0]["eps"] == 1e-3
+    assert second.param_groups[0]["lr"] == 0.1
 
 
 def test_rmsprop_takes_its_own_settings():

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""What holds on a GPU as on a CPU."""
+
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import ray
+import torch
+import tree
+
+from tests.support.apex import apex_config, train_for
+from tests.support.learner import build_from, build_learner, learner_config, random_batch
+
+START = {"env_steps": 0, "episodes": 0}
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def gpus(request):
+    """How many GPUs the learner is to have."""
+    return int(request.param == "cuda")
+
+
+@pytest.fixture
+def _ray():
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def parameters(learner):
+    net = learner.module["default_policy"].unwrapped().q_network
+    return torch.cat([p.detach().reshape(-1).cpu() for p in net.parameters()])
+
+
+def learn(learner, seeds):
+    for seed in seeds:
+        learner.update_from_replay(random_batch(seed), timesteps=START)
+
+
+@pytest.mark.parametrize("optimizer", [{"type": "adam"}, {"type": "rmsprop", "centered": True}])
+@pytest.mark.parametrize("fused_optimizer", [True, False])
+def test_a_restored_learner_goes_on_exactly(gpus, optimizer, fused_optimizer, tmp_path):
+    settings = {
+        "num_gpus_per_learner": gpus,
+        "optimizer": optimizer,
+        "fused_optimizer": fused_optimizer,
+    }
+    first, second = build_learner(**settings), build_learner(**settings | {"seed": 8})
+    learn(first, range(5))
+    first.save_to_path(tmp_path)
+    second.restore_from_path(tmp_path)
+    for learner in (first, second):
+        learn(learner, range(5, 9))
+    assert torch.equal(parameters(first), parameters(second))
+
+
+def test_weights_are_handed_out_as_arrays_of_the_host(gpus):
+    learner = build_learner(num_gpus_per_learner=gpus)
+    learn(learner, range(2))
+    updates, weights = learner.hand_out_weights()
+    assert updates == 2
+    assert all(isinstance(leaf, np.ndarray) for leaf in tree.flatten(weights["rl_module"]))
+
+
+@pytest.mark.parametrize(
+    "setting", ["mixed_precision", pytest.param("compile_module", marks=pytest.mark.gpu)]
+)
+def test_precision_and_compilation_change_the_step_by_rounding_only(gpus, setting):
+    plain, other = (
+        build_learner(num_gpus_per_learner=gpus, **{setting: value}) for value in (False, True)
+    )
+    for learner in (plain, other):
+        learn(learner, range(5))
+    assert (parameters(plain) - parameters(other)).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("network", ["nature", "impala"])
+def test_stacks_of_frames_are_learned_from(gpus, network):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 4, 36, 36), dtype=np.uint8)
+    config = learner_config(num_gpus_per_learner=gpus).rl_module(
+        model_config={"network": network, "channels_last": True, "hiddens": [32]}
+    )
+    learner = build_from(config, gym.spaces.Box(0, 255, frames.shape[2:], np.uint8))
+    batch = replace(random_batch(), obs=frames[0], next_obs=frames[1])
+    updates = [learner.update_from_replay(batch, timesteps=START) for _ in range(40)]
+    errors = [np.abs(update.td_errors).mean() for update in updates if update is not None]
+    assert errors[-1] < 0.5 * errors[0]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.parametrize("num_learners", [0, 1])
+def test_asynchronous_ape_x_learns_and_what_it_saves_needs_no_gpu(
+    gpus, num_learners, build, tmp_path
+):
+    config = apex_config(store_buffer_in_checkpoints=True)
+    algorithm = build(config.learners(num_learners=num_learners, num_gpus_per_learner=gpus))
+    train_for(algorithm, 1500)
+    assert algorithm.progress.updates > 50
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    algorithm.stop()
+    other = build(apex_config(store_buffer_in_checkpoints=True))
+    other.restore_from_path(tmp_path / "checkpoint")
+    assert other.progress.updates == algorithm.progress.updates
+    train_for(other, 500)
+    assert other.progress.updates > algorithm.progress.updates
