@@ -29,7 +29,7 @@ train: setup  ## train on CartPole-v1 until it is solved (CONFIG=... for another
 test: setup lint  ## the test suite
 	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
 
-test-slow: setup  ## what takes longer: RLlib's DQN and SAC on our buffer, searches cut off and resumed
+test-slow: setup  ## what takes longer: trials of Ray Tune, searches cut off and resumed
 	$(BIN)/python -m pytest -m "slow and not faults and not gpu and not cluster" --durations 30
 
 test-cluster: setup  ## the tests that need ray[default]: metrics, jobs and a cluster's own door

@@ -8,6 +8,7 @@ from ray import tune
 import rllib_per  # noqa: F401  (so that Tune knows "ApexDQN")
 from rllib_per import ApexDQN, ApexDQNConfig
 from tests.support.numbered_env import NumberedEnv
+from tests.support.tuner import fail_and_restore
 
 NUM_CPUS = 2
 
@@ -94,21 +95,8 @@ def test_pbt_hands_processes_over_and_perturbed_alphas_arrive(tmp_path):
 @pytest.mark.slow
 def test_a_trial_that_failed_goes_on_from_its_checkpoint_with_its_buffer(tmp_path):
     failing = {"fails_until": str(tmp_path / "failed"), "fails_at": 500}
-    tuner = tune.Tuner(
-        ApexDQN,
-        param_space=config(0.4).environment(NumberedEnv, env_config=failing),
-        run_config=tune.RunConfig(
-            name="run",
-            storage_path=str(tmp_path),
-            stop={"training_iteration": 4},
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            verbose=0,
-        ),
-    )
-    assert tuner.fit().num_errors == 1
-    result = tune.Tuner.restore(str(tmp_path / "run"), ApexDQN, resume_errored=True).fit()[0]
-    assert result.error is None
-    assert result.metrics["training_iteration"] == 4
+    trial = config(0.4).environment(NumberedEnv, env_config=failing)
+    result = fail_and_restore(ApexDQN, trial, tmp_path, iterations=4)
     assert result.metrics["iterations_since_restore"] == 2  # Two were whole before it failed.
     steps = result.metrics["num_env_steps_sampled_lifetime"]
     assert steps >= 800

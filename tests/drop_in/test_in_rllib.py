@@ -4,7 +4,6 @@ import copy
 import numpy as np
 import pytest
 import ray
-from ray import tune
 from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
@@ -12,10 +11,10 @@ from rllib_per import FastPrioritizedEpisodeReplayBuffer, PrioritizedReplayBuffe
 from rllib_per.drop_in.sac import SAC, SACConfig
 from tests.support.connectors import RewardDoubler
 from tests.support.numbered_env import REWARD_STEP, NumberedEnv
+from tests.support.tuner import fail_and_restore
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.slow,
     # RLlib registers its environment anew for every algorithm, Pendulum's bounds are doubles, and
     # looking up "DQN" imports an environment of RLlib's that Gymnasium finds fault with.
     pytest.mark.filterwarnings("ignore:.*already in registry"),
@@ -130,22 +129,7 @@ def test_from_checkpoint(keep, tmp_path, n_step):
 
 def test_tuner_and_its_restore(tmp_path):
     config = config_with(env_config={"fails_until": str(tmp_path / "failed"), "fails_at": 250})
-    tuner = tune.Tuner(
-        "DQN",
-        param_space=config,
-        run_config=tune.RunConfig(
-            name="run",
-            storage_path=str(tmp_path),
-            stop={"training_iteration": 4},
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            verbose=0,
-        ),
-    )
-    assert tuner.fit().num_errors == 1
-    restored = tune.Tuner.restore(str(tmp_path / "run"), "DQN", resume_errored=True)
-    result = restored.fit()[0]
-    assert result.error is None
-    assert result.metrics["training_iteration"] == 4
+    result = fail_and_restore("DQN", config, tmp_path, iterations=4)
     assert result.metrics["iterations_since_restore"] < 4
     assert result.metrics["replay_buffer"]["num_env_steps_added_lifetime"] > 0
 
