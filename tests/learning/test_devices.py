@@ -9,6 +9,7 @@ import pytest
 import ray
 import torch
 import tree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.apex import apex_config, train_for
 from tests.support.learner import build_from, build_learner, learner_config, random_batch
@@ -74,6 +75,45 @@ def test_precision_and_compilation_change_the_step_by_rounding_only(gpus, settin
     for learner in (plain, other):
         learn(learner, range(5))
     assert (parameters(plain) - parameters(other)).abs().max() < 1e-2
+
+
+class ReadsNoted(TorchDispatchMode):
+    """Notes the operations that give the host a value, for which it waits on a GPU."""
+
+    READING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.startswith(self.READING):
+            self.reads.append(name)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("grad_clip_by", ["global_norm", "norm", "value"])
+def test_an_update_reads_nothing_back(gpus, grad_clip_by):
+    learner = build_learner(num_gpus_per_learner=gpus, grad_clip=0.1, grad_clip_by=grad_clip_by)
+    learn(learner, range(2))
+    with ReadsNoted() as noted:
+        learn(learner, range(2, 70))  # Metrics are folded once among so many.
+    assert noted.reads == []
+    with ReadsNoted() as noted:
+        learner.pop_metrics()
+    assert noted.reads != []
+
+
+@pytest.mark.gpu
+def test_an_update_does_not_wait_for_the_gpu():
+    learner = build_learner(num_gpus_per_learner=1, grad_clip=0.1)
+    learn(learner, range(2))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learn(learner, range(2, 70))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("network", ["nature", "impala"])
