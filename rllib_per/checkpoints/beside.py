@@ -10,14 +10,16 @@ from pathlib import Path
 
 from rllib_per.checkpoints.durable import sync
 
-# What is filled has a name that no one looks for.
+# What is filled, and what it replaces, have names that no one looks for.
 UNFINISHED = ".unfinished-"
+REPLACED = ".replaced-"
 
 
 class Beside:
-    """An empty folder that is to become `final`, which must not exist, or be empty.
+    """An empty folder that is to become `final`, in place of what is there.
 
-    What a killed process left behind is removed.
+    What a killed process left behind is removed; if it was killed while it replaced something, that
+    is put back.
 
     Attributes:
         folder: To be filled.
@@ -25,14 +27,20 @@ class Beside:
 
     def __init__(self, final: Path) -> None:
         self._final = final
+        self._replaced = final.with_name(REPLACED + final.name)
+        if self._replaced.exists() and not final.exists():
+            self._replaced.rename(final)
         self.folder = final.with_name(UNFINISHED + final.name)
         self.discard()
         self.folder.mkdir(parents=True)
 
     def commit(self) -> Path:
         """Now it is `final`, also after a power failure."""
+        if self._final.is_dir() and any(self._final.iterdir()):
+            self._final.rename(self._replaced)
         self.folder.rename(self._final)
         sync(self._final.parent)
+        shutil.rmtree(self._replaced, ignore_errors=True)
         return self._final
 
     def discard(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -55,9 +56,9 @@ def write_checkpoint(
 ) -> str:
     """Let `write` fill a folder, and bring it to `path`.
 
-    A new or empty folder on a local disk is filled beside its place and renamed. In one that has
-    content, files are replaced where they are, and until that is done it has no manifest. Elsewhere
-    the manifest is the last file to arrive. Without its manifest, nothing is restored.
+    A folder on a local disk is filled beside its place and renamed; a checkpoint that is there
+    already is replaced then, and what else is in it stays. Elsewhere the manifest is the last file
+    to arrive. Without its manifest, nothing is restored.
 
     Args:
         path: Where to; None: a new temporary folder.
@@ -72,14 +73,22 @@ def write_checkpoint(
             write(Path(folder))
             _upload(Path(folder), filesystem, str(path))
         return str(path)
-    final = Path(path)
-    if final.is_dir() and any(final.iterdir()):
-        (final / MANIFEST).unlink(missing_ok=True)
-        write(final)
-    else:
-        with filled_beside(final) as folder:
-            write(folder)
+    with filled_beside(Path(path)) as folder:
+        write(folder)
+        if _copy_others(Path(path), folder):
+            (folder / MANIFEST).unlink()
+            seal(folder)
     return str(path)
+
+
+def _copy_others(source: Path, folder: Path) -> bool:
+    """Copy what `source` has and `folder` has not; whether there is any."""
+    entries = source.iterdir() if source.is_dir() else ()
+    others = [entry for entry in entries if not (folder / entry.name).exists()]
+    for entry in others:
+        copy = shutil.copytree if entry.is_dir() else shutil.copy2
+        copy(entry, folder / entry.name)
+    return bool(others)
 
 
 @contextmanager

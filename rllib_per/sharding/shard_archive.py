@@ -31,16 +31,22 @@ class ShardArchive:
     def __init__(self) -> None:
         self._saver = PartSaver()
         self._save: Future[SaveReport] | None = None
+        self._save_witness = ""
         self._prepared: dict[str, Any] | None = None
         self._received: tempfile.TemporaryDirectory[str] | None = None
 
     # -- saving ------------------------------------------------------------------------------
 
     def begin_save(self, buffer: PrioritizedReplayBuffer, folder: str, witness: str) -> bool:
-        """Save this moment into the empty `folder`, in a thread; False if it is not seen here."""
+        """Save this moment into the empty `folder`, in a thread; False if it is not seen here.
+
+        Asked twice, by the same witness, it is done once.
+        """
         if not _sees(witness):
             return False
-        self._save = self._saver.begin(buffer, Path(folder))
+        if witness != self._save_witness:
+            self._save = self._saver.begin(buffer, Path(folder))
+            self._save_witness = witness
         return True
 
     def save_report(self) -> SaveReport | None:
@@ -89,6 +95,7 @@ class ShardArchive:
         if not witness and self._received is not None:
             root = Path(self._received.name)
         elif not _is_sealed_with(witness, root):
+            self._forget_received()  # It is sent anew.
             return None
         self._prepared = read_state(root, part, capacities)
         buffer.check_state(self._prepared)
@@ -106,9 +113,12 @@ class ShardArchive:
         try:
             buffer.load_state(prepared)
         finally:
-            if self._received is not None:
-                self._received.cleanup()
-                self._received = None
+            self._forget_received()
+
+    def _forget_received(self) -> None:
+        if self._received is not None:
+            self._received.cleanup()
+            self._received = None
 
 
 def _sees(witness: str) -> bool:

@@ -49,7 +49,7 @@ class ShardsSave:
 
     def __init__(
         self,
-        links: Sequence[ShardLink],
+        links: ShardLinks,
         folder: Path,
         values: dict[str, Any],
         copied: dict[int, Future[SaveReport]],
@@ -63,7 +63,8 @@ class ShardsSave:
         """Whether `finish` would not wait.
 
         Raises:
-            LOST: A shard has died, and its part with it.
+            CheckpointError: A shard has died, and its part with it.
+            TimeoutError: A shard does not answer.
             OSError: A disk is full, or the like.
         """
         for link in self._links:
@@ -71,7 +72,7 @@ class ShardsSave:
                 continue
             copied = self._copied.get(link.index)
             if copied is None:
-                report = link.fetch(link.handle.call("save_report"), "save itself")
+                report = self._links.call(link, "save itself", "save_report")
             else:
                 report = copied.result() if copied.done() else None
             if report is not None:
@@ -105,15 +106,13 @@ class ShardsArchive:
         for link in self._links:
             part_folder(folder, link.index).mkdir()
         with _witness(folder) as witness:
-            begun = []
             for link in self._links:
-                own = str(part_folder(folder, link.index).resolve())
-                begun.append((link, link.handle.call("begin_save", own, witness)))
-            for link, call in begun:
-                if not link.fetch(call, "begin to save itself"):
-                    saver, own_folder = self._savers[link.index], part_folder(folder, link.index)
-                    copied[link.index] = saver.begin(_RowsOfShard(link), own_folder)
-        return ShardsSave(list(self._links), folder, values, copied)
+                own = part_folder(folder, link.index)
+                arguments = ("begin_save", str(own.resolve()), witness)
+                if not self._links.call(link, "begin to save itself", *arguments):
+                    saver = self._savers[link.index]
+                    copied[link.index] = saver.begin(_RowsOfShard(link), own)
+        return ShardsSave(self._links, folder, values, copied)
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Restore what was saved, by as many shards or others; verify `folder` first.

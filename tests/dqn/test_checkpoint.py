@@ -12,6 +12,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
+from rllib_per.checkpoints.beside import REPLACED, filled_beside
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import MANIFEST, verify
 from rllib_per.replay.archive import ArchiveWriter
@@ -282,7 +283,8 @@ def test_a_save_that_was_not_finished_is_refused(trained, other, tmp_path):
         other.restore_from_path(tmp_path)
 
 
-def test_a_save_that_fails_leaves_what_was_there(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["b", "a"], ids=["beside", "in its place"])
+def test_a_save_that_fails_leaves_what_was_there(trained, tmp_path, monkeypatch, name):
     trained.save_to_path(tmp_path / "a")
 
     def full(*arguments):
@@ -291,11 +293,21 @@ def test_a_save_that_fails_leaves_what_was_there(trained, tmp_path, monkeypatch)
     with monkeypatch.context() as broken:
         broken.setattr("rllib_per.replay.archive.write_array", full)
         with pytest.raises(OSError, match="No space left"):
-            trained.save_to_path(tmp_path / "b")
+            trained.save_to_path(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     verify(tmp_path / "a")
-    trained.save_to_path(tmp_path / "b")
-    verify(tmp_path / "b")
+    trained.save_to_path(tmp_path / name)
+    verify(tmp_path / name)
+
+
+def test_a_save_that_is_killed_while_it_replaces_another_leaves_that(trained, tmp_path):
+    trained.save_to_path(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / f"{REPLACED}a")  # As far as it had come.
+    with filled_beside(tmp_path / "a") as folder:
+        verify(tmp_path / "a")
+        (folder / "new").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_another_capacity_is_refused_and_nothing_changes(trained, build, tmp_path):
