@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.dqn.dqn import DQN
+from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -47,6 +48,7 @@ from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_randomness import random_states, set_random_states
+from rllib_per.dqn.runner_weights import let_take_any_weights
 from rllib_per.dqn.silent_actors import actors_of, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
@@ -231,7 +233,11 @@ class ApexDQN(DQN):
         return state
 
     def set_state(self, state: Any) -> None:
+        if COMPONENT_LEARNER_GROUP in state:
+            self._let_runners_take_any_weights()
         super().set_state(state)
+        if COMPONENT_LEARNER_GROUP in state:
+            self.loop.begin_anew()
         if REPLAY_BUFFER_RESULTS in state:
             self._replay_checkpoint.set_state(state[REPLAY_BUFFER_RESULTS])
             keep_alpha(self.replay, self.config)
@@ -242,6 +248,10 @@ class ApexDQN(DQN):
             )
             runners = state[_STATE].get("env_runners", {})
             set_random_states(self.env_runner_group, runners, self.config.sample_timeout_s)
+
+    def _let_runners_take_any_weights(self) -> None:
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            let_take_any_weights(group, self.config.sample_timeout_s)
 
     def begin_save(
         self, folder: Path, *, state: Any = None, use_msgpack: bool = False
@@ -309,10 +319,12 @@ class ApexDQN(DQN):
             if whole and with_replay:
                 self._replay_checkpoint.check(folder / REPLAY_BUFFER_RESULTS)
             self._replay_checkpoint.is_verified = whole
+            self._let_runners_take_any_weights()
             super().restore_from_path(str(folder.absolute()), **kwargs)
             if whole:
                 self.recover_shards_from(folder)
         keep_alpha(self.replay, self.config)
+        self.loop.begin_anew()
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         components = super().get_checkpointable_components()

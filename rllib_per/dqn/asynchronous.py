@@ -118,6 +118,14 @@ class AsynchronousLoop:
     def settle(self) -> None:
         """Before a save: nothing to wait for, as work goes on; priorities under way come later."""
 
+    def begin_anew(self) -> None:
+        """After a restore: batches, updates and weights of before are of no use."""
+        while self._requests:
+            self._replay.drop(self._requests.popleft())
+        self._updates.clear()
+        self._asked_at.clear()
+        self._learners.ask_for_weights(wait=True)
+
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner that answers soon; work goes on meanwhile."""
         self._rollouts.ask_for_metrics()

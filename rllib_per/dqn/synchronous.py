@@ -80,6 +80,9 @@ class SynchronousLoop:
         """Before a save: give replay the TD errors that a GPU still owes."""
         self._prioritize(self._learners.flush())
 
+    def begin_anew(self) -> None:
+        """After a restore: between two rounds nothing of before is under way."""
+
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner since the last call."""
         return self._rollouts.pop_metrics()

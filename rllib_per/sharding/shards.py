@@ -181,6 +181,10 @@ class ReplayShards:
         self._in_flight.note_bytes(request, answers)
         return parts_of(request, answers, self._links, self._normalization)
 
+    def drop(self, request: BatchRequest) -> None:
+        """Give up a batch that was asked for, in place of `collect`."""
+        self._in_flight.leave(request)
+
     def update_priorities(
         self,
         ids: npt.ArrayLike | Int64s,

@@ -170,6 +170,9 @@ def test_a_checkpoint_restores_the_shards(apex, tmp_path):
     train_for(apex, 500)
     apex.restore_from_path(tmp_path / "checkpoint")
     assert asdict(apex.progress) == saved
+    # Nothing that was asked for before is learned from after.
+    assert apex.replay.metrics()["num_requests_in_flight"] == 0
+    assert apex.loop.metrics()["num_updates_in_flight"] == 0
     assert len(apex.replay) == pytest.approx(num_saved, abs=8 * 16)
     train_for(apex, 500)
     assert apex.progress.updates > saved["updates"]

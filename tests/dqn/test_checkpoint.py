@@ -105,6 +105,44 @@ def test_a_folder_with_content_is_saved_into_and_keeps_what_is_not_ours(trained,
     assert_same(trained, other)
 
 
+def weights_of_runners(algorithm, group):
+    def first_layer(runner):
+        return next(iter(runner.module.state_dict().values())).numpy()
+
+    return getattr(algorithm, group).foreach_env_runner(first_layer, local_env_runner=False)
+
+
+@pytest.mark.parametrize("way", ["path", "state"])
+def test_an_older_checkpoint_reaches_every_runner_of_a_living_algorithm(build, tmp_path, way):
+    algorithm = build(config(num_env_runners=1).evaluation(evaluation_num_env_runners=1))
+    algorithm.train()
+    algorithm.save_to_path(tmp_path)
+    state = algorithm.get_state()
+    before = algorithm.learner_group.get_weights()["default_policy"]
+    for _ in range(2):
+        algorithm.train()
+    algorithm.eval_env_runner_group.sync_weights(
+        from_worker_or_learner_group=algorithm.learner_group, inference_only=True
+    )
+    if way == "path":
+        algorithm.restore_from_path(tmp_path)
+    else:
+        algorithm.set_state(state)
+    # As `evaluate` does first.
+    algorithm.eval_env_runner_group.sync_weights(
+        from_worker_or_learner_group=algorithm.learner_group, inference_only=True
+    )
+    for group in ("env_runner_group", "eval_env_runner_group"):
+        for weights in weights_of_runners(algorithm, group):
+            np.testing.assert_array_equal(weights, next(iter(before.values())))
+    algorithm.train()
+    after = next(iter(algorithm.learner_group.get_weights()["default_policy"].values()))
+    assert not np.array_equal(after, next(iter(before.values())))
+    algorithm.rollouts.broadcast()
+    (weights,) = weights_of_runners(algorithm, "env_runner_group")
+    np.testing.assert_array_equal(weights, after)
+
+
 def test_another_file_system_gets_it_and_gives_it_back(trained, other, tmp_path):
     elsewhere = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     trained.save_to_path("run/checkpoint", filesystem=elsewhere)
