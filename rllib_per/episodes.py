@@ -104,7 +104,6 @@ class EpisodeFragmenter:
         abandoned.t_next = -1
         # Its episode never ended, so what follows must not look like its next row.
         abandoned.next_row += 1
-        abandoned.last_frame = None
         return abandoned
 
     def _frames(self, episode: SingleAgentEpisode) -> Array:

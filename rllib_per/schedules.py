@@ -160,6 +160,15 @@ def schedule(spec: Any) -> Schedule:
     raise ValueError(f"a schedule must be a number, [[t, value], ...] or a dict: got {spec!r}")
 
 
+def extremes(built: Schedule) -> tuple[float, float]:
+    """The least and the greatest value that a schedule of ours ever has, or comes near to."""
+    if isinstance(built, Piecewise):
+        return min(built.values), max(built.values)
+    initial = built(0)
+    final = getattr(built, "final", initial)  # All others go from the one to the other.
+    return min(initial, final), max(initial, final)
+
+
 def _from_mapping(spec: Mapping[str, Any]) -> Schedule:
     kind = spec.get("type")
     if kind not in _KINDS:

@@ -113,7 +113,8 @@ def test_a_lost_chunk_leaves_a_gap():
 def test_an_abandoned_episode_gives_its_stream_up():
     built = fragmenter(num_envs=1)[0]
     rows = rows_of(built, [episode_of(1, 2)], [episode_of(2, 2)], [episode_of(3, 2)])
-    assert rows == {0: ["1.0", "1.1", "gap", "2.0", "2.1", "gap", "3.0", "3.1"]}
+    # The gap closes what was abandoned, and the reset row begins the next with all its frames.
+    assert rows == {0: ["1.0", "1.1", "gap", "1.2r", "2.0", "2.1", "gap", "2.2r", "3.0", "3.1"]}
 
 
 def test_stacks_are_taken_apart_and_checked():

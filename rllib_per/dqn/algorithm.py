@@ -198,6 +198,8 @@ class ApexDQN(DQN):
 
     def _begin_anew(self) -> None:
         self.cleanup()
+        # The next buffer may be as large as memory allows, but not beside this one.
+        del self.loop, self._replay_checkpoint, self.replay, self.local_replay_buffer
         self._env_id, self.env_creator = self._get_env_id_and_creator(self.config.env, self.config)
         self.metrics = MetricsLogger(root=True, stats_cls_lookup=self.config.stats_cls_lookup)
         self.setup(self.config)
@@ -279,7 +281,8 @@ class ApexDQN(DQN):
             self.begin_save(folder, state=state, use_msgpack=use_msgpack).finish()
 
         written = write_checkpoint(path, filesystem, write)
-        self.recover_shards_from(Path(written))
+        if Path(written).is_dir():  # Elsewhere shards would not find it.
+            self.recover_shards_from(Path(written))
         return written
 
     def recover_shards_from(self, checkpoint: Path) -> None:
@@ -321,8 +324,8 @@ class ApexDQN(DQN):
             self._replay_checkpoint.is_verified = whole
             self._let_runners_take_any_weights()
             super().restore_from_path(str(folder.absolute()), **kwargs)
-            if whole:
-                self.recover_shards_from(folder)
+        if whole and folder.is_dir():  # A copy from elsewhere is gone by now.
+            self.recover_shards_from(folder)
         keep_alpha(self.replay, self.config)
         self.loop.begin_anew()
 

@@ -87,6 +87,7 @@ class ApexDQNConfig(DQNConfig):
         # One is collected while the answer to the other is on its way.
         self.max_requests_in_flight_per_env_runner = 2
 
+        self.hiddens: list[int] | None = None  # The network's own; DQNConfig has one for vectors.
         self.replay_ratio: float | None = None
         self.target_network_update_unit = "env_steps"
         self.optimizer = {"type": "adam"}

@@ -36,7 +36,7 @@ class Schedules:
     def of(cls, config: Any) -> Schedules:
         """Those of an ApexDQNConfig."""
         return cls(
-            epsilon=schedule(config.epsilon),
+            epsilon=schedule(config.epsilon if config.explore else 0.0),
             beta=schedule(config.replay_buffer_config.get("beta", 0.4)),
             lr=schedule(config.lr),
         )

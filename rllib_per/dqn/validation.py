@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
+from rllib_per.buffers.build import buffer_settings
 from rllib_per.buffers.sharded import (
     MAX_SHARDS,
     PLACEMENTS,
@@ -20,7 +23,10 @@ from rllib_per.buffers.sharded import (
 )
 from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
 from rllib_per.learning.optimizers import check_optimizer
-from rllib_per.schedules import schedule
+from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
+from rllib_per.schedules import extremes, schedule
+
+_WHY_NOT_OURS = "leave connectors, `on_episode_step` and `env_runner_cls` alone"
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -112,6 +118,12 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda v: v is None,
         "batches are columnar; use env-to-module connectors",
     ),
+    (
+        "torch_skip_nan_gradients",
+        lambda v: not v,
+        "TD errors that are no numbers end the run with an error; set it to False",
+    ),
+    ("policies_to_train", lambda v: v is None, "there is one policy, and it is trained"),
     ("input_", lambda v: v == "sampler", "offline input is not offered; leave input_='sampler'"),
     ("output", lambda v: v is None, "recording is not offered; leave output=None"),
 )
@@ -131,7 +143,8 @@ def find_problems(config: Any) -> list[str]:
     ]
     for part in (_n_step, _fragment_length, _schedules, _optimizer, _replay, _structure):
         problems += part(config)
-    return problems
+    # Buffers check their own settings; what is wrong with n_step or gamma is said above.
+    return problems or list(_buffer(config))
 
 
 def _n_step(config: Any) -> Iterator[str]:
@@ -159,8 +172,9 @@ def _schedules(config: Any) -> Iterator[str]:
         except (ValueError, TypeError) as error:
             yield f"`{name}`: {error}"
             continue
-        if not 0 <= built(0) <= high:
-            yield f"`{name}` must lie in [0, {high}]: it starts at {built(0)}"
+        least, greatest = extremes(built)
+        if not 0 <= least <= greatest <= high:
+            yield f"`{name}` must lie in [0, {high}]: it goes from {least:g} to {greatest:g}"
 
 
 def _optimizer(config: Any) -> Iterator[str]:
@@ -173,15 +187,23 @@ def _optimizer(config: Any) -> Iterator[str]:
 def _replay(config: Any) -> Iterator[str]:
     settings = dict(config.replay_buffer_config)
     kind = settings.pop("type", None)
-    yield from _capacity(settings.get("capacity"), config.num_steps_sampled_before_learning_starts)
+    if not (_is_integer(settings.get("capacity")) and settings["capacity"] >= 1):
+        yield (
+            "`replay_buffer_config['capacity']` must be an integer >= 1: got "
+            f"{settings.get('capacity')!r}"
+        )
     if kind == SHARDED:
-        yield from _shards(SHARD_DEFAULTS | settings)
+        yield from _shards(
+            SHARD_DEFAULTS | settings,
+            has_buffer_in_checkpoints=config.store_buffer_in_checkpoints,
+        )
     try:
         buffer_class = replay_class(kind)
     except ValueError as error:
         yield f"`replay_buffer_config['type']` {error}"
         return
     yield from _options(kind, replay_options(buffer_class), settings)
+    yield from _initial_priority(config)
     if issubclass(buffer_class, EpisodeReplayBuffer):
         yield from _half_open_range(config.n_step)
     if config.store_buffer_in_checkpoints and not can_be_saved(buffer_class):
@@ -189,6 +211,21 @@ def _replay(config: Any) -> Iterator[str]:
             "`store_buffer_in_checkpoints` must be False (`checkpoint.buffer` in YAML): a "
             f"{buffer_class.__name__} has no state that checkpoints could hold"
         )
+
+
+def _buffer(config: Any) -> Iterator[str]:
+    buffer_class: Any = replay_class(config.replay_buffer_config["type"])
+    if buffer_class not in (PrioritizedReplayBuffer, UniformReplayBuffer):
+        return
+    rows = RowSpec((1,), extras={"priority": ((), np.float32)})
+    settings = buffer_settings(config, rows)
+    settings["capacity"] = np.max(settings["n_step"]) + 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # It warns when it is built in earnest.
+            buffer_class(**settings)
+    except (ValueError, TypeError) as error:
+        yield f"`replay_buffer_config`: {error}"
 
 
 def _options(kind: Any, taken: frozenset[str] | None, settings: dict[str, Any]) -> Iterator[str]:
@@ -203,6 +240,26 @@ def _options(kind: Any, taken: frozenset[str] | None, settings: dict[str, Any]) 
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"
 
 
+def _initial_priority(config: Any) -> Iterator[str]:
+    asked = config.replay_buffer_config.get("initial_priority")
+    if asked == "td_error" and not _is_ours(config.env_runner_cls):
+        yield (
+            "`replay_buffer_config['initial_priority']` = 'td_error' needs the Q-values that "
+            f"ApexEnvRunner records: {_WHY_NOT_OURS}, or set it to 'max'"
+        )
+    if asked == "given" and config._env_runner_cls is None:
+        yield (
+            "`replay_buffer_config['initial_priority']` = 'given' needs an `env_runner_cls` of "
+            "yours whose rows have an extra column `priority`; set it to 'max' or 'td_error'"
+        )
+
+
+def _is_ours(env_runner_cls: type) -> bool:
+    from rllib_per.runners.env_runner import ApexEnvRunner
+
+    return issubclass(env_runner_cls, ApexEnvRunner)
+
+
 def _half_open_range(n_step: Any) -> Iterator[str]:
     if isinstance(n_step, (list, tuple)) and len(n_step) == 2 and n_step[0] == n_step[1]:
         yield (
@@ -211,28 +268,23 @@ def _half_open_range(n_step: Any) -> Iterator[str]:
         )
 
 
-def _shards(settings: dict[str, Any]) -> Iterator[str]:
+def _shards(settings: dict[str, Any], *, has_buffer_in_checkpoints: bool) -> Iterator[str]:
     for name, default in SHARD_DEFAULTS.items():
         holds, requirement = _SHARD_CHECKS.get(
             name, _at_least(1) if isinstance(default, int) else _not_negative()
         )
         if not holds(settings[name]):
             yield f"`replay_buffer_config[{name!r}]` must be {requirement}: got {settings[name]!r}"
+    if settings["shard_recovery"] == "checkpoint" and not has_buffer_in_checkpoints:
+        yield (
+            "`replay_buffer_config['shard_recovery']` = 'checkpoint' needs the replay buffer in "
+            "checkpoints: set store_buffer_in_checkpoints=True (`checkpoint.buffer` in YAML)"
+        )
     capacity, num_shards = settings.get("capacity"), settings["num_shards"]
     if _is_integer(capacity) and _is_integer(num_shards) and num_shards > capacity:
         yield (
             "`replay_buffer_config['num_shards']` must be at most the capacity, which shards "
             f"share: got {num_shards} and {capacity}"
-        )
-
-
-def _capacity(capacity: Any, learning_starts: Any) -> Iterator[str]:
-    if not (_is_integer(capacity) and capacity >= 1):
-        yield f"`replay_buffer_config['capacity']` must be an integer >= 1: got {capacity!r}"
-    elif _is_integer(learning_starts) and learning_starts > capacity:
-        yield (
-            "`num_steps_sampled_before_learning_starts` must be at most the replay capacity, or "
-            f"learning never starts: got {learning_starts} and {capacity}"
         )
 
 
@@ -243,10 +295,15 @@ def _structure(config: Any) -> Iterator[str]:
         yield "multi-agent environments are not supported: use one policy for one agent"
     if not config.enable_rl_module_and_learner:
         yield "the old API stack is not supported: leave `api_stack()` at its defaults"
+    if config.per_env_epsilon and not _is_ours(config.env_runner_cls):
+        yield "`per_env_epsilon` needs ApexEnvRunner: " + _WHY_NOT_OURS
     if config.num_learners > 1 and 0 < config.num_gpus_per_learner < 1:
         yield (
             "`num_gpus_per_learner` must be whole with more than one learner, as no two of them "
             f"may share a GPU when they average gradients: got {config.num_gpus_per_learner}"
         )
+    # RLlib itself sets it for evaluation.
+    if config.batch_mode != "truncate_episodes" and not config.in_evaluation:
+        yield "`batch_mode` has no effect here: leave it out, as replay takes parts of episodes"
     if config.model_config.get("use_lstm"):
         yield "stateful modules are not supported: set model_config use_lstm=False"

@@ -187,8 +187,8 @@ class Replay(Section):
     """From TD error δ: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most `priority_clip`."""
     priority_clip: PositiveFloat = 1.0
     """The bound of "clipped"."""
-    initial_priority: Literal["max", "td_error", "given"] = "max"
-    """Of a new transition: the maximum so far, its own n-step TD error, or a column `priority`."""
+    initial_priority: Literal["max", "td_error"] = "max"
+    """Of a new transition: the maximum so far, or its own n-step TD error."""
     max_priority_decay: Annotated[Float, Field(gt=0, le=1)] = 1.0
     """The maximum so far is multiplied by it at every update; 1 never forgets it."""
     weight_normalization: Literal["buffer", "batch"] | None = "batch"
@@ -278,7 +278,7 @@ class Model(Section):
     """null: "nature" (Mnih et al. 2015) for images, else "mlp". Below, null: the network's own."""
     encoder_hiddens: list[Positive] | None = None
     """Dense layers before the streams."""
-    hiddens: list[Positive] = [256]
+    hiddens: list[Positive] | None = None
     """Dense layers of each stream, value and advantage, or of the only one."""
     activation: str = "relu"
     """Of all layers but the streams': relu, tanh, elu, gelu, silu or linear."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -222,17 +222,7 @@ def split(batch: TransitionBatch, parts: int) -> list[TransitionBatch]:
     if len(batch) % parts:
         raise ValueError(f"a batch must divide by the learners: got {len(batch)} and {parts}")
     size = len(batch) // parts
-    return [_rows(batch, slice(i * size, (i + 1) * size)) for i in range(parts)]
-
-
-def _rows(batch: TransitionBatch, rows: slice) -> TransitionBatch:
-    columns = {
-        field.name: getattr(batch, field.name)[rows]
-        for field in fields(batch)
-        if field.name != "extras"
-    }
-    extras = {name: column[rows] for name, column in batch.extras.items()}
-    return TransitionBatch(**columns, extras=extras)
+    return [batch.rows(i * size, (i + 1) * size) for i in range(parts)]
 
 
 def _joined(answers: Sequence[PriorityUpdate | None]) -> PriorityUpdate | None:

@@ -268,12 +268,14 @@ class PrioritizedReplayBuffer:
     @property
     def total_mass(self) -> float:
         """Sum of the masses of all transitions that can be drawn."""
-        return self._tree.total
+        with self._lock:
+            return self._tree.total
 
     @property
     def smallest_mass(self) -> float:
         """The smallest positive mass; infinite where there is none."""
-        return self._tree.min
+        with self._lock:
+            return self._tree.min
 
     def metrics(self) -> dict[str, float]:
         """Figures of now, of the newest batch, and since the beginning (`..._lifetime`)."""

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.fragment import RowSpec
 from rllib_per.replay.storage import Allocator
@@ -42,6 +45,11 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
             first_id=first_id,
             allocator=allocator,
         )
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """PrioritizedReplayBuffer's, also of a state with another α: masses are equal again."""
+        super().load_state(state)
+        PrioritizedReplayBuffer.alpha.fset(self, 0.0)  # type: ignore[attr-defined]
 
     @property
     def alpha(self) -> float:

@@ -62,10 +62,17 @@ class Collector:
         self._records_q = records_q
         self._add_time = add_time
         self._cached_q: Array | None = None
+        self._begins_with_reset = False
 
     def begin(self) -> None:
-        """The streams were reset: leave a gap in the row numbers, so that replay sees it."""
-        self.next_row += 1
+        """The streams were reset, here and not by a row of theirs.
+
+        A gap in the row numbers closes what went before. A reset row comes first behind it, or the
+        frames that stacks show of an episode's beginning would count as missing.
+        """
+        self._begins_with_reset = self.next_row > 0
+        if self._begins_with_reset:
+            self.next_row += 1
         self._cached_q = None
 
     def collect(self, num_rows: int, epsilon: float) -> Fragment | None:
@@ -77,7 +84,9 @@ class Collector:
         streams, out = self.streams, self._new_fragment(num_rows)
         explores, random_actions = self._policy.draw(num_rows, epsilon)
         out.obs[0] = streams.frames
-        for t in range(num_rows):
+        if self._begins_with_reset:
+            self._write_reset_row(out)
+        for t in range(int(self._begins_with_reset), num_rows):
             actions = random_actions[t]
             if self._records_q or not explores[t].all():
                 q_values = self._q_values()
@@ -94,6 +103,7 @@ class Collector:
             self._cached_q = self._q_values()
             out.q_max[num_rows] = self._cached_q.max(axis=1)
         self._check_rewards(out)
+        self._begins_with_reset = False
         self.next_row += num_rows
         return out
 
@@ -140,6 +150,15 @@ class Collector:
             q_taken=None if q_shape is None else np.empty(q_shape, np.float32),
             q_max=None if q_shape is None else np.empty((num_rows + 1, n), np.float32),
         )
+
+    def _write_reset_row(self, out: Fragment) -> None:
+        """In place of a step; the frame before it is never shown."""
+        out.actions[0], out.rewards[0] = 0, 0.0
+        out.terminated[0] = out.truncated[0] = False
+        out.reset[0] = True
+        out.obs[1] = self.streams.frames
+        if out.q_taken is not None and out.q_max is not None:
+            out.q_taken[0] = out.q_max[0] = 0.0
 
     def _record_q(self, out: Fragment, t: int, q_values: Array, actions: Int64s) -> None:
         if out.q_taken is not None and out.q_max is not None:

@@ -5,6 +5,7 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
+from rllib_per.dqn.progress import Schedules
 from rllib_per.runners.env_runner import ApexEnvRunner
 
 
@@ -73,16 +74,62 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
         ({"replay_ratio": 8, "training_intensity": 8}, "the same setting"),
         ({"replay_buffer_config": {"capacity": 0}}, "['capacity']` must be an integer >= 1: got 0"),
-        ({"replay_buffer_config": {"capacity": 10}}, "learning never starts"),
+        ({"lr": {"type": "linear", "initial": 1e-3, "final": -1e-3, "steps": 10}}, "`lr` must lie"),
+        ({"epsilon": [[0, 1.0], [10, 1.5], [20, 0.1]]}, "it goes from 0.1 to 1.5"),
+        ({"replay_buffer_config": {"initial_priority": "given"}}, "an extra column `priority`"),
+        ({"replay_buffer_config": {"alpha": 9}}, "alpha must be in"),
+        ({"replay_buffer_config": {"weight_normalization": "foo"}}, "'foo'"),
+        (
+            {"replay_buffer_config": {"type": "sharded", "shard_recovery": "checkpoint"}},
+            "store_buffer_in_checkpoints=True",
+        ),
         ({"replay_buffer_config": {"alhpa": 0.5}}, "did you mean 'alpha'?"),
         ({"replay_buffer_config": {"type": "Fast", "capacity": 5000}}, "'prioritized', 'uniform'"),
         ({"replay_buffer_config": {"beta": 2.0}}, "['beta']`"),
+        (
+            {"replay_buffer_config": {"beta": [[0, 0.4], [10, 1.2]]}},
+            "['beta']` must lie in [0, 1.0]: it goes from 0.4 to 1.2",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(settings, complaint):
     with pytest.raises(ValueError, match="ApexDQNConfig") as error:
         config(**settings).validate()
     assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "complaint"),
+    [
+        ({"batch_mode": "complete_episodes"}, "`batch_mode`"),
+        ({"torch_skip_nan_gradients": True}, "`torch_skip_nan_gradients`"),
+        ({"policies_to_train": []}, "`policies_to_train`"),
+        ({"callbacks_on_episode_step": print, "per_env_epsilon": True}, "needs ApexEnvRunner"),
+        (
+            {
+                "callbacks_on_episode_step": print,
+                "replay_buffer_config": {
+                    "type": "prioritized",
+                    "capacity": 2000,
+                    "initial_priority": "td_error",
+                },
+            },
+            "the Q-values that ApexEnvRunner records",
+        ),
+    ],
+)
+def test_what_has_no_effect_here_is_refused(attributes, complaint):
+    asked = config()
+    for name, value in attributes.items():
+        setattr(asked, name, value)
+    with pytest.raises(ValueError, match=complaint):
+        asked.validate()
+
+
+def test_without_exploration_no_action_is_random():
+    greedy = Schedules.of(config(epsilon=0.5).env_runners(explore=False))
+    assert greedy.epsilon(0) == 0.0
+    assert Schedules.of(config(epsilon=0.5)).epsilon(0) == 0.5
 
 
 def test_learners_that_would_share_a_gpu_are_refused():

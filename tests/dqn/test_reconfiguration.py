@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """New settings for an algorithm that runs, and a process that Tune gives to another trial."""
 
+import weakref
+
 import numpy as np
 import pytest
 import ray
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rllib_per import ApexDQNConfig
+from rllib_per import ApexDQN, ApexDQNConfig
 from rllib_per.dqn.reconfiguration import CHANGEABLE, changed_settings, resolve
 
 SHARDED = {"type": "sharded", "num_shards": 2, "shard_num_cpus": 0.1}
@@ -133,6 +135,23 @@ def test_settings_that_are_wrong_are_refused_before_anything_changes(build):
         algorithm.reset_config(wrong)
     assert algorithm.config.gamma == 0.99
     algorithm.train()
+
+
+@pytest.mark.ray
+def test_the_last_trials_buffer_is_gone_before_the_next_ones_is_made(build, monkeypatch):
+    algorithm = build(config())
+    algorithm.train()
+    last, is_gone = weakref.ref(algorithm.replay), []
+    make = ApexDQN._build_replay
+
+    def make_and_note(self, rows):
+        is_gone.append(last() is None)
+        return make(self, rows)
+
+    monkeypatch.setattr(ApexDQN, "_build_replay", make_and_note)
+    algorithm.reset(config(lr=1e-4).to_dict())
+    algorithm.train()
+    assert is_gone == [True]
 
 
 @pytest.mark.ray

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from rllib_per.replay import PrioritizedReplayBuffer
+from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
 from tests.support.experience import Streams, row_spec
 
 
@@ -54,6 +54,14 @@ def test_the_next_thousand_samples_after_a_restore_are_the_same():
     streams._resets.clear()
     for one, other in zip(go_on(buffer, streams, 1000), go_on(restored, again, 1000), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_uniform_buffer_stays_uniform_with_the_state_of_a_prioritized_one():
+    state = lived_in(make())[0].state()
+    uniform = UniformReplayBuffer(120, row_spec(3), n_step=(1, 3), gamma=0.9, seed=0)
+    uniform.load_state(state)
+    assert uniform.total_mass == len(uniform) > 0
+    assert set(uniform.sample(64, 1.0).importance_weights) == {1.0}
 
 
 def test_a_state_is_a_copy():

@@ -151,7 +151,8 @@ def test_a_failed_environment_is_made_anew_if_asked_for_and_the_gap_shows():
     runner = ApexEnvRunner(config=config)
     before, after = runner.collect(10, epsilon=0.0), runner.collect(10, epsilon=0.0)
     assert after.first_step[0] > before.first_step[0] + 10
-    np.testing.assert_array_equal(after.obs[:, 0, 2], np.arange(11))
+    assert after.reset[:, 0].tolist() == [True] + 9 * [False]
+    np.testing.assert_array_equal(after.obs[1:, 0, 2], np.arange(10))
 
 
 def test_streams_of_all_runners_are_numbered_apart():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
+from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import CountingEnv, runner_config
 
@@ -41,6 +42,19 @@ def test_the_policy_sees_whole_stacks():
     )
     runner.collect(4, epsilon=0.0)
     assert seen == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]]
+
+
+def test_every_step_of_every_episode_is_replayed_also_the_first_of_a_stream():
+    runner = make_runner(lambda env: FrameStackObservation(env, 4))
+    replay = PrioritizedReplayBuffer(1000, runner.row_spec, alpha=0.0)
+    num_steps = 0
+    for _ in range(3):
+        fragment = runner.collect(10, epsilon=0.0)
+        replay.add(fragment)
+        num_steps += fragment.num_env_steps
+        runner.sample(num_episodes=1)  # After it the streams begin anew.
+    assert len(replay) == num_steps
+    assert replay.metrics()["num_gaps_lifetime"] > 0
 
 
 def test_a_plain_observation_is_no_stack():
