@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.support.apex import apex_config, train_for
 from tests.support.learner import build_from, build_learner, learner_config, random_batch
 
+pytestmark = pytest.mark.ray
+
 START = {"env_steps": 0, "episodes": 0}
 
 
@@ -23,7 +25,8 @@ def gpus(request):
     return int(request.param == "cuda")
 
 
-@pytest.fixture
+# RLlib looks a GPU up in Ray.
+@pytest.fixture(scope="module", autouse=True)
 def _ray():
     ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
     yield
@@ -129,8 +132,6 @@ def test_stacks_of_frames_are_learned_from(gpus, network):
     assert errors[-1] < 0.5 * errors[0]
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
 @pytest.mark.parametrize("num_learners", [0, 1])
 def test_asynchronous_ape_x_learns_and_what_it_saves_needs_no_gpu(
     gpus, num_learners, build, tmp_path
