@@ -29,17 +29,6 @@ _CAPACITY = ("replay", "capacity")
 # Kinds of error whose message needs no "got ..." after it.
 _SELF_CONTAINED = ("extra_forbidden", "missing", "custom_class", "relation")
 
-# What --smoke changes: everything happens once, and nothing takes long.
-SMOKE = (
-    "stop={env_steps: 1500, time_s: 30}",
-    "training.num_steps_sampled_before_learning_starts=200",
-    "reporting.min_sample_timesteps_per_iteration=500",
-    "evaluation.interval_env_steps=1000",
-    "evaluation.num_episodes=2",
-    "evaluation.final_num_episodes=2",
-    "evaluation.num_envs=2",
-)
-
 
 def _is_known_env(name: str) -> bool:
     module, colon, _ = name.rpartition(":")
@@ -177,7 +166,6 @@ def read_source(
     source = read_yaml(path)
     if smoke:
         shrink(source)
-        overrides = (*SMOKE, *overrides)
     for assignment in overrides:
         source.override(assignment)
     if seed is not None:

@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from rllib_per.experiments.yaml_source import KeyPath, Source
 
 _FLAG = "--smoke"
+
+# Everything happens once, and nothing takes long.
+_BUDGET: dict[tuple[str, ...], Any] = {
+    ("stop",): {"env_steps": 1500, "time_s": 30},
+    ("training", "num_steps_sampled_before_learning_starts"): 200,
+    ("reporting", "min_sample_timesteps_per_iteration"): 500,
+    ("evaluation", "interval_env_steps"): 1000,
+    ("evaluation", "num_episodes"): 2,
+    ("evaluation", "final_num_episodes"): 2,
+    ("evaluation", "num_envs"): 2,
+}
 
 # No more of these than so many; less stays as it is.
 _AT_MOST: dict[KeyPath, float] = {
@@ -27,7 +39,7 @@ _GPUS = ("learners", "num_gpus_per_learner")
 
 
 def shrink(source: Source) -> None:
-    """Cut down what takes many cores, much memory, or a GPU that is not there."""
+    """Cut down what takes long, many cores, much memory, or a GPU that is not there."""
     limits = dict(_AT_MOST)
     if _value(source, _REPLAY_TYPE) == "sharded":  # Other types take no settings of shards.
         limits |= _SHARDS_AT_MOST
@@ -37,6 +49,8 @@ def shrink(source: Source) -> None:
         import torch
 
         _cap(source, _GPUS, torch.cuda.device_count())
+    for keys, value in _BUDGET.items():
+        source.put(keys, copy(value), _FLAG)
 
 
 def _cap(source: Source, path: KeyPath, limit: float) -> None:

@@ -14,11 +14,13 @@ from rllib_per.cli import main
 from rllib_per.experiments.comparing.comparison import ComparisonFolder, plan_comparison
 from rllib_per.experiments.comparing.plot import on_one_grid
 from rllib_per.experiments.comparing.report import Outcome, outcome_of, report, summarize
+from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.intervals import Interval
 from rllib_per.experiments.metrics_log import Snapshot
 from rllib_per.experiments.yaml_source import ConfigError
 
-CONFIG = Path(__file__).parents[2] / "configs" / "cartpole.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIG = CONFIGS / "cartpole.yaml"
 
 
 def call(*arguments):
@@ -51,6 +53,14 @@ def test_runs_differ_in_the_buffer_and_in_what_it_does_not_have():
     assert theirs.experiment.replay.capacity == ours.experiment.replay.capacity
     sections = {"replay": theirs.experiment.replay}
     assert ours.experiment.model_copy(update=sections) == theirs.experiment
+
+
+@pytest.mark.parametrize("name", ["pong.yaml", "pong_apex_cluster.yaml"])
+def test_a_smoke_comparison_is_of_what_a_smoke_training_would_train(name):
+    path = CONFIGS / "atari" / name
+    smoke = load_experiment(path, smoke=True)
+    (contestant,), _ = plan_comparison(path, [smoke.replay.type], 1, smoke=True)
+    assert contestant.experiment == smoke
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,15 @@ def test_a_trials_data_is_an_experiment_with_the_values_in_place(tmp_path):
     }
 
 
+def test_a_smoke_search_takes_little_memory_and_few_cores(tmp_path):
+    large = ("replay.capacity=1000000", "env_runners.num_env_runners=20")
+    path = tmp_path / "large.yaml"
+    path.write_text(plan_of(tmp_path, SEARCH, *large).to_yaml())
+    config = load_plan(path, smoke=True).config
+    assert config.replay.capacity == 50_000
+    assert config.env_runners.num_env_runners == 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

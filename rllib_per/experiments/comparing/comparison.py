@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rllib_per.experiments.experiment import SMOKE, ExperimentConfig, build_experiment, read_source
+from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, read_source
 from rllib_per.experiments.run_folder import RunFolder, write_json
 from rllib_per.experiments.sections import Replay
 from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
@@ -138,7 +138,7 @@ def plan_comparison(
     contestants, target = [], None
     for offset in range(num_seeds):
         for replay in replays:
-            source = read_source(path, (*(SMOKE if smoke else ()), *overrides), seed=seed)
+            source = read_source(path, overrides, seed=seed, smoke=smoke)
             ignored = _swap_replay(source, replay)
             experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
             target = experiment.stop.target_return

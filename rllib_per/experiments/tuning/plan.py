@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from rllib_per.experiments.experiment import SMOKE, ExperimentConfig, build, read_source
+from rllib_per.experiments.experiment import ExperimentConfig, build, read_source
 from rllib_per.experiments.tuning.section import Tune
 from rllib_per.experiments.tuning.space import SearchValue, find_values, get, plain, put
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source
@@ -146,9 +146,9 @@ def load_plan(
     Raises:
         ConfigError: With every problem that was found, each with its file and line.
     """
-    source = read_source(path, (*(SMOKE if smoke else ()), *overrides), seed=seed)
+    source = read_source(path, overrides, seed=seed, smoke=smoke)
     if smoke:
-        _shrink(source)
+        _shrink_search(source)
     values = find_values(source)
     plans = [
         build(SearchConfig, variant, allow_custom_classes=allow_custom_classes)
@@ -173,7 +173,7 @@ def _variants(source: Source, values: Sequence[SearchValue]) -> Iterator[Source]
         yield Source(put(source.data, case), source.name, source.places, source.problems)
 
 
-def _shrink(source: Source) -> None:
+def _shrink_search(source: Source) -> None:
     """--smoke: two trials, of which a scheduler sees something."""
     tune = source.data.get(TUNE)
     if not isinstance(tune, dict):
