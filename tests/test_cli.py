@@ -19,6 +19,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from rllib_per.cli import main
+from rllib_per.experiments import plotting
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
 
@@ -92,6 +93,19 @@ def test_only_a_run_of_train_is_resumed_for_a_try(tmp_path):
         done = call("resume", folder, "--smoke")
         assert done.exit_code == 2
         assert "--smoke is for a run of `train`" in done.output
+
+
+def test_a_run_that_is_named_twice_is_drawn_once(tmp_path, monkeypatch):
+    names = ("2026-01-01", "2026-01-02")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("")
+    (tmp_path / "latest").symlink_to(names[-1])
+    drawn = []
+    monkeypatch.setattr(plotting, "plot_runs", lambda runs, out: drawn.extend(runs))
+    runs = [tmp_path / name for name in ("latest", *names)]
+    assert call("plot", *runs, "--out", tmp_path / "curves.png").exit_code == 0
+    assert [run.path.name for run in drawn] == ["2026-01-02", "2026-01-01"]
 
 
 def test_train_takes_a_config_or_a_run_to_resume(tmp_path):

@@ -28,11 +28,12 @@ SMOKE_ANSWER_S = 10.0
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @smoke_option("The first of them only.")
 def plot(runs: tuple[Path, ...], out: Path, smoke: bool) -> None:
-    """Draw the learning curves of RUNS into one picture."""
+    """Draw the learning curves of RUNS into one picture; a run that is named twice counts once."""
     from rllib_per.experiments.plotting import plot_runs
 
+    once = list(dict.fromkeys(run.resolve() for run in runs))  # `runs/*` has `latest` in it.
     with reported():
-        plot_runs([RunFolder.open(run) for run in (runs[:1] if smoke else runs)], out)
+        plot_runs([RunFolder.open(run) for run in (once[:1] if smoke else once)], out)
     click.echo(out)
 
 
