@@ -7,36 +7,28 @@ from typing import Any
 
 import gymnasium as gym
 
-from rllib_per.experiments.experiment import ExperimentConfig, import_class, is_dotted_path
+from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.yaml_source import ConfigError, Problem
+from rllib_per.runners.vector_env import env_context, make_vector_env
 
 
 def check_environment(experiment: ExperimentConfig) -> None:
-    """Make the environment once, and look at its spaces.
+    """Make the environment once, as the first env runner will.
 
     Raises:
-        ConfigError: It does not exist, refuses its `env_config`, or its actions are not discrete.
+        ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays.
     """
-    name = experiment.environment.env
     try:
-        env = _make(name, experiment.environment.env_config)
-    except (gym.error.Error, ImportError, TypeError, AttributeError) as error:
-        raise ConfigError([Problem(f"environment.env = {name}", str(error))]) from error
-    space = getattr(env, "single_action_space", env.action_space)
-    env.close()
-    if not isinstance(space, gym.spaces.Discrete):
-        message = f"Q-learning needs a Discrete action space: got {space}; wrap the environment"
-        raise ConfigError([Problem(f"environment.env = {name}", message)])
+        _make(experiment).close()
+    except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
+        place = f"environment.env = {experiment.environment.env}"
+        raise ConfigError([Problem(place, str(error))]) from error
 
 
-def _make(name: str, env_config: dict[str, Any]) -> Any:
-    import rllib_per.envs  # noqa: F401  (registers the environments of this package)
-
-    if is_dotted_path(name):
-        return import_class(name)(env_config)
-    module, _, _ = name.rpartition(":")
-    if module:
-        __import__(module)
-    if gym.spec(name).entry_point is None:
-        return gym.make_vec(name, num_envs=1, **env_config)
-    return gym.make(name, **env_config)
+def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
+    config = experiment.environment_config()
+    num_env_runners = config.num_env_runners
+    config.env_runners(num_envs_per_env_runner=1)
+    if config.gym_env_vectorize_mode == "async":
+        config.env_runners(gym_env_vectorize_mode="sync")  # One needs no process of its own.
+    return make_vector_env(config, env_context(config, min(num_env_runners, 1), num_env_runners))

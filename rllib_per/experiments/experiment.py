@@ -102,23 +102,27 @@ class ExperimentConfig(sections.Section):
         """The resolved configuration: what was given and every default."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
-    def algorithm_config(self) -> ApexDQNConfig:
-        """RLlib's view of the experiment. Imports Ray."""
-        from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-
+    def environment_config(self) -> ApexDQNConfig:
+        """RLlib's view of the environment and of who plays it, and of nothing else. Imports Ray."""
         from rllib_per.dqn.config import ApexDQNConfig
 
-        training = self.training.model_dump()
-        model = self.model.model_dump(exclude={"module_class"}, exclude_none=True)
         config = ApexDQNConfig()
+        name = self.environment.env
         config.environment(
-            env=import_class(self.environment.env)
-            if is_dotted_path(self.environment.env)
-            else self.environment.env,
+            env=import_class(name) if is_dotted_path(name) else name,
             env_config=self.environment.env_config,
             clip_rewards=self.environment.clip_rewards,
         )
         config.env_runners(**self.env_runners.model_dump())
+        return config
+
+    def algorithm_config(self) -> ApexDQNConfig:
+        """RLlib's view of the experiment. Imports Ray."""
+        from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+        training = self.training.model_dump()
+        model = self.model.model_dump(exclude={"module_class"}, exclude_none=True)
+        config = self.environment_config()
         config.training(
             **training,
             replay_buffer_config=self.replay.buffer_config(),

@@ -218,13 +218,26 @@ def test_naming_a_class_takes_a_flag(wrong):
     [
         ("{env: CartPol-v1}", "CartPole"),
         ("{env: CartPole-v1, env_config: {gravity: 3}}", "gravity"),
-        ("{env: Pendulum-v1}", "Discrete"),
+        ("{env: Pendulum-v1}", "Actions must be Discrete"),
+        ("{env: FrozenLake-v1}", "Observations must be a Box"),
+        ("{env: rllib_per/MinAtar-v1, env_config: {game: breakot}}", "breakout"),
+        ("{env: no.such.Env}", "No module named 'no'"),
+        ("{env: tests.support.counting_env.NoEnv}", "NoEnv"),
     ],
 )
 def test_an_environment_that_cannot_be_learned_is_found_before_ray_starts(environment, message):
-    experiment = read(f"environment: {environment}\nstop: {{env_steps: 1}}")
+    text = f"environment: {environment}\nstop: {{env_steps: 1}}"
+    experiment = read(text, allow_custom_classes=True)
     with pytest.raises(ConfigError, match=message):
         check_environment(experiment)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_environment_is_made_by_the_check_as_env_runners_make_it(mode):
+    name = "tests.support.counting_env.CountingEnvOfWorker"
+    text = f"environment: {{env: {name}, env_config: {{length: 5}}}}\nstop: {{env_steps: 1}}"
+    override = f"env_runners.gym_env_vectorize_mode={mode}"
+    check_environment(read(text, override, allow_custom_classes=True))
 
 
 @pytest.mark.parametrize("section", [EnvRunners, Training, Learners])

@@ -45,6 +45,13 @@ class CountingEnv(gym.Env):
         return np.array([self.index, self.episode, self.t], self.observation_space.dtype)
 
 
+class CountingEnvOfWorker(CountingEnv):
+    """Is made of what RLlib gives to classes: env_config's "length", and who makes it."""
+
+    def __init__(self, context):
+        super().__init__(context.worker_index, [context["length"]])
+
+
 def runner_config(env, num_envs=1, *, training=None, env_config=None, **env_runners):
     """An ApexDQNConfig with a small network for `env`."""
     return (
