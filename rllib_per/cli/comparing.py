@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import interruptible, reported
+from rllib_per.cli.errors import interruptible, reported, saving
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
 
 
@@ -80,11 +83,12 @@ def run_comparison(
 
     console = Console()
     largest = max((c.experiment for c in contestants), key=num_cpus)
-    with interruptible(), reported(), ray_session(largest, address):
+    with interruptible(), ExitStack() as session:
+        with reported():
+            session.enter_context(ray_session(largest, address))
         from rllib_per.experiments.comparing.report import report
-        from rllib_per.experiments.comparing.runs import train_all
 
-        is_complete = train_all(folder, contestants, console)
+        is_complete = _train_all(folder, contestants, console)
         if is_complete:
             console.print(report(folder, contestants))
     for replay, ignored in {c.replay: c.ignored for c in contestants}.items():
@@ -95,3 +99,26 @@ def run_comparison(
         return EXIT_CODE
     click.echo(folder.plot)
     return 0
+
+
+def _train_all(
+    folder: ComparisonFolder, contestants: Sequence[Contestant], console: Console
+) -> bool:
+    """Train every run that is not finished, one after the other; False if Ctrl-C ended it."""
+    from rllib_per.experiments.comparing.runs import prepared
+    from rllib_per.experiments.progress import ProgressDisplay
+
+    for number, contestant in enumerate(contestants, start=1):
+        run = folder.run(contestant)
+        if run.is_finished:
+            continue
+        title = f"{contestant.name} ({number} of {len(contestants)})"
+        display = ProgressDisplay(console, contestant.experiment.stop, title)
+        display.say(title)
+        with ExitStack() as hold:
+            with reported():
+                training = hold.enter_context(prepared(contestant.experiment, run, display))
+            with saving():
+                if training.run() == "interrupted":
+                    return False
+    return True

@@ -29,18 +29,19 @@ def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | No
         if ComparisonFolder.holds(run) or TuningFolder.holds(run):
             raise click.UsageError("--smoke is for a run of `train`")
         sys.exit(rehearse(run, (), allow_custom_classes, address))
-    with reported():
-        if ComparisonFolder.holds(run):
-            comparison = ComparisonFolder(run)
+    if ComparisonFolder.holds(run):
+        comparison = ComparisonFolder(run)
+        with reported():
             contestants = comparison.contestants(allow_custom_classes=allow_custom_classes)
-            click.echo("Resuming unpickles the runs' checkpoints: only resume what you trust.")
-            sys.exit(run_comparison(comparison, contestants, address))
-        if not TuningFolder.holds(run):
-            again, experiment = reopen(run, (), allow_custom_classes)
-        else:
+        click.echo("Resuming unpickles the runs' checkpoints: only resume what you trust.")
+        sys.exit(run_comparison(comparison, contestants, address))
+    if TuningFolder.holds(run):
+        with reported():
             folder = TuningFolder.open(run)
             plan = folder.plan(allow_custom_classes=allow_custom_classes)
             folder.record(plan)
-            click.echo("Resuming unpickles the search's state: only resume searches you trust.")
-            sys.exit(run_search(plan, folder, address, resume=True))
+        click.echo("Resuming unpickles the search's state: only resume searches you trust.")
+        sys.exit(run_search(plan, folder, address, resume=True))
+    with reported():
+        again, experiment = reopen(run, (), allow_custom_classes)
     sys.exit(train_run(experiment, again, address, resume=True))

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import interruptible, reported
+from rllib_per.cli.errors import NO_RESULT, interruptible, reported
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def tune(
 ) -> None:
     """Search for the settings that CONFIG leaves open into runs/tune/<config>/<time>.
 
-    Exit code 0: the best trial met the target (or none was set); 3: no trial did; 130:
-    interrupted, to be taken up with `resume`.
+    Exit code 0: the best trial met the target (or none was set); 1: no trial came to a result; 3:
+    none met the target; 130: interrupted, to be taken up with `resume`.
     """
     from rllib_per.experiments.tuning.plan import load_plan
 
@@ -56,12 +57,17 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
     from rllib_per.experiments.ray_session import num_cpus, ray_session
 
     largest = max((plan.config, *plan.variants()), key=num_cpus)
-    with interruptible(), reported():
+    with interruptible(), ExitStack() as session:
         from rllib_per.experiments.tuning import search
 
         search.set_tunes_environment()
-        with ray_session(largest, address):
+        with reported():
+            session.enter_context(ray_session(largest, address))
             tuner = search.resume(folder) if resume else search.start(plan, folder)
+        try:
             ending = search.run(tuner, plan, folder)
+        except search.NoResultError as error:
+            click.echo(f"error: {error}", err=True)
+            return NO_RESULT
     click.echo(f"{ending.replace('_', ' ')}: {folder.path}")
     return search.EXIT_CODES[ending]

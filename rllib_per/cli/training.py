@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.cli.errors import STORAGE_ERROR, interruptible, reported
+from rllib_per.cli.errors import interruptible, reported, saving
 from rllib_per.cli.options import FILE, FOLDER, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.run_folder import RunFolder
@@ -110,11 +109,8 @@ def train_run(
         display = ProgressDisplay(console, experiment.stop, run.label)
         with reported():
             training = Training(experiment, run, display, resume=resume)
-        try:
+        with saving():
             ending = training.run()
-        except CheckpointError as error:
-            click.echo(f"error: {error}", err=True)
-            return STORAGE_ERROR
     result = json.loads(run.result.read_text(encoding="utf-8"))
     display.say(f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}")
     if result["evaluation"] is not None:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The runs of a comparison, trained one after the other; what is finished is not run again."""
+"""The runs of a comparison: checked before the first begins, and each made ready to train."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from rich.console import Console
-
-from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
+from rllib_per.experiments.comparing.comparison import Contestant
 from rllib_per.experiments.environment_check import check_environment
+from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.progress import ProgressDisplay
+from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.training import Training
 
@@ -25,23 +26,15 @@ def check_all(contestants: Sequence[Contestant]) -> None:
         contestant.experiment.algorithm_config().validate()
 
 
-def train_all(
-    folder: ComparisonFolder, contestants: Sequence[Contestant], console: Console
-) -> bool:
-    """Train every run that is not finished; False if Ctrl-C ended it, to be resumed.
+@contextmanager
+def prepared(
+    experiment: ExperimentConfig, run: RunFolder, display: ProgressDisplay
+) -> Iterator[Training]:
+    """One run, to go on from its checkpoint if it has any; no other process trains it meanwhile.
 
-    An interrupted run goes on from its checkpoint.
+    Raises:
+        RuntimeError: Another process does, or no checkpoint is whole.
     """
-    for number, contestant in enumerate(contestants, start=1):
-        run = folder.run(contestant)
-        if run.is_finished:
-            continue
-        title = f"{contestant.name} ({number} of {len(contestants)})"
-        display = ProgressDisplay(console, contestant.experiment.stop, title)
-        display.say(title)
-        with run_lock(run.checkpoints):
-            is_begun = any(run.checkpoints.glob("step-*"))
-            training = Training(contestant.experiment, run, display, resume=is_begun)
-            if training.run() == "interrupted":
-                return False
-    return True
+    with run_lock(run.checkpoints):
+        is_begun = any(run.checkpoints.glob("step-*"))
+        yield Training(experiment, run, display, resume=is_begun)

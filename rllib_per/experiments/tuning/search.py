@@ -38,11 +38,15 @@ from rllib_per.experiments.tuning.report import TrialOutcome, best_yaml, outcome
 from rllib_per.experiments.tuning.space import SearchValue, get, put
 from rllib_per.experiments.tuning.trial import ExperimentTrial
 
-__all__ = ["EXIT_CODES", "resume", "run", "set_tunes_environment", "start"]
+__all__ = ["EXIT_CODES", "NoResultError", "resume", "run", "set_tunes_environment", "start"]
 
 _SHOWN = 10
 # Of "pbt": a checkpoint must stay for as long as another trial may go on from it.
 _KEPT_BY_PBT = 5
+
+
+class NoResultError(RuntimeError):
+    """A search of which nothing came; the message says where to look."""
 
 
 def start(plan: SearchPlan, folder: TuningFolder) -> Tuner:
@@ -86,7 +90,7 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     """Let the search come to its end, and leave table, best experiment and pictures.
 
     Raises:
-        RuntimeError: No trial came to a result.
+        NoResultError: No trial came to a result.
     """
     callbacks = tuner._local_tuner.get_run_config().callbacks
     (display,) = (c for c in callbacks if isinstance(c, TuningDisplay))
@@ -95,7 +99,7 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     if not trials or math.isnan(trials[0].score):
         if display.was_interrupted:
             return "interrupted"
-        raise RuntimeError(_why(results, plan, folder))
+        raise NoResultError(_why(results, plan, folder))
     ending = _ending(trials[0], plan, interrupted=display.was_interrupted)
     _report(ending, trials, plan, folder)
     console = make_console()

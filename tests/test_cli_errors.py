@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""What a user can mend is one line; what breaks while training keeps its traceback."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.cli import main
+from rllib_per.experiments import ray_session
+from rllib_per.experiments.comparing import runs
+from rllib_per.experiments.run_lock import run_lock
+from rllib_per.experiments.tuning import search
+from rllib_per.replay import TrainingDivergedError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+COMPARE = ("compare", CONFIGS / "cartpole.yaml", "--replay", "uniform", "--smoke")
+TUNE = ("tune", CONFIGS / "tune" / "cartpole.yaml", "--smoke")
+NOWHERE = ("--address", "127.0.0.1:1")
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def expect_one_line(done, exit_code, text):
+    """The exit code alone would not do: Click's of an error that nobody caught is 1."""
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == exit_code
+    assert f"error: {text}" in done.output
+
+
+@pytest.fixture
+def without_ray(monkeypatch):
+    monkeypatch.setattr(ray_session, "ray_session", lambda *_: contextlib.nullcontext())
+
+
+@pytest.fixture
+def comparison(tmp_path, monkeypatch, without_ray):
+    """Compares into a folder, where `error` is raised by the first run or, `early`, before it."""
+
+    def compare(error, *, early=False):
+        class Training:
+            def __init__(self, *_, **__):
+                if early:
+                    raise error
+
+            def run(self):
+                raise error
+
+        monkeypatch.setattr(runs, "Training", Training)
+        return call(*COMPARE, "--runs", tmp_path)
+
+    return compare
+
+
+@pytest.fixture
+def searching(tmp_path, monkeypatch, without_ray):
+    """Searches into a folder, where `error` is raised by the trials or, `early`, before them."""
+
+    def tune(error, *, early=False):
+        def fail(*_):
+            raise error
+
+        for name in ("start", "resume"):
+            monkeypatch.setattr(search, name, fail if early else lambda *_: None)
+        monkeypatch.setattr(search, "run", fail)
+        return call(*TUNE, "--runs", tmp_path)
+
+    return tune
+
+
+ERRORS = [TrainingDivergedError("NaN"), ValueError("ours"), RuntimeError("ours"), OSError("ours")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("command", ["comparison", "searching"])
+def test_an_error_while_training_keeps_its_traceback(command, error, request):
+    assert request.getfixturevalue(command)(error).exception is error
+
+
+def test_an_error_in_a_resumed_comparison_keeps_its_traceback(comparison, tmp_path):
+    error = TrainingDivergedError("NaN")
+    comparison(error)
+    (folder,) = tmp_path.iterdir()
+    assert call("resume", folder).exception is error
+
+
+def test_an_error_in_a_resumed_search_keeps_its_traceback(searching, tmp_path):
+    error = TrainingDivergedError("NaN")
+    searching(error)
+    (folder,) = (tmp_path / "cartpole").glob("20*")
+    (folder / "trials").mkdir()  # Ray Tune would have made it.
+    assert call("resume", folder).exception is error
+
+
+@pytest.mark.parametrize("command", ["comparison", "searching"])
+def test_what_cannot_begin_is_one_line(command, request):
+    done = request.getfixturevalue(command)(CheckpointError("none is whole"), early=True)
+    expect_one_line(done, 2, "none is whole")
+
+
+@pytest.mark.parametrize("command", [COMPARE, TUNE], ids=["compare", "tune"])
+def test_a_cluster_that_cannot_be_reached_is_one_line(command, tmp_path):
+    done = call(*command, *NOWHERE, "--runs", tmp_path)
+    expect_one_line(done, 2, "nothing answers at 127.0.0.1:1")
+
+
+def test_checkpoints_that_cannot_be_saved_end_a_comparison_with_a_code_of_their_own(comparison):
+    expect_one_line(comparison(CheckpointError("the disk is full")), 4, "the disk is full")
+
+
+def test_a_run_that_another_process_trains_is_one_line(comparison, tmp_path):
+    comparison(RuntimeError())
+    (folder,) = tmp_path.iterdir()
+    with run_lock(folder / "uniform" / "seed-0" / "checkpoints"):
+        done = call("resume", folder)
+    assert done.exit_code == 2
+    assert "is in use by process" in done.output
+
+
+def test_a_search_of_which_nothing_came_is_one_line(searching):
+    expect_one_line(searching(search.NoResultError("all trials failed")), 1, "all trials failed")
