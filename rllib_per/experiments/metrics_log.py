@@ -16,6 +16,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
+from rllib_per.checkpoints.durable import durable_file
 from rllib_per.experiments.run_folder import RunFolder
 
 # What RLlib adds to every result though it never changes.
@@ -42,12 +43,18 @@ class Snapshot:
 
 
 class MetricsLog:
-    """Appends to a run's metrics; on resume, drops first what came after the checkpoint."""
+    """Appends to a run's metrics; on resume, drops first what came after the checkpoint.
+
+    Without a checkpoint to go on from, `resume_at` None, it drops all that an earlier start left.
+    """
 
     def __init__(self, run: RunFolder, *, resume_at: int | None = None) -> None:
         self._run = run
         self._columns = [field.name for field in fields(Snapshot)]
         if resume_at is None:
+            run.metrics_jsonl.unlink(missing_ok=True)
+            for events in run.tensorboard.glob("events.out.tfevents.*"):
+                events.unlink()
             _start_csv(run.metrics_csv, self._columns)
             _start_csv(run.episodes_csv, ["env_steps", "episode_return", "episode_len"])
         else:
@@ -128,10 +135,17 @@ def _csv_steps(text: str) -> int:
 
 
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
+    """Drop the other lines of a file that stays as it was if this does not come to its end."""
     if not path.is_file():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        # A line without its end was cut off in the middle of a write.
-        kept = [line for line in file if line.endswith("\n") and wanted(line)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(kept)
+    beside = path.with_name(f".{path.name}")
+    beside.unlink(missing_ok=True)  # Of a process that was killed here.
+    try:
+        with path.open("rb") as file, durable_file(beside) as kept:
+            for line in file:
+                # A line without its end was cut off in the middle of a write.
+                if line.endswith(b"\n") and wanted(line.decode("utf-8")):
+                    kept.write(line)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

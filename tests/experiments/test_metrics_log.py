@@ -15,6 +15,7 @@ from rllib_per.experiments.plotting import moving_mean, plot_runs
 from rllib_per.experiments.progress import ProgressDisplay, describe, remaining_s
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.sections import Stop
+from tests.support.full_disk import files_of_at_most
 
 SNAPSHOT = Snapshot(
     env_steps=1000,
@@ -66,6 +67,36 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(run):
     assert csv_steps(run.episodes_csv) == [500, 1000, 1500, 2000, 2500]
     lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
     assert [line["env_steps"] for line in lines] == [1000, 2000, 2500]
+
+
+def test_a_run_that_begins_anew_keeps_nothing_of_an_earlier_start(run):
+    (earlier,) = run.tensorboard.iterdir()
+    earlier = earlier.rename(earlier.with_name("events.out.tfevents.1.vm"))  # Names have seconds.
+    with MetricsLog(run) as log:
+        log.write(replace(SNAPSHOT, env_steps=500), {}, [(500, 1.0, 1)])
+    assert csv_steps(run.metrics_csv) == csv_steps(run.episodes_csv) == [500]
+    (line,) = run.metrics_jsonl.read_text().splitlines()
+    assert json.loads(line)["env_steps"] == 500
+    assert earlier not in run.tensorboard.iterdir()
+
+
+@pytest.mark.parametrize("name", ["metrics_csv", "episodes_csv", "metrics_jsonl"])
+def test_a_resumption_that_fails_in_the_middle_of_a_file_leaves_the_file_as_it_was(run, name):
+    path = getattr(run, name)
+    for other in {run.metrics_csv, run.episodes_csv, run.metrics_jsonl} - {path}:
+        other.unlink()
+    before, names = path.read_bytes(), set(run.path.iterdir())
+    with files_of_at_most(len(before) // 2), pytest.raises(OSError, match="too large"):
+        MetricsLog(run, resume_at=3000)
+    assert path.read_bytes() == before
+    assert set(run.path.iterdir()) == names
+
+
+def test_what_a_killed_resumption_left_is_no_obstacle(run):
+    run.metrics_csv.with_name(f".{run.metrics_csv.name}").write_text("env_steps,upd")
+    with MetricsLog(run, resume_at=2000):
+        pass
+    assert csv_steps(run.metrics_csv) == [1000, 2000]
 
 
 def test_only_finite_numbers_are_kept():
