@@ -50,7 +50,6 @@ class CheckpointSeries:
         on_saved: Is told of every checkpoint, before older ones go.
     Attributes:
         num_failed_lifetime: Saves that came to nothing.
-        newest: The last that was saved; None: none yet.
     """
 
     def __init__(
@@ -68,7 +67,6 @@ class CheckpointSeries:
         self._save: Save | None = None
         self._num_failed_in_a_row = 0
         self.num_failed_lifetime = 0
-        self.newest: Path | None = None
 
     def begin(self, env_steps: int, write: Callable[[Path], Save]) -> None:
         """Let `write` begin a checkpoint; the last one is finished first.
@@ -122,7 +120,7 @@ class CheckpointSeries:
             return
         self._save.finish()
         seal(self._beside.folder)
-        saved = self.newest = self._beside.commit()
+        saved = self._beside.commit()
         self._beside = self._save = None
         self._num_failed_in_a_row = 0
         self._on_saved(saved)

@@ -207,8 +207,6 @@ class Training:
 
     def _save_if_due(self) -> None:
         self._checkpoints.poll()
-        if self._checkpoints.newest is not None:
-            self._algorithm.recover_shards_from(self._checkpoints.newest / "algorithm")
         if _is_due(self._experiment.checkpoint.every_env_steps, self._saved_at, self._env_steps):
             self._save()
 

@@ -5,17 +5,22 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from rllib_per.checkpoints.beside import UNFINISHED
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import verify
+from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
+from rllib_per.experiments.training import Training
 from rllib_per.replay import TrainingDivergedError
 from tests.support.full_disk import files_of_at_most
 
+APEX = Path(__file__).parents[2] / "configs" / "cartpole_apex.yaml"
 CONTENT = bytes(range(256)) * 40
 
 
@@ -117,6 +122,57 @@ def test_what_a_killed_process_left_behind_is_removed(series, tmp_path):
     (tmp_path / "c" / f"{UNFINISHED}step-000000000500" / "part").mkdir(parents=True)
     save(series, 1000)
     assert names(tmp_path) == ["step-000000001000"]
+
+
+def test_every_checkpoint_is_told_of_before_the_one_that_it_replaces_goes(tmp_path):
+    told = []
+    series = CheckpointSeries(
+        tmp_path / "c",
+        keep=1,
+        max_failures=3,
+        report=told.append,
+        on_saved=lambda saved: told.append((saved.name, names(tmp_path))),
+    )
+    series.begin(1000, write)
+    series.begin(2000, write)
+    series._save.is_done = True
+    series.poll()
+    first, second = "step-000000001000", "step-000000002000"
+    assert told == [(first, [first]), (second, [first, second])]
+    assert names(tmp_path) == [second]
+
+
+@pytest.mark.ray
+def test_lost_shards_know_the_newest_checkpoint_at_every_iteration(tmp_path, monkeypatch):
+    """And no older one, which is gone; of a resumed run too, before its own first checkpoint."""
+    known = []
+    iterate = Training._iterate
+
+    def look(self):
+        snapshot = iterate(self)
+        newest = sorted(self._run.checkpoints.glob("step-*"))[-1:]
+        expected = [path.resolve() / "algorithm" / "replay_buffer" for path in newest]
+        known.append(([link.recovery for link in self._algorithm.replay._links], expected * 2))
+        return snapshot
+
+    monkeypatch.setattr(Training, "_iterate", look)
+    changes = (
+        "replay.shard_recovery=checkpoint",
+        "checkpoint={every_env_steps: 500, keep: 1}",
+        "stop={env_steps: 3000}",
+    )
+    settings = [argument for change in changes for argument in ("--set", change)]
+    runs = ("--runs", str(tmp_path))
+    done = CliRunner().invoke(main, ["train", str(APEX), "--smoke", *settings, *runs])
+    assert done.exit_code == 0, done.output
+    first = len(known)
+    resume = ["--resume", str(tmp_path / "cartpole_apex" / "latest")]
+    done = CliRunner().invoke(main, ["train", *resume, "--set", "stop.env_steps=5000"])
+    assert done.exit_code == 0, done.output
+    after_a_save = [(found, expected) for found, expected in known if expected]
+    assert all(found == expected for found, expected in after_a_save)
+    assert len({str(found) for found, _ in after_a_save}) > 2
+    assert known[first][1]  # The resumed run began with one.
 
 
 # -- a disk that is full, or read-only -------------------------------------------------------
