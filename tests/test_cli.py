@@ -7,7 +7,6 @@ import json
 import pickle
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +15,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
 
 from rllib_per.cli import main
 from rllib_per.experiments import plotting
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
+from tests.support.event_files import events_in
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cartpole.yaml"
 
@@ -135,15 +134,10 @@ def run(tmp_path_factory, ray_runs):
 
 def logged_images(tensorboard):
     """(tag, step, encoded image) of every image in a folder of event files."""
-    for path in tensorboard.iterdir():
-        data = path.read_bytes()
-        while data:  # A record: its length in 8 bytes and their checksum in 4, it, its checksum.
-            (length,) = struct.unpack_from("<Q", data)
-            event = Event.FromString(data[12 : 12 + length])
-            for value in event.summary.value:
-                if value.HasField("image"):
-                    yield value.tag, event.step, value.image
-            data = data[16 + length :]
+    for event in events_in(tensorboard):
+        for value in event.summary.value:
+            if value.HasField("image"):
+                yield value.tag, event.step, value.image
 
 
 @pytest.mark.ray

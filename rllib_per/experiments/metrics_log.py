@@ -61,7 +61,9 @@ class MetricsLog:
             _keep_lines(run.metrics_csv, lambda text: _csv_steps(text) <= resume_at)
             _keep_lines(run.episodes_csv, lambda text: _csv_steps(text) <= resume_at)
             _keep_lines(run.metrics_jsonl, lambda text: json.loads(text)["env_steps"] <= resume_at)
-        self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_at)
+        # TensorBoard drops this step itself too.
+        purge_step = None if resume_at is None else resume_at + 1
+        self._events = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
 
     def __enter__(self) -> MetricsLog:
         return self

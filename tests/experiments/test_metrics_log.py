@@ -9,12 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboardX.proto.event_pb2 import SessionLog
 
 from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns, flatten_numbers
 from rllib_per.experiments.plotting import moving_mean, plot_runs
 from rllib_per.experiments.progress import ProgressDisplay, describe, remaining_s
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.sections import Stop
+from tests.support.event_files import events_in
 from tests.support.full_disk import files_of_at_most
 
 SNAPSHOT = Snapshot(
@@ -67,6 +69,10 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(run):
     assert csv_steps(run.episodes_csv) == [500, 1000, 1500, 2000, 2500]
     lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
     assert [line["env_steps"] for line in lines] == [1000, 2000, 2500]
+    events = list(events_in(run.tensorboard))
+    # TensorBoard forgets what earlier files have from the step on at which a session starts.
+    (start,) = [e.step for e in events if e.session_log.status == SessionLog.START]
+    assert start == 2001
 
 
 def test_a_run_that_begins_anew_keeps_nothing_of_an_earlier_start(run):
