@@ -48,6 +48,11 @@ class ShardLinks:
             link.start()
         self.await_all()
 
+    @property
+    def timeout_s(self) -> float:
+        """How long a shard may take to answer, and to come back."""
+        return self._limits.shard_timeout_s
+
     def __len__(self) -> int:
         return len(self._links)
 

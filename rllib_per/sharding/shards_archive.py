@@ -18,6 +18,7 @@ from rllib_per.replay.fragment import Array
 from rllib_per.replay.part_saver import PartSaver
 from rllib_per.replay.parts import INDEX, finish, part_folder, read_index
 from rllib_per.replay.snapshot import Snapshot
+from rllib_per.sharding.handles import LOST, Deadline
 from rllib_per.sharding.link import ShardLink
 from rllib_per.sharding.links import ShardLinks
 
@@ -57,6 +58,7 @@ class ShardsSave:
         self._links, self._folder, self._values = links, folder, values
         self._copied = copied
         self._reports: dict[int, SaveReport] = {}
+        self._deadline: Deadline | None = None  # Of the shards that do not answer just now.
 
     @property
     def is_done(self) -> bool:
@@ -72,12 +74,41 @@ class ShardsSave:
                 continue
             copied = self._copied.get(link.index)
             if copied is None:
-                report = self._links.call(link, "save itself", "save_report")
+                report = self._ask(link)
             else:
                 report = copied.result() if copied.done() else None
             if report is not None:
                 self._reports[link.index] = report
+        self._check_deadline()
         return len(self._reports) == len(self._links)
+
+    def _ask(self, link: ShardLink) -> SaveReport | None:
+        """What the shard says; None where it has nothing to say yet, or is lost and may come back.
+
+        If its process is new then, it says that.
+        """
+        if not link.is_live:
+            self._links.poll()
+            return None
+        try:
+            report = link.fetch(link.handle.call("save_report"), "save itself")
+        except LOST as error:
+            link.lose(error)
+            return None
+        return report  # type: ignore[no-any-return]
+
+    def _check_deadline(self) -> None:
+        waiting = [link for link in self._links if link.index not in self._reports]
+        lost = [link.index for link in waiting if not link.is_live]
+        if not lost:
+            self._deadline = None
+            return
+        self._deadline = self._deadline or Deadline(self._links.timeout_s)
+        if not self._deadline.left_s:
+            raise TimeoutError(
+                f"waited {self._deadline.timeout_s:g} s for replay shards {lost}, which were lost "
+                "while they were saved; look at their processes"
+            )
 
     def finish(self) -> list[SaveReport]:
         """Wait until the folder is whole; what it cost, shard by shard. Raises as `is_done`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import ray
 
+from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, join, place_shards
 from rllib_per.sharding.handles import RemoteShard
@@ -238,6 +239,20 @@ def test_a_killed_shard_comes_back_with_what_was_saved(make_shards, tmp_path, ca
     assert metrics["num_transitions_lost_lifetime"] == 10
     assert metrics["num_transitions_recovered_lifetime"] == 10
     assert metrics["num_dropped_updates_lifetime"] == np.count_nonzero(before.ids >> 55 == 0)
+
+
+@pytest.mark.faults
+def test_a_shard_killed_while_it_saves_fails_the_save_and_comes_back(make_shards, tmp_path):
+    shards = make_shards(2)
+    shards.add(four_streams())
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    pending = shards.begin_save(folder)
+    kill(process_of(shards, 0))
+    with pytest.raises(CheckpointError, match="the process that was saving"):
+        pending.finish()
+    assert shards.metrics()["num_shards_live"] == 2
+    saved(shards, tmp_path / "again")
 
 
 @pytest.mark.faults
