@@ -15,9 +15,8 @@ from tests.support.tuner import fail_and_restore
 
 pytestmark = [
     pytest.mark.ray,
-    # RLlib registers its environment anew for every algorithm, Pendulum's bounds are doubles, and
-    # looking up "DQN" imports an environment of RLlib's that Gymnasium finds fault with.
-    pytest.mark.filterwarnings("ignore:.*already in registry"),
+    # Pendulum's bounds are doubles, and looking up "DQN" imports an environment of RLlib's that
+    # Gymnasium finds fault with.
     pytest.mark.filterwarnings("ignore:.*precision lowered by casting"),
     pytest.mark.filterwarnings("ignore:.*The obs returned by the `reset"),
 ]
