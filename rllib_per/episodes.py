@@ -11,7 +11,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.fragment import Array, Fragment, RowSpec
+from rllib_per.replay.fragment import Array, Float32s, Fragment, RowSpec
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
 
@@ -73,18 +73,22 @@ class EpisodeFragmenter:
         """One fragment of one stream per chunk; chunks of an episode must come in order.
 
         Raises:
-            ValueError: Observations are not what the module's space says, or no stacks of frames.
+            ValueError: Observations are not what the module's space says, or no stacks of frames,
+                or a reward is no finite number. That chunk is then like one that never came.
         """
         return [self._fragment(episode) for episode in episodes if len(episode)]
 
     def _fragment(self, episode: SingleAgentEpisode) -> Fragment:
-        frames = self._frames(episode)
+        # All that can be refused, and only then a stream: a refused episode would never free it.
+        frames, rewards = self._frames(episode), _rewards(episode)
+        actions = np.asarray(episode.get_actions())
+        extras = self._extra_columns(episode)
         stream = self._ongoing.pop(episode.id_, None) or self._take_stream()
         begins = episode.t_started == 0
         lead = 1 if begins and stream.last_frame is not None else 0
         if not begins and stream.t_next != episode.t_started:
             stream.next_row += 1
-        fragment = _columns(episode, frames, self._extra_columns(episode), stream, lead)
+        fragment = _columns(episode, frames, actions, rewards, extras, stream, lead)
         stream.next_row += lead + len(episode)
         stream.last_frame, stream.t_next = frames[-1], episode.t
         if episode.is_done:
@@ -130,18 +134,36 @@ class _Stream:
         self.last_frame: Array | None = None
 
 
+def _rewards(episode: SingleAgentEpisode) -> Float32s:
+    """(length,) the chunk's rewards, as replay would take them."""
+    rewards = np.asarray(episode.get_rewards(), np.float32)
+    if rewards.shape != (len(episode),):
+        raise ValueError(
+            f"an episode must have one reward per step: got {rewards.shape} for {len(episode)}"
+        )
+    finite = np.isfinite(rewards)
+    if not finite.all():
+        row = int(finite.argmin())
+        raise ValueError(
+            f"rewards must be finite: got {rewards[row]} at step {episode.t_started + row} of "
+            f"episode {episode.id_}; fix the environment"
+        )
+    return rewards
+
+
 def _columns(
     episode: SingleAgentEpisode,
     frames: Array,
+    actions: Array,
+    step_rewards: Float32s,
     extras: Mapping[str, Array],
     stream: _Stream,
     lead: int,
 ) -> Fragment:
     """The chunk's rows, behind `lead` reset rows."""
     num_rows = lead + len(episode)
-    actions = np.asarray(episode.get_actions())
     rewards = np.zeros((num_rows, 1), np.float32)
-    rewards[lead:, 0] = episode.get_rewards()
+    rewards[lead:, 0] = step_rewards
     reset, terminated, truncated = np.zeros((3, num_rows, 1), np.bool_)
     reset[:lead] = True
     terminated[-1], truncated[-1] = episode.is_terminated, episode.is_truncated

@@ -142,6 +142,38 @@ def test_observations_that_a_connector_changed_only_for_the_module_are_refused()
         built.fragments([episode_of(1, 2)])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_refused_chunk_takes_no_stream_and_leaves_a_gap(bad):
+    built = fragmenter(num_envs=1)[0]
+    one = chunks_of(episode_of(1, 6, terminated=True), 2, 2, 2)
+    one[1].rewards.data[1] = bad
+    streams = Streams()
+    streams.add(built.fragments(one[:1])[0])
+    other = episode_of(2, 2)
+    other.rewards.data[0] = bad
+    for refused, step in ((one[1], 3), (other, 0)):
+        with pytest.raises(ValueError, match=f"rewards must be finite.* at step {step} of episode"):
+            built.fragments([refused])
+    streams.add(built.fragments(one[2:])[0])
+    assert streams.rows == {0: ["1.0", "1.1", "gap", "1.4", "1.5T"]}
+
+
+def test_a_chunk_whose_columns_are_refused_takes_no_stream():
+    def refuse(chunk):
+        if chunk.id_ == "1":
+            raise ValueError("no such column")
+        return {}
+
+    config = runner_config("CartPole-v1", 1)
+    built = EpisodeFragmenter(config, extra_columns=refuse)
+    env = CountingEnv(0, [1])
+    built.row_spec((env.observation_space, env.action_space))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such column"):
+            built.fragments([episode_of(1, 2)])
+    assert rows_of(built, [episode_of(2, 2)]) == {0: ["2.0", "2.1"]}
+
+
 def gym_box(size):
     space = CountingEnv(0, [1]).observation_space
     return type(space)(-1, 1, (size,), np.float32)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from rllib_per.drop_in.layout import DEFAULT_GAMMA, Item, Space, Streams, Window
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
+from rllib_per.replay.columns import Column
 from rllib_per.replay.fragment import Array, Int64s
 
 _NUM_ONGOING_EPISODES = 1024
@@ -36,7 +38,7 @@ class EpisodeStore:
         self._algorithm = algorithm
         self._windows = self._known_windows()
         self._buffer: PrioritizedReplayBuffer | None = None
-        self._waiting: list[Fragment] = []
+        self._waiting: deque[Fragment] = deque()
         self._items: dict[str, Item] = {}
         # The module's outputs that are kept, by the name of their column.
         self._outputs: dict[str, Any] = {}
@@ -57,13 +59,21 @@ class EpisodeStore:
         """Write a chunk's steps.
 
         Raises:
-            ValueError: Its columns are no plain arrays, or not like the first chunk's.
+            ValueError: Its columns are no plain arrays, or not like the first chunk's, or a reward
+                is no finite number; nothing has changed.
         """
-        if not self._items:
-            self._learn_items(chunk)
-        if self._buffer is None and self._windows is not None:
-            self._buffer = self._new_buffer(self._windows)
-        for fragment in self._fragmenter.fragments([chunk]):
+        is_first = not self._items
+        try:
+            if is_first:
+                self._learn_items(chunk)
+            if self._buffer is None and self._windows is not None:
+                self._buffer = self._new_buffer(self._windows)
+            fragments = self._fragmenter.fragments([chunk])
+        except Exception:
+            if is_first:  # What comes next need not look like what was refused.
+                self._items, self._outputs, self._buffer = {}, {}, None
+            raise
+        for fragment in fragments:
             if self._buffer is None:
                 self._waiting.append(fragment)
             else:
@@ -88,11 +98,10 @@ class EpisodeStore:
         if not self._items:
             raise RuntimeError("no transition can be drawn yet: add episodes first")
         if self._buffer is None:
-            self._windows = built
             self._buffer = self._new_buffer(built)
-            for fragment in self._waiting:
-                self._write(self._buffer, fragment)
-            self._waiting = []
+            self._windows = built
+        while self._waiting:
+            self._write(self._buffer, self._waiting.popleft())
         return self._buffer
 
     def num_steps(self, batch: TransitionBatch) -> Int64s:
@@ -224,7 +233,7 @@ class EpisodeStore:
         self._fragmenter.row_spec((shapes[0], shapes[1]))
 
     def _extra_columns(self, chunk: SingleAgentEpisode) -> dict[str, Array]:
-        columns = self.log.enter(chunk)
+        columns = {}
         for name, key in self._outputs.items():
             if key not in chunk.extra_model_outputs:
                 raise ValueError(
@@ -232,7 +241,10 @@ class EpisodeStore:
                     'is missing; set "keep_extra_model_outputs": False'
                 )
             columns[name] = np.asarray(chunk.get_extra_model_outputs(key))
-        return columns
+        for name, values in {"actions": chunk.get_actions(), **columns}.items():
+            Column(name, *self._items[name]).fit(values, (len(chunk),))
+        # Last, since the log must know of no step that is refused.
+        return columns | self.log.enter(chunk)
 
 
 def _pieces(fragment: Fragment, max_rows: int) -> list[Fragment]:

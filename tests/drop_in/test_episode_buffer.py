@@ -109,6 +109,69 @@ def test_counts_are_those_of_rllib():
     assert buffer.get_sampled_timesteps() == 7
 
 
+def spoilt(number, length, **how):
+    """An episode whose last reward is NaN."""
+    bad = episode(number, length, **how)
+    bad.rewards.data[-1] = np.nan
+    return bad
+
+
+def other_actions(number, length):
+    bad = episode(number, length, outputs=True)
+    bad.actions.data = bad.actions.data + 0.5
+    return bad
+
+
+@pytest.mark.parametrize("windows", [{}, {"n_step": None, "gamma": None}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        spoilt(1, 20, outputs=True),
+        spoilt(1, 90, outputs=True, ends="terminated"),
+        episode(1, 20),
+        other_actions(1, 20),
+    ],
+    ids=["NaN", "NaN in a late piece", "no outputs", "other actions"],
+)
+def test_a_refused_episode_leaves_everything_as_it_was(bad, windows):
+    good = episode(0, 20, ends="terminated", outputs=True)
+    buffer = buffer_of(good, capacity=50, max_ongoing_episodes=1, **windows)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"rewards must|is missing|actions must"):
+            buffer.add(bad)
+    assert (buffer.get_num_episodes(), buffer.get_added_timesteps(), len(buffer)) == (1, 20, 20)
+    buffer.add(episode(2, 20, ends="terminated", outputs=True))
+    drawn = numbers_of(buffer.sample(2000, n_step=1, gamma=GAMMA, include_infos=True))
+    assert set(drawn) == {*range(20), *range(2000, 2020)}
+
+
+def test_a_refused_chunk_of_an_episode_leaves_a_gap():
+    buffer = buffer_of(episode(0, 5), n_step=3)
+    with pytest.raises(ValueError, match=r"got nan at step 9 of episode e0"):
+        buffer.add(spoilt(0, 5, start=5))
+    buffer.add(episode(0, 5, start=10, ends="terminated"))
+    ahead = {
+        int(e.get_actions(0)): int(e.get_observations(-1)[0] - e.get_observations(0)[0])
+        for e in buffer.sample(1000)
+    }
+    assert ahead == {**dict.fromkeys([0, 1, 2, 10, 11, 12], 3), 3: 2, 4: 1, 13: 2, 14: 1}
+
+
+def test_a_refused_first_episode_says_nothing_of_what_is_to_come():
+    buffer = buffer_of()
+    with pytest.raises(ValueError, match="rewards must be finite"):
+        buffer.add(spoilt(0, 5, outputs=True))
+    buffer.add(episode(1, 5, ends="terminated"))
+    assert set(numbers_of(buffer.sample(200))) == set(range(1000, 1005))
+
+
+def test_windows_that_are_refused_at_the_first_sample_can_be_put_right():
+    buffer = buffer_of(episode(0, 9, ends="terminated"), n_step=None, gamma=None)
+    with pytest.raises(ValueError, match="n_step"):
+        buffer.sample(4, n_step=0)
+    assert set(numbers_of(buffer.sample(200, n_step=1))) == set(range(9))
+
+
 # -- priorities ------------------------------------------------------------------------------
 
 
