@@ -29,7 +29,8 @@ class _Entry:
 class EpisodeLog:
     """Numbers the episodes, so that every row can say which one, and which step of it, it is.
 
-    An episode is forgotten once `capacity` further rows have been written. O(1) per chunk.
+    An episode is forgotten once `capacity` further rows have been written. What follows a lost
+    chunk is entered as an episode of its own, so steps and infos have no holes. O(1) per chunk.
     """
 
     def __init__(self, capacity: int, *, keeps_infos: bool = False) -> None:
@@ -57,7 +58,7 @@ class EpisodeLog:
         """Enter a chunk; the number of its episode and the steps, (its length,) each."""
         size = len(chunk)
         number = self._ongoing.get(chunk.id_)
-        if number is None:
+        if number is None or self._entries[number].length != chunk.t_started:
             number = self._begin(chunk)
         entry = self._entries[number]
         self._entries.move_to_end(number)
@@ -148,5 +149,6 @@ class EpisodeLog:
             if entry.last_row > self._num_rows - self._capacity:
                 return
             del self._entries[number]
-            self._ongoing.pop(entry.id, None)
+            if self._ongoing.get(entry.id) == number:  # Not of what followed a gap.
+                del self._ongoing[entry.id]
             self.num_evicted += 1

@@ -341,6 +341,31 @@ def test_infos_are_those_of_both_ends_of_the_window(gamma):
         assert [info["number"] for info in one.get_infos()] == [number, min(number + 3, 9)]
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0])
+@pytest.mark.parametrize("lost", [1, 5, 1000])
+def test_infos_stay_with_their_steps_where_chunks_are_lost(lost, gamma):
+    buffer = buffer_of(n_step=3, gamma=gamma, keep_infos=True, capacity=50)
+    for start in (0, 5 + lost, 10 + lost):
+        buffer.add(episode(0, 5, start=start, infos=True))
+    sample = buffer.sample(500, include_infos=True)
+    # Steps that end at the gap are replayed in shorter windows.
+    gone_on = range(5 + lost, 15 + lost - 2)
+    assert set(numbers_of(sample)) == {*range(5), *gone_on}
+    for one in sample:
+        ends = np.ravel(one.get_observations())
+        assert [info["number"] for info in one.get_infos()] == list(ends)
+
+
+def test_an_episode_is_known_for_as_long_as_it_goes_on_after_a_lost_chunk():
+    buffer = buffer_of(n_step=3, keep_infos=True, capacity=20)
+    for start in (0, *range(10, 60, 5)):
+        buffer.add(episode(0, 5, start=start, infos=True))
+    assert buffer.get_num_episodes() == 1
+    for one in buffer.sample(200, include_infos=True):
+        ends = np.ravel(one.get_observations())
+        assert [info["number"] for info in one.get_infos()] == list(ends)
+
+
 def test_infos_that_were_not_kept_are_refused():
     buffer = buffer_of(episode(0, 3, infos=True))
     with pytest.raises(ValueError, match='"keep_infos": True'):
