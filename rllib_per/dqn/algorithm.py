@@ -249,7 +249,12 @@ class ApexDQN(DQN):
                 state[_STATE]["replay_ratio"], with_buffer=len(self.replay) > 0
             )
             runners = state[_STATE].get("env_runners", {})
-            set_random_states(self.env_runner_group, runners, self.config.sample_timeout_s)
+            set_random_states(
+                self.env_runner_group,
+                runners,
+                self.progress.env_steps,
+                self.config.sample_timeout_s,
+            )
 
     def _let_runners_take_any_weights(self) -> None:
         for group in (self.env_runner_group, self.eval_env_runner_group):

@@ -16,12 +16,21 @@ def random_states(group: EnvRunnerGroup, timeout_s: float) -> dict[int, Any]:
     return {index: state for index, state in answers if state is not None}
 
 
-def set_random_states(group: EnvRunnerGroup, states: dict[int, Any], timeout_s: float) -> None:
-    """Let every runner that is in `states` draw on from there; others go on as they are."""
+def set_random_states(
+    group: EnvRunnerGroup, states: dict[int, Any], env_steps: int, timeout_s: float
+) -> None:
+    """Let every runner that is in `states` draw on from there; others go on as they are.
+
+    Args:
+        group: The runners.
+        states: By worker index.
+        env_steps: How far training is.
+        timeout_s: How long they may take.
+    """
 
     def restore(runner: Any) -> None:
         if isinstance(runner, ApexEnvRunner) and runner.worker_index in states:
-            runner.set_random_state(states[runner.worker_index])
+            runner.set_random_state(states[runner.worker_index], env_steps)
 
     group.foreach_env_runner(restore, timeout_seconds=timeout_s)
 

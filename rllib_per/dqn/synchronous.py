@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_UPDATE_TIMER,
@@ -95,7 +94,7 @@ class SynchronousLoop:
         for fragment in fragments:
             self._replay_ratio.add(self._replay.add(fragment))
             self._progress.env_steps += fragment.num_env_steps
-            self._progress.episodes += int(np.count_nonzero(fragment.reset))
+            self._progress.episodes += fragment.num_episodes
 
     def _learn(self, watch: Stopwatch) -> None:
         steps = self._progress.env_steps

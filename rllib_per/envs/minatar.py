@@ -60,8 +60,8 @@ class MinAtarGame(gym.Env[Array, int]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
-        if seed is not None:
-            self._game.seed(seed)
+        # The game's own generator is out of reach, and Gymnasium's is what is saved and restored.
+        self._game.seed(int(self.np_random.integers(2**31)))
         self._game.reset()
         return self._observation(), {}
 

@@ -118,7 +118,7 @@ class Fragment:
         rewards: (T, N) float32, as the environment gave them.
         terminated: (T, N) bool.
         truncated: (T, N) bool.
-        reset: (T, N) bool.
+        reset: (T, N) bool. Truncated too where the environment did not reset itself, but was.
         q_taken: (T, N) float32, Q(obs[t], actions[t]) when the action was chosen, if known.
         q_max: (T + 1, N) float32, max over actions of Q(obs[t], ·), if known.
         extras: Further columns, each (T, N, ...).
@@ -145,6 +145,11 @@ class Fragment:
     def num_env_steps(self) -> int:
         """Rows on which the environment stepped: reset rows are not counted."""
         return int(self.reset.size - np.count_nonzero(self.reset))
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes that ended by themselves, counted where the next one begins."""
+        return int(np.count_nonzero(self.reset & ~self.truncated))
 
 
 @dataclass(frozen=True)

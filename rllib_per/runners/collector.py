@@ -154,8 +154,8 @@ class Collector:
     def _write_reset_row(self, out: Fragment) -> None:
         """In place of a step; the frame before it is never shown."""
         out.actions[0], out.rewards[0] = 0, 0.0
-        out.terminated[0] = out.truncated[0] = False
-        out.reset[0] = True
+        out.terminated[0] = False
+        out.reset[0] = out.truncated[0] = True
         out.obs[1] = self.streams.frames
         if out.q_taken is not None and out.q_max is not None:
             out.q_taken[0] = out.q_max[0] = 0.0

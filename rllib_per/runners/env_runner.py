@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self.stop()
         context = env_context(self.config, self.worker_index, self.num_workers)
         self.env = make_vector_env(self.config, context)
+        if self._collector is not None:
+            self._seed_anew(self.num_env_steps_sampled_lifetime + self._collector.next_row)
         self._make_collector()
         self._callbacks("on_environment_created", env=self.env.unwrapped, env_context=context)
 
@@ -161,7 +164,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         if num_rows < 1:
             raise ValueError(f"`num_rows` must be at least 1: got {num_rows}")
         collector = self._require_env()
-        with self._runner_metrics.sampling():
+        with self._runner_metrics.sampling(), self._anew_after_an_error():
             fragment = None
             while fragment is None:
                 collector = self._begin("collect")
@@ -222,7 +225,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             num_timesteps, num_episodes = default_amount(self.config, self.worker_index or 0)
         env_step = self.num_env_steps_sampled_lifetime
         epsilon = sampling_epsilon(self.config, env_step, explore, random_actions)
-        with self._runner_metrics.sampling():
+        with self._runner_metrics.sampling(), self._anew_after_an_error():
             if force_reset or num_episodes is not None:
                 self._purpose = None
             if num_episodes is not None:
@@ -235,6 +238,15 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._runner_metrics.add(num_steps, finished)
             self._callbacks("on_sample_end", samples=samples)
         return samples
+
+    @contextmanager
+    def _anew_after_an_error(self) -> Iterator[None]:
+        """The streams may be in the middle of a fragment that nobody gets: they are not gone on."""
+        try:
+            yield
+        except BaseException:
+            self._purpose = None
+            raise
 
     def _begin(self, purpose: str) -> Collector:
         """Reset everything unless the streams already run for this purpose."""
@@ -280,7 +292,9 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime
         }
-        if self._check_component(EXPLORATION_RNG, components, not_components):
+        # RLlib gives the local runner's state to remote ones that it has restarted.
+        plays = self.env is not None
+        if plays and self._check_component(EXPLORATION_RNG, components, not_components):
             state |= self.random_state()
         if self._check_component(COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(
@@ -298,7 +312,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         if EXPLORATION_RNG in state:
-            self.set_random_state(state)
+            self.set_random_state(state, self.num_env_steps_sampled_lifetime)
 
     def random_state(self) -> dict[str, Any]:
         """The random generators of exploration and, where they are in reach, of environments."""
@@ -307,17 +321,23 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             ENV_RNG: env_random_states(self.env),
         }
 
-    def set_random_state(self, state: dict[str, Any]) -> None:
+    def set_random_state(self, state: dict[str, Any], env_steps: int) -> None:
         """Draw on from `random_state`; episodes begin anew, and not with those of the first start.
 
-        Environments whose generators are not in reach are seeded once more, by how far training is.
+        Environments whose generators are not in reach are seeded once more, by `env_steps`, how far
+        training is.
         """
         self._rng.bit_generator.state = state[EXPLORATION_RNG]
+        self._seed_anew(env_steps)
         self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
-        if self._seed is not None:
-            words = np.random.SeedSequence([self._seed, self.num_env_steps_sampled_lifetime])
-            self._first_seed = int(words.generate_state(1)[0])
         self._purpose = None
+
+    def _seed_anew(self, env_steps: int) -> None:
+        """Let the next reset seed the environments, otherwise than the first one did."""
+        self._is_seeded = False
+        if self._seed is not None:
+            words = np.random.SeedSequence([self._seed, env_steps])
+            self._first_seed = int(words.generate_state(1)[0])
 
     def _set_weights(self, weights: Any, seq_no: int) -> None:
         # RLlib's sequence number 0 means: take these whatever you have.
@@ -325,7 +345,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             if isinstance(weights, ray.ObjectRef):
                 weights = ray.get(weights)
             self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
-        self._weights_seq_no = max(self._weights_seq_no, seq_no)
+            self._weights_seq_no = seq_no
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What RLlib makes a new runner from."""

@@ -120,11 +120,14 @@ class EnvStreams:
     def _checked_step(self, actions: Int64s) -> Row | None:
         assert self._frame_stack is not None
         before, resets = self.obs.copy(), self.resets_next
-        self._unchecked_steps, remaining = 0, self._unchecked_steps - 1
-        row = self.step(actions)
-        self._unchecked_steps = remaining
-        if row is not None:
-            self._frame_stack.check(before, self.obs, resets)
+        self._unchecked_steps, remaining = 0, self._unchecked_steps
+        try:
+            row = self.step(actions)
+            if row is not None:
+                self._frame_stack.check(before, self.obs, resets)
+            remaining -= 1
+        finally:
+            self._unchecked_steps = remaining
         return row
 
     def pop_finished(self) -> list[EpisodeSummary]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError
 
@@ -53,7 +52,7 @@ def push(writer: FragmentWriter, fragment: Fragment, weights_seq_no: int) -> Col
     writer.push(fragment)
     return Collected(
         num_env_steps=fragment.num_env_steps,
-        num_episodes=int(np.count_nonzero(fragment.reset)),
+        num_episodes=fragment.num_episodes,
         answers=writer.take_answers(),
         weights_seq_no=weights_seq_no,
         num_calls_in_flight=writer.num_calls_in_flight,

@@ -30,6 +30,21 @@ def test_the_same_seed_plays_the_same_game():
     np.testing.assert_array_equal(play(), play())
 
 
+def test_a_restored_generator_plays_the_same_next_games():
+    def play(env):
+        frames = [env.reset()[0]]
+        frames += [env.step(t % env.action_space.n)[0] for t in range(50)]
+        return np.stack(frames)
+
+    games = [MinAtarGame(game="space_invaders") for _ in range(2)]
+    games[0].reset(seed=5)
+    games[1].np_random = np.random.default_rng()
+    games[1].np_random.bit_generator.state = games[0].np_random.bit_generator.state
+    first = [play(game) for game in games]
+    np.testing.assert_array_equal(*first)
+    assert not np.array_equal(play(games[0]), first[0])
+
+
 def test_a_game_that_does_not_exist_is_named_with_its_nearest():
     with pytest.raises(ValueError, match="did you mean 'breakout'"):
         MinAtarGame(game="braekout")

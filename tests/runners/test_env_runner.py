@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -139,10 +140,48 @@ def failing_env(fails_at):
     return lambda context: Failing(0, [100])
 
 
+def failing_cartpole(fails_at):
+    steps = iter(range(10_000))
+
+    class Failing(gym.Wrapper):
+        def step(self, action):
+            if next(steps) == fails_at:
+                raise OSError("the simulator crashed")
+            return super().step(action)
+
+    return lambda context: Failing(gym.make("CartPole-v1"))
+
+
 def test_an_environments_error_reaches_the_user():
     runner = ApexEnvRunner(config=runner_config(failing_env(fails_at=4)))
     with pytest.raises(OSError, match="the simulator crashed"):
         runner.collect(10, epsilon=0.0)
+
+
+def test_what_follows_an_error_is_not_taken_for_its_continuation():
+    runner = ApexEnvRunner(config=runner_config(failing_env(fails_at=14)))
+    before = runner.collect(10, epsilon=0.0)
+    with pytest.raises(OSError, match="crashed"):
+        runner.collect(10, epsilon=0.0)
+    after = runner.collect(10, epsilon=0.0)
+    assert after.first_step[0] > before.first_step[0] + 10
+    assert after.reset[:, 0].tolist() == [True] + 9 * [False]
+    np.testing.assert_array_equal(after.obs[1:, 0, 2], np.arange(10))
+    # Nobody's episode ended: the streams were reset.
+    assert after.num_episodes == 0
+
+
+def test_environments_that_are_made_anew_are_seeded_but_play_other_episodes():
+    def first_observations():
+        config = runner_config(failing_cartpole(fails_at=14))
+        config.fault_tolerance(restart_failed_sub_environments=True)
+        runner = ApexEnvRunner(config=config)
+        before, after = runner.collect(10, epsilon=0.0), runner.collect(10, epsilon=0.0)
+        return before.obs[0, 0], after.obs[1, 0]
+
+    before, after = first_observations()
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(first_observations(), (before, after))
 
 
 def test_a_failed_environment_is_made_anew_if_asked_for_and_the_gap_shows():

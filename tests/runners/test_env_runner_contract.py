@@ -156,6 +156,33 @@ def test_older_weights_than_its_own_are_not_taken(runner):
         assert weight(runner) == pytest.approx(expected)
 
 
+def test_after_weights_of_no_number_any_are_taken(runner):
+    """RLlib gives a runner that it has restarted the local one's, which may be old."""
+    for seq_no, value in ((500, 0.5), (0, 0.1), (400, 0.4)):
+        runner.set_state({"rl_module": weights_of(runner, value), "weights_seq_no": seq_no})
+        assert weight(runner) == pytest.approx(value)
+
+
+def test_a_driver_that_does_not_play_hands_out_no_random_numbers():
+    """RLlib would give them to all runners that it restarts, which then explored alike."""
+    config = runner_config("CartPole-v1").env_runners(num_env_runners=2)
+    playing = ApexEnvRunner(config=config, worker_index=1)
+    driver = ApexEnvRunner(config=config, worker_index=0, spaces=playing.get_spaces())
+    assert "exploration_rng" in playing.get_state()
+    assert "exploration_rng" not in driver.get_state()
+
+
+def test_environments_out_of_reach_play_other_episodes_at_every_resumption():
+    def first_observations(env_steps):
+        config = runner_config("CartPole-v1", 2, gym_env_vectorize_mode="vector_entry_point")
+        runner = ApexEnvRunner(config=config)
+        runner.set_random_state(runner.random_state(), env_steps)
+        return runner.collect(1, epsilon=0.0).obs[0]
+
+    np.testing.assert_array_equal(first_observations(1000), first_observations(1000))
+    assert not np.array_equal(first_observations(1000), first_observations(2000))
+
+
 def test_a_shared_module_is_played_with_and_never_written(runner):
     module = counting_runner(LENGTHS).module
     with torch.no_grad():

@@ -6,6 +6,7 @@ from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.runners.env_streams import NUM_CHECKED_STEPS
 from tests.support.counting_env import CountingEnv, runner_config
 
 
@@ -106,6 +107,21 @@ def test_what_is_no_stack_of_frames_is_found_out():
         make_runner(OwnStack, frame_stack=2, frame_stack_padding="repeat").collect(9, epsilon=0.0)
     with pytest.raises(ValueError, match="must hold 5 frames"):
         make_runner(lambda env: FrameStackObservation(env, 4), frame_stack=5)
+
+
+def test_wrong_stacks_are_refused_however_often_they_come():
+    class NewestFirst(gym.ObservationWrapper):
+        def observation(self, observation):
+            return observation[::-1]
+
+    runner = make_runner(
+        lambda env: NewestFirst(FrameStackObservation(env, 3)),
+        frame_stack=3,
+        frame_stack_padding="repeat",
+    )
+    for _ in range(NUM_CHECKED_STEPS + 4):
+        with pytest.raises(ValueError, match="frames differ"):
+            runner.collect(9, epsilon=0.0)
 
 
 def test_a_padding_that_replay_cannot_rebuild_is_refused():
