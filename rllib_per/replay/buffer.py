@@ -262,8 +262,7 @@ class PrioritizedReplayBuffer:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        with self._lock:
-            self._priorities.change_alpha(alpha, self._ring.ready_slots())
+        self._change_alpha(alpha)
 
     @property
     def total_mass(self) -> float:
@@ -369,6 +368,10 @@ class PrioritizedReplayBuffer:
         """A copy of all arrays but the columns."""
         filled = min(self._ring.written, self._ring.capacity)
         return self._storage.links() | self._priorities.arrays(filled)
+
+    def _change_alpha(self, alpha: float) -> None:
+        with self._lock:
+            self._priorities.change_alpha(alpha, self._ring.ready_slots())
 
     def _require_mass(self) -> None:
         if not self._tree.total > 0.0:

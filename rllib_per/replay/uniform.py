@@ -49,7 +49,7 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """PrioritizedReplayBuffer's, also of a state with another α: masses are equal again."""
         super().load_state(state)
-        PrioritizedReplayBuffer.alpha.fset(self, 0.0)  # type: ignore[attr-defined]
+        self._change_alpha(0.0)
 
     @property
     def alpha(self) -> float:

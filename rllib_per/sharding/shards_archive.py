@@ -37,12 +37,14 @@ class _RowsOfShard:
     def snapshot(self) -> Snapshot:
         """The shard at this moment."""
         call = self._link.handle.call("snapshot")
-        return self._link.fetch(call, "hand over what is small")  # type: ignore[no-any-return]
+        snapshot: Snapshot = self._link.fetch(call, "hand over what is small")
+        return snapshot
 
     def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
         """At most a piece."""
         call = self._link.handle.call("copy_rows", name, first, stop)
-        return self._link.fetch(call, "hand over rows")  # type: ignore[no-any-return]
+        rows: tuple[int, Array] = self._link.fetch(call, "hand over rows")
+        return rows
 
 
 class ShardsSave:
@@ -91,11 +93,11 @@ class ShardsSave:
             self._links.poll()
             return None
         try:
-            report = link.fetch(link.handle.call("save_report"), "save itself")
+            report: SaveReport | None = link.fetch(link.handle.call("save_report"), "save itself")
         except LOST as error:
             link.lose(error)
             return None
-        return report  # type: ignore[no-any-return]
+        return report
 
     def _check_deadline(self) -> None:
         waiting = [link for link in self._links if link.index not in self._reports]
