@@ -30,6 +30,7 @@ class Beside:
         self._replaced = final.with_name(REPLACED + final.name)
         if self._replaced.exists() and not final.exists():
             self._replaced.rename(final)
+        shutil.rmtree(self._replaced, ignore_errors=True)
         self.folder = final.with_name(UNFINISHED + final.name)
         self.discard()
         self.folder.mkdir(parents=True)

@@ -82,9 +82,13 @@ def write_checkpoint(
 
 
 def _copy_others(source: Path, folder: Path) -> bool:
-    """Copy what `source` has and `folder` has not; whether there is any."""
+    """Copy what `source` has and `folder` has not; whether there is any.
+
+    A replay buffer would be one of another time.
+    """
     entries = source.iterdir() if source.is_dir() else ()
-    others = [entry for entry in entries if not (folder / entry.name).exists()]
+    names = {REPLAY_BUFFER_RESULTS, *(entry.name for entry in folder.iterdir())}
+    others = [entry for entry in entries if entry.name not in names]
     for entry in others:
         copy = shutil.copytree if entry.is_dir() else shutil.copy2
         copy(entry, folder / entry.name)

@@ -348,6 +348,22 @@ def test_a_save_that_is_killed_while_it_replaces_another_leaves_that(trained, tm
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_what_a_killed_save_had_replaced_does_not_stop_the_next(trained, tmp_path):
+    trained.save_to_path(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / f"{REPLACED}a")
+    trained.save_to_path(tmp_path / "a")
+    verify(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_buffer_of_another_time_is_no_part_of_a_checkpoint_without_one(trained, build, tmp_path):
+    trained.save_to_path(tmp_path)
+    without = build(config(store_buffer_in_checkpoints=False))
+    without.save_to_path(tmp_path)
+    verify(tmp_path)
+    assert not (tmp_path / "replay_buffer").exists()
+
+
 def test_another_capacity_is_refused_and_nothing_changes(trained, build, tmp_path):
     trained.save_to_path(tmp_path)
     settings = {"type": "prioritized", "capacity": 49_999}
