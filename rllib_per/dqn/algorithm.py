@@ -238,11 +238,11 @@ class ApexDQN(DQN):
         if COMPONENT_LEARNER_GROUP in state:
             self._let_runners_take_any_weights()
         super().set_state(state)
-        if COMPONENT_LEARNER_GROUP in state:
-            self.loop.begin_anew()
         if REPLAY_BUFFER_RESULTS in state:
             self._replay_checkpoint.set_state(state[REPLAY_BUFFER_RESULTS])
             keep_alpha(self.replay, self.config)
+        if not {COMPONENT_LEARNER_GROUP, REPLAY_BUFFER_RESULTS}.isdisjoint(state):
+            self.loop.begin_anew()
         if _STATE in state:
             self.progress.load(state[_STATE]["progress"])
             self.replay_ratio.load_state(

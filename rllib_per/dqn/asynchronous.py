@@ -119,10 +119,11 @@ class AsynchronousLoop:
         """Before a save: nothing to wait for, as work goes on; priorities under way come later."""
 
     def begin_anew(self) -> None:
-        """After a restore: batches, updates and weights of before are of no use."""
+        """After a restore: batches, TD errors and weights of before are of no use."""
         while self._requests:
             self._replay.drop(self._requests.popleft())
         self._updates.clear()
+        self._learners.flush()
         self._asked_at.clear()
         self._learners.ask_for_weights(wait=True)
 
@@ -235,7 +236,7 @@ class AsynchronousLoop:
                     lr=self._schedules.lr(self._progress.env_steps),
                 )
             )
-        if self._updates[-1].handles:
+        if self._updates[-1].handles:  # Rows that never came have no TD errors.
             self._asked_at.append(request.asked_at)
         self._progress.updates += 1
         if self._progress.updates % self._broadcast_interval == 0:

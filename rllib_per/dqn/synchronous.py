@@ -80,7 +80,8 @@ class SynchronousLoop:
         self._prioritize(self._learners.flush())
 
     def begin_anew(self) -> None:
-        """After a restore: between two rounds nothing of before is under way."""
+        """After a restore: TD errors that a GPU still owes belong to transitions of before."""
+        self._learners.flush()
 
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner since the last call."""

@@ -260,8 +260,6 @@ class ApexDQNLearner(DQNTorchLearner):
         if COMPONENT_OPTIMIZER in state:
             # A restore, no sync of weights: RLlib would keep this learner's module if it is newer.
             self._weights_seq_no = 0
-            # TD errors of before belong to transitions of before.
-            self._transfer.flush()
             # PyTorch would go on in these very arrays. Out of an object store all learners of a
             # node have the same ones, and would all count their steps in them.
             optimizer = copy.deepcopy(state[COMPONENT_OPTIMIZER])

@@ -86,12 +86,19 @@ def test_every_td_error_reaches_its_own_transition_and_a_save_waits_for_the_last
     assert_told(told, taken)
 
 
-def test_td_errors_of_before_a_restore_are_forgotten_by_it(algorithm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["all", "replay_buffer", "state"])
+def test_td_errors_of_before_a_restore_are_forgotten_by_it(algorithm, tmp_path, monkeypatch, what):
     for _ in range(2):
         algorithm.train()
     algorithm.save_to_path(tmp_path)
+    state = algorithm.get_state()
     algorithm.train()
-    algorithm.restore_from_path(tmp_path)
+    if what == "state":
+        algorithm.set_state(state)
+    elif what == "all":
+        algorithm.restore_from_path(tmp_path)
+    else:
+        algorithm.restore_from_path(tmp_path / what, component=what)
     told = record_updates(algorithm, monkeypatch)
     num_before = len(transfer_of(algorithm).taken)
     algorithm.train()
