@@ -20,6 +20,8 @@ FORBIDDEN = {
     "rllib_per/checkpoints": {"rllib_per.replay", "ray", "torch", "gymnasium"},
     "rllib_per/replay": ALGORITHM
     | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.episodes"},
+    "rllib_per/objectives": ALGORITHM
+    | {"ray", "gymnasium", "rllib_per.replay", "rllib_per.envs", "rllib_per.runners"},
     "rllib_per/sharding": ALGORITHM,
     "rllib_per/envs": ALGORITHM | {"ray", "torch"},
     "rllib_per/frame_stack.py": ALGORITHM | {"ray", "torch", "rllib_per.runners"},

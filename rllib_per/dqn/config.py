@@ -41,6 +41,7 @@ class ApexDQNConfig(DQNConfig):
             / (rollout_fragment_length × num_envs_per_env_runner × num_env_runners).
         target_network_update_unit: What `target_network_update_freq` counts: "env_steps" (RLlib's
             meaning), "updates" or "episodes".
+        objective: What is learned, "expected" or a class of your own (docs/objectives.md).
         optimizer: {"type": "adam" | "rmsprop", ...} with PyTorch's own keys.
         broadcast_interval: Updates between two weight broadcasts to remote env runners.
         replay_buffer_config: "type" is "prioritized" or "uniform" (RLlib's names
@@ -90,6 +91,7 @@ class ApexDQNConfig(DQNConfig):
         self.hiddens: list[int] | None = None  # The network's own; DQNConfig has one for vectors.
         self.replay_ratio: float | None = None
         self.target_network_update_unit = "env_steps"
+        self.objective: Any = {"type": "expected"}
         self.optimizer = {"type": "adam"}
         self.broadcast_interval = 1
         self.per_env_epsilon = False
@@ -108,6 +110,7 @@ class ApexDQNConfig(DQNConfig):
         replay_ratio: float | None = NotProvided,
         target_network_update_unit: str = NotProvided,
         broadcast_interval: int = NotProvided,
+        objective: Any = NotProvided,
         **kwargs: Any,
     ) -> ApexDQNConfig:
         """DQNConfig's `training`, and the settings named in the class docstring."""
@@ -116,6 +119,7 @@ class ApexDQNConfig(DQNConfig):
             replay_ratio=replay_ratio,
             target_network_update_unit=target_network_update_unit,
             broadcast_interval=broadcast_interval,
+            objective=objective,
         )
 
     def env_runners(
@@ -233,7 +237,11 @@ class ApexDQNConfig(DQNConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        ours = {"hiddens": self.hiddens, "channels_last": self.channels_last}
+        ours = {
+            "hiddens": self.hiddens,
+            "channels_last": self.channels_last,
+            "objective": self.objective,
+        }
         return super()._model_config_auto_includes | ours
 
     def get_default_learner_class(self) -> type:

@@ -23,6 +23,7 @@ from rllib_per.buffers.sharded import (
 )
 from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
 from rllib_per.learning.optimizers import check_optimizer
+from rllib_per.objectives import build_objective
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
 from rllib_per.schedules import extremes, schedule
 
@@ -141,7 +142,7 @@ def find_problems(config: Any) -> list[str]:
         for name, unused, remedy in _REFUSED
         if not unused(getattr(config, name))
     ]
-    for part in (_n_step, _fragment_length, _schedules, _optimizer, _replay, _structure):
+    for part in (_n_step, _fragment_length, _schedules, _parts, _replay, _structure):
         problems += part(config)
     # Buffers check their own settings; what is wrong with n_step or gamma is said above.
     return problems or list(_buffer(config))
@@ -177,11 +178,12 @@ def _schedules(config: Any) -> Iterator[str]:
             yield f"`{name}` must lie in [0, {high}]: it goes from {least:g} to {greatest:g}"
 
 
-def _optimizer(config: Any) -> Iterator[str]:
-    try:
-        check_optimizer(config.optimizer)
-    except ValueError as error:
-        yield f"`optimizer`: {error}"
+def _parts(config: Any) -> Iterator[str]:
+    for name, check in (("optimizer", check_optimizer), ("objective", build_objective)):
+        try:
+            check(getattr(config, name))
+        except ValueError as error:
+            yield f"`{name}`: {error}"
 
 
 def _replay(config: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -43,11 +44,12 @@ def is_dotted_path(name: str) -> bool:
 
 
 # Keys whose value may name a class, and the values that are ours.
-_NAMES_OF_CLASSES: dict[str, Callable[[str], bool]] = {
-    "env": _is_known_env,
-    "type": lambda name: name in sections.REPLAY_TYPES,
-    "module_class": lambda _: False,
-    "callbacks_class": lambda _: False,
+_NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
+    ("environment", "env"): _is_known_env,
+    ("training", "objective", "type"): lambda name: name in sections.OBJECTIVE_TYPES,
+    ("replay", "type"): lambda name: name in sections.REPLAY_TYPES,
+    ("model", "module_class"): lambda _: False,
+    ("callbacks", "callbacks_class"): lambda _: False,
 }
 
 
@@ -68,19 +70,21 @@ class ExperimentConfig(sections.Section):
     seed: sections.Count = 0
     """Of everything that is random."""
 
-    @field_validator("environment", "replay", "model", "callbacks")
+    @field_validator(*dict.fromkeys(str(path[0]) for path in _NAMES_OF_CLASSES))
     @classmethod
     def _classes_are_known(cls, section: Any, info: ValidationInfo) -> Any:
         """Naming a class runs its module's code, which reading a file must not do unasked."""
         if not (info.context or {}).get("allow_custom_classes", True):
-            for key, is_known in _NAMES_OF_CLASSES.items():
-                name = getattr(section, key, None)
+            for path, is_known in _NAMES_OF_CLASSES.items():
+                if path[0] != info.field_name:
+                    continue
+                name = functools.reduce(getattr, map(str, path[1:]), section)
                 if name is not None and not is_known(name):
                     raise PydanticCustomError(
                         "custom_class",
                         "{name} would be imported and run; if you trust this file, give "
                         "--allow-custom-classes",
-                        {"name": repr(name), "path": (info.field_name, key)},
+                        {"name": repr(name), "path": path},
                     )
         return section
 

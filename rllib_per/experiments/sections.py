@@ -49,16 +49,22 @@ def _is_schedule(value: Any) -> Any:
 
 
 REPLAY_TYPES = ("prioritized", "uniform", "sharded", "rllib_prioritized", "rllib_uniform")
+OBJECTIVE_TYPES = ("expected",)
 DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 
 
-def _is_replay_type(value: str) -> str:
-    if value not in REPLAY_TYPES and not DOTTED_PATH.fullmatch(value):
-        near = difflib.get_close_matches(value, REPLAY_TYPES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        names = ", ".join(REPLAY_TYPES)
-        raise ValueError(f"must be one of {names}, or the dotted path of a class{hint}")
-    return value
+def _one_of_or_class(names: tuple[str, ...]) -> AfterValidator:
+    """One of `names`, or what looks like the path of a class."""
+
+    def check(value: str) -> str:
+        if value not in names and not DOTTED_PATH.fullmatch(value):
+            near = difflib.get_close_matches(value, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            known = ", ".join(names)
+            raise ValueError(f"must be one of {known}, or the dotted path of a class{hint}")
+        return value
+
+    return AfterValidator(check)
 
 
 Float = Annotated[float, BeforeValidator(_as_float), Field(allow_inf_nan=False)]
@@ -119,6 +125,21 @@ class Optimizer(Section):
     """Which one."""
 
 
+def _as_type(value: Any) -> Any:
+    """A name alone is a section's `type`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+class Objective(Section):
+    """What is learned; further keys are those of the class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Annotated[str, _one_of_or_class(OBJECTIVE_TYPES)] = "expected"
+    """"expected": Q(s, a); or behind --allow-custom-classes the dotted path of a class
+    (docs/objectives.md)."""
+
+
 class Training(Section):
     """How it is learned."""
 
@@ -148,6 +169,8 @@ class Training(Section):
     """What is bounded: the norm of all gradients, of each one, or every value."""
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
     """Loss of a TD error."""
+    objective: Annotated[Objective, BeforeValidator(_as_type)] = Objective()
+    """Which one, and its settings."""
     optimizer: Optimizer = Optimizer()
     """Which one, and its settings."""
     adam_epsilon: PositiveFloat = 1e-8
@@ -171,7 +194,7 @@ class Training(Section):
 class Replay(Section):
     """What is remembered, and what of it is learned from."""
 
-    type: Annotated[str, AfterValidator(_is_replay_type)] = "prioritized"
+    type: Annotated[str, _one_of_or_class(REPLAY_TYPES)] = "prioritized"
     """"prioritized", "uniform", "sharded" (prioritized, in actors that env runner actors feed while
     learners learn), RLlib's own as "rllib_prioritized" and "rllib_uniform", or behind
     --allow-custom-classes the dotted path of a class (rllib_per.buffers.protocol)."""

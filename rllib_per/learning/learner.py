@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import (
@@ -18,7 +16,6 @@ from ray.rllib.connectors.learner.add_next_observations_from_episodes_to_train_b
     AddNextObservationsFromEpisodesToTrainBatch,
 )
 from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER, LR_KEY
 from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
 from ray.rllib.utils.metrics import (
@@ -27,30 +24,18 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
-from torch import Tensor
 
-from rllib_per.learning.losses import (
-    double_q_bootstrap,
-    max_q_bootstrap,
-    q_targets,
-    select_actions,
-    weighted_loss,
-)
-from rllib_per.learning.optimizers import (
-    average_gradients,
-    build_optimizer,
-    clip_gradients,
-    keep_settings,
-)
+from rllib_per.learning.module import networks_of
+from rllib_per.learning.optimizers import build_optimizer, keep_settings
+from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
-from rllib_per.learning.transfer import TensorBatch, make_transfer
-from rllib_per.learning.update_metrics import UpdateMetrics, log_update_metrics
+from rllib_per.learning.transfer import make_transfer
+from rllib_per.learning.update_metrics import log_update_metrics
+from rllib_per.objectives import ObjectiveSettings, build_objective
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.storage import Allocator
 from rllib_per.schedules import schedule
 from rllib_per.sharding.blocks import join
-
-QF_PREDS = "qf_preds"
 
 
 class ApexDQNLearner(DQNTorchLearner):
@@ -90,23 +75,26 @@ class ApexDQNLearner(DQNTorchLearner):
         """Look up once what every update needs."""
         config = self.config.get_config_for_module(self._module_id)
         self._optimizer = self.get_optimizer(self._module_id)
-        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        self._num_learners = config.num_learners
-        self._double_q = config.double_q
-        self._loss_kind = config.td_error_loss_fn
-        self._grad_clip, self._grad_clip_by = config.grad_clip, config.grad_clip_by
-        self._target_networks = TargetNetworks(self._net.get_target_network_pairs())
-        self._target_clock = TargetClock(
-            config.target_network_update_freq, config.target_network_update_unit
+        self._transfer = make_transfer(self._device)
+        settings = ObjectiveSettings(config.double_q, config.td_error_loss_fn)
+        objective = build_objective(config.objective, settings)
+        self._step = UpdateStep(
+            NetworkPair(
+                *networks_of(self._net, objective),
+                self._device,
+                mixed_precision=config.mixed_precision,
+                compile_networks=config.compile_module,
+            ),
+            objective,
+            self._optimizer,
+            TargetNetworks(self._net.get_target_network_pairs()),
+            TargetClock(config.target_network_update_freq, config.target_network_update_unit),
+            self._transfer,
+            grad_clip=config.grad_clip,
+            grad_clip_by=config.grad_clip_by,
+            num_learners=config.num_learners,
         )
         self.change_settings(config)
-        self._transfer = make_transfer(self._device)
-        self._update_metrics = UpdateMetrics()
-        self._mixed_precision = config.mixed_precision
-        self._online_q, self._target_q = self._net.compute_q_values, self._net.forward_target
-        if config.compile_module:
-            self._online_q = torch.compile(self._online_q)
-            self._target_q = torch.compile(self._target_q)
 
     @property
     def batch_allocator(self) -> Allocator:
@@ -115,8 +103,8 @@ class ApexDQNLearner(DQNTorchLearner):
 
     def change_settings(self, config: Any) -> None:
         """Go by `config` from now on, as far as no part has to be built anew for it."""
-        self._tau = config.tau
-        self._target_clock.frequency = config.target_network_update_freq
+        self._step.tau = config.tau
+        self._step.target_clock.frequency = config.target_network_update_freq
         self._lr_schedule = schedule(config.lr)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -148,17 +136,10 @@ class ApexDQNLearner(DQNTorchLearner):
             self._set_optimizer_lr(self._optimizer, lr)
         if not self._net.training:
             self._net.train()
-        columns = self._transfer.load(batch)
-        targets = self._targets(columns)
-        q_taken = select_actions(self._q_values(columns.obs), columns.actions)
-        loss = weighted_loss(q_taken, targets, columns.importance_weights, self._loss_kind)
-        gradients_norm = self._descend(loss)
-        q_taken = q_taken.detach()
-        td_errors = targets - q_taken
+        counts = {**timesteps, "updates": self._weights_seq_no + 1}
+        update = self._step(batch, counts)
         self._weights_seq_no += 1
-        self._update_metrics.record(loss.detach(), q_taken, td_errors, gradients_norm)
-        self._update_targets(timesteps)
-        return self._transfer.hand_over(batch, td_errors)
+        return update
 
     def update_from_blocks(
         self,
@@ -178,53 +159,16 @@ class ApexDQNLearner(DQNTorchLearner):
 
     def flush(self) -> PriorityUpdate | None:
         """The TD errors that `update_from_replay` still owes; None if there are none."""
-        return self._transfer.flush()
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self._mixed_precision:
-            return torch.autocast(self._device.type, torch.bfloat16)
-        return nullcontext()
-
-    def _q_values(self, obs: Tensor) -> Tensor:
-        with self._precision():
-            return self._online_q({Columns.OBS: obs})[QF_PREDS].float()
-
-    @torch.no_grad()
-    def _targets(self, columns: TensorBatch) -> Tensor:
-        with self._precision():
-            next_q_target = self._target_q({Columns.OBS: columns.next_obs})[QF_PREDS].float()
-        if self._double_q:
-            bootstraps = double_q_bootstrap(self._q_values(columns.next_obs), next_q_target)
-        else:
-            bootstraps = max_q_bootstrap(next_q_target)
-        return q_targets(columns.n_step_returns, columns.bootstrap_discounts, bootstraps)
-
-    def _descend(self, loss: Tensor) -> Tensor | None:
-        """Apply the averaged, clipped gradients; their norm, if clipping needed it."""
-        for parameter in self._parameters:
-            parameter.grad = None
-        # Past RLlib's DistributedDataParallel: its hooks stay idle unless its forward was called.
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if self._num_learners > 1:
-            average_gradients(gradients, self._num_learners)
-        norm = None
-        if self._grad_clip is not None:
-            norm = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)
-        self._optimizer.step()
-        return norm
-
-    def _update_targets(self, timesteps: Mapping[str, int]) -> None:
-        if self._target_clock.is_due({**timesteps, "updates": self._weights_seq_no}):
-            self._target_networks.follow(self._tau)
-            self._update_metrics.num_target_updates += 1
+        return self._step.flush()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """RLlib's hook at the end of its own `update`: the same clock, the same schedule."""
         env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
         self._set_optimizer_lr(self._optimizer, self._lr_schedule(env_steps))
-        self._update_targets(
-            {"env_steps": env_steps, "episodes": timesteps.get(NUM_EPISODES_LIFETIME, 0)}
+        episodes = timesteps.get(NUM_EPISODES_LIFETIME, 0)
+        updates = self._weights_seq_no
+        self._step.update_targets(
+            {"env_steps": env_steps, "episodes": episodes, "updates": updates}
         )
         self._log_pending_metrics()
 
@@ -234,11 +178,11 @@ class ApexDQNLearner(DQNTorchLearner):
         return self.metrics.reduce()
 
     def _log_pending_metrics(self) -> None:
-        log_update_metrics(self.metrics, self._module_id, self._update_metrics)
+        log_update_metrics(self.metrics, self._module_id, self._step.metrics)
         for name, value in (
             (f"{DEFAULT_OPTIMIZER}_{LR_KEY}", self._get_optimizer_lr(self._optimizer)),
             (WEIGHTS_SEQ_NO, self._weights_seq_no),
-            (LAST_TARGET_UPDATE_TS, self._target_clock.last),
+            (LAST_TARGET_UPDATE_TS, self._step.target_clock.last),
         ):
             self.metrics.log_value((self._module_id, name), value, window=1)
 
@@ -253,7 +197,7 @@ class ApexDQNLearner(DQNTorchLearner):
             self._log_pending_metrics()
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(LAST_TARGET_UPDATE_TS, components, not_components):
-            state[LAST_TARGET_UPDATE_TS] = self._target_clock.last
+            state[LAST_TARGET_UPDATE_TS] = self._step.target_clock.last
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -266,13 +210,15 @@ class ApexDQNLearner(DQNTorchLearner):
             state = {**state, COMPONENT_OPTIMIZER: optimizer}
         super().set_state(state)
         keep_settings(self._optimizer)
-        self._target_clock.last = state.get(LAST_TARGET_UPDATE_TS, self._target_clock.last)
+        self._step.target_clock.last = state.get(
+            LAST_TARGET_UPDATE_TS, self._step.target_clock.last
+        )
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Go on from another learner's state; its target network is a copy where none is given."""
         self.set_state(state)
         if COMPONENT_OPTIMIZER not in state:
-            self._target_networks.follow(1.0)
+            self._step.target_networks.follow(1.0)
 
     def hand_out_weights(self) -> tuple[int, dict[str, Any]]:
         """How many updates the weights have seen, and the weights as an env runner takes them."""

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from rllib_per.learning.network_config import NetworkConfig
 from rllib_per.learning.networks import QNetwork
+from rllib_per.learning.step import Network
+from rllib_per.objectives import Objective, Outputs, build_objective
 from rllib_per.schedules import schedule
 
 
@@ -40,13 +42,15 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         config = NetworkConfig.from_model_config(model_config, is_image=is_image)
         if config.network != "mlp":
             _check_image(obs_shape)
-        self.q_network = QNetwork(config, obs_shape, _num_actions(self.action_space))
         given = model_config if isinstance(model_config, dict) else {}
+        self.objective = build_objective(given.get("objective", "expected"))
+        num_actions = _num_actions(self.action_space)
+        self.q_network = QNetwork(config, obs_shape, num_actions, self.objective)
         self._epsilon = schedule(given.get("epsilon", 0.0))
         self._double_q = given.get("double_q", True)
 
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {QF_PREDS: self.q_network(batch[Columns.OBS])}
+        return {QF_PREDS: self.q_network(batch[Columns.OBS]).q}
 
     def make_target_networks(self) -> None:
         self.target_q_network = make_target_network(self.q_network)
@@ -59,18 +63,18 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         with torch.no_grad():
-            return {QF_PREDS: self.target_q_network(batch[Columns.OBS])}
+            return {QF_PREDS: self.target_q_network(batch[Columns.OBS]).q}
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         with torch.no_grad():
-            return {Columns.ACTIONS: self.q_network(batch[Columns.OBS]).argmax(dim=1)}
+            return {Columns.ACTIONS: self.q_network(batch[Columns.OBS]).q.argmax(dim=1)}
 
     def _forward_exploration(
         self, batch: dict[str, Any], t: int = 0, **kwargs: Any
     ) -> dict[str, Tensor]:
         """ε-greedy at env step `t`, for RLlib's own env runners; ours explores by itself."""
         with torch.no_grad():
-            q_values = self.q_network(batch[Columns.OBS])
+            q_values = self.q_network(batch[Columns.OBS]).q
         size = q_values.shape[:1]
         chance = torch.rand(size, device=q_values.device)
         anything = torch.randint(q_values.shape[1], size, device=q_values.device)
@@ -86,6 +90,33 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
             with torch.no_grad():
                 output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
         return output
+
+
+def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
+    """The online and the target network of a module with RLlib's QNetAPI and TargetNetworkAPI.
+
+    Raises:
+        ValueError: The objective needs more than the Q-values that the module gives.
+    """
+    kind = type(module)
+    if issubclass(kind, ApexDQNModule):
+        own = (kind.compute_q_values, kind.forward_target)
+        if own == (ApexDQNModule.compute_q_values, ApexDQNModule.forward_target):
+            return module.q_network, module.target_q_network
+    if objective.num_outputs is not None or objective.num_taus:
+        raise ValueError(
+            f"{type(objective).__name__} needs more outputs per action than the one that "
+            f"{kind.__name__}.compute_q_values gives: use ApexDQNModule as it is, or the "
+            "objective 'expected'"
+        )
+
+    def online(obs: Tensor, mask: Tensor | None, num_taus: int | None) -> Outputs:
+        return Outputs(module.compute_q_values({Columns.OBS: obs})[QF_PREDS])
+
+    def target(obs: Tensor, mask: Tensor | None, num_taus: int | None) -> Outputs:
+        return Outputs(module.forward_target({Columns.OBS: obs})[QF_PREDS])
+
+    return online, target
 
 
 def _obs_shape(space: gym.Space[Any]) -> tuple[int, ...]:

@@ -30,8 +30,10 @@ _RLLIB_HEAD_NAMES = {"hiddens": "head_fcnet_hiddens", "head_activation": "head_f
 
 # RLlib keys that mean nothing for a feed-forward Q-network, whatever their value ...
 _WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
-# ... and what DQNConfig adds for its own module; the learner and the runner look after these.
-_RLLIB_DQN_KEYS = frozenset({"double_q", "epsilon", "num_atoms", "std_init", "v_min", "v_max"})
+# ... and what the config adds to them; the learner and the runner look after these.
+_DQN_KEYS = frozenset(
+    {"objective", "double_q", "epsilon", "num_atoms", "std_init", "v_min", "v_max"}
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _names() -> list[str]:
 def _check_keys(given: Mapping[str, Any]) -> None:
     rllib_defaults = dataclasses.asdict(DefaultModelConfig())
     taken = {*_RLLIB_MLP_NAMES.values(), *_RLLIB_CNN_NAMES.values(), *_RLLIB_HEAD_NAMES.values()}
-    known = {*_names(), *rllib_defaults, *_RLLIB_DQN_KEYS}
+    known = {*_names(), *rllib_defaults, *_DQN_KEYS}
     for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

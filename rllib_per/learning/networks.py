@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Q-networks: an encoder of vectors or images, and one or two streams on top."""
+"""Q-networks: an encoder of vectors or images, and an objective's head on top."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_per.learning.losses import dueling_q_values
 from rllib_per.learning.network_config import NetworkConfig
-
-_ACTIVATIONS: dict[str | None, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "swish": nn.SiLU,
-    "linear": nn.Identity,
-    None: nn.Identity,
-}
+from rllib_per.objectives import Objective, Outputs
+from rllib_per.objectives.heads import Streams, dense_layers, make_activation
 
 
 class QNetwork(nn.Module):
-    """Q(s, ·) of observations: (B, *obs_shape), uint8 in [0, 255] or any number type -> (B, A)."""
+    """What `objective` knows of observations: (B, *obs_shape), uint8 in [0, 255] or any number."""
 
-    def __init__(self, config: NetworkConfig, obs_shape: Sequence[int], num_actions: int) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        obs_shape: Sequence[int],
+        num_actions: int,
+        objective: Objective,
+    ) -> None:
         super().__init__()
         if config.network == "mlp":
             encoder: nn.Module = nn.Flatten()
@@ -36,11 +32,12 @@ class QNetwork(nn.Module):
             stack, height, width = obs_shape if len(obs_shape) == 3 else (1, *obs_shape)
             encoder = _convolutions(config, stack, (height, width))
             num_features = _num_features(encoder, (stack, height, width))
-        dense = _dense(num_features, config.encoder_hiddens, config.activation)
+        dense = dense_layers(num_features, config.encoder_hiddens, config.activation)
         self.encoder = nn.Sequential(encoder, *dense)
         num_features = (num_features, *config.encoder_hiddens)[-1]
-        head = _DuelingHead if config.dueling else _Head
-        self.head = head(num_features, config.hiddens, config.head_activation, num_actions)
+        streams = Streams(config.hiddens, config.head_activation, config.dueling)
+        self.head = objective.head(num_features, num_actions, streams)
+        self._objective = objective
         self._is_image = config.network != "mlp"
         self._memory_format = (
             torch.channels_last
@@ -50,39 +47,23 @@ class QNetwork(nn.Module):
         if config.channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, obs: Tensor) -> Tensor:
+    def forward(
+        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+    ) -> Outputs:
+        """See `rllib_per.objectives.Networks`."""
+        features = self._features(obs)
+        num_taus = self._objective.num_taus if num_taus is None else num_taus
+        taus = torch.rand(len(obs), num_taus, device=obs.device) if num_taus else None
+        raw = self.head(features, mask, taus)
+        return Outputs(self._objective.q_values(raw), raw, taus)
+
+    def _features(self, obs: Tensor) -> Tensor:
         if self._is_image and obs.ndim == 3:
             obs = obs.unsqueeze(1)
         features = obs.to(torch.float32, memory_format=self._memory_format)
         if obs.dtype == torch.uint8:
             features = features.mul_(1 / 255)
-        return self.head(self.encoder(features))
-
-
-class _Head(nn.Module):
-    """One stream: Q(s, ·) at once."""
-
-    def __init__(
-        self, num_features: int, hiddens: Sequence[int], activation: str, num_actions: int
-    ) -> None:
-        super().__init__()
-        self.advantage = _stream(num_features, hiddens, activation, num_actions)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.advantage(features)
-
-
-class _DuelingHead(_Head):
-    """A value and an advantage stream (Wang et al. 2016)."""
-
-    def __init__(
-        self, num_features: int, hiddens: Sequence[int], activation: str, num_actions: int
-    ) -> None:
-        super().__init__(num_features, hiddens, activation, num_actions)
-        self.value = _stream(num_features, hiddens, activation, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return dueling_q_values(self.value(features), self.advantage(features))
+        return self.encoder(features)
 
 
 class _ResidualBlock(nn.Module):
@@ -107,7 +88,7 @@ def _convolutions(config: NetworkConfig, stack: int, size: tuple[int, int]) -> n
 def _nature(config: NetworkConfig, stack: int) -> nn.Module:
     layers: list[nn.Module] = []
     for channels, kernel, stride in config.conv_filters:
-        layers += [nn.Conv2d(stack, channels, kernel, stride), _activation(config.activation)]
+        layers += [nn.Conv2d(stack, channels, kernel, stride), make_activation(config.activation)]
         stack = channels
     return nn.Sequential(*layers, nn.Flatten())
 
@@ -142,25 +123,3 @@ def _check_size(config: NetworkConfig, size: tuple[int, int]) -> None:
 def _num_features(encoder: nn.Module, obs_shape: tuple[int, int, int]) -> int:
     with torch.no_grad():
         return encoder(torch.zeros(1, *obs_shape)).shape[1]
-
-
-def _stream(
-    num_features: int, hiddens: Sequence[int], activation: str, num_outputs: int
-) -> nn.Sequential:
-    last = (num_features, *hiddens)[-1]
-    return nn.Sequential(*_dense(num_features, hiddens, activation), nn.Linear(last, num_outputs))
-
-
-def _dense(num_features: int, hiddens: Sequence[int], activation: str) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for size in hiddens:
-        layers += [nn.Linear(num_features, size), _activation(activation)]
-        num_features = size
-    return layers
-
-
-def _activation(name: str | None) -> nn.Module:
-    if name not in _ACTIVATIONS:
-        known = ", ".join(str(known) for known in _ACTIVATIONS)
-        raise ValueError(f"an activation must be one of {known}: got {name!r}")
-    return _ACTIVATIONS[name]()

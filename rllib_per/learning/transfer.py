@@ -15,20 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rllib_per.objectives import TensorBatch
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.storage import Allocator
-
-
-class TensorBatch(NamedTuple):
-    """The columns of a `TransitionBatch` that the loss reads, on the learner's device."""
-
-    obs: Tensor
-    actions: Tensor
-    n_step_returns: Tensor
-    next_obs: Tensor
-    bootstrap_discounts: Tensor
-    importance_weights: Tensor
 
 
 class Transfer(Protocol):
@@ -111,11 +101,15 @@ class CudaTransfer:
     def load(self, batch: TransitionBatch) -> TensorBatch:
         compute = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._copies):
-            tensors = TensorBatch(*(self._to_device(column) for column in _as_tensors(batch)))
+            columns = _as_tensors(batch)
+            tensors = TensorBatch._make(
+                None if column is None else self._to_device(column) for column in columns
+            )
         compute.wait_stream(self._copies)
         for column in tensors:
             # Allocated on the copy stream, used on this one: not to be reused there before.
-            column.record_stream(compute)
+            if column is not None:
+                column.record_stream(compute)
         return tensors
 
     def _to_device(self, column: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"num_atoms": 51}, "`num_atoms`"),
         ({"burn_in_len": 4}, "`burn_in_len`"),
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
+        ({"objective": "expectd"}, "`objective`.*did you mean .expected"),
         ({"replay_ratio": 8, "training_intensity": 8}, "the same setting"),
         ({"replay_buffer_config": {"capacity": 0}}, "['capacity']` must be an integer >= 1: got 0"),
         ({"lr": {"type": "linear", "initial": 1e-3, "final": -1e-3, "steps": 10}}, "`lr` must lie"),

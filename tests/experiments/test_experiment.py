@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, load_experiment
 from rllib_per.experiments.sections import (
+    OBJECTIVE_TYPES,
     REPLAY_TYPES,
     EnvRunners,
     Learners,
@@ -130,6 +131,27 @@ def test_a_replay_buffer_of_ones_own_needs_trust_and_gets_its_options():
     }
 
 
+def test_the_objectives_of_yaml_are_those_of_the_algorithm():
+    from rllib_per.objectives import OBJECTIVES
+
+    assert tuple(OBJECTIVES) == OBJECTIVE_TYPES
+
+
+def test_an_objective_is_a_name_or_a_section_with_keywords():
+    path = "tests.support.objectives.OtherPriority"
+    for written, expected in (
+        ("expected", {"type": "expected"}),
+        (f"{{type: {path}, offset: 2.0}}", {"type": path, "offset": 2.0}),
+    ):
+        text = f"{SOUND}training: {{objective: {written}}}"
+        experiment = read(text, allow_custom_classes=True)
+        assert experiment.training.model_dump()["objective"] == expected
+        assert experiment.algorithm_config().objective == expected
+    (problem,) = problems(SOUND + "training: {objective: expectd}")
+    assert problem.startswith("x.yaml:3: training.objective")
+    assert "did you mean expected?: got 'expectd'" in problem
+
+
 def test_rllibs_buffers_get_their_own_options_only():
     settings = read(SOUND, "replay.type=rllib_prioritized").replay.buffer_config()
     assert settings == {"type": "rllib_prioritized", "capacity": 50_000, "alpha": 0.6, "beta": 0.4}
@@ -204,6 +226,8 @@ def test_any_text_is_an_experiment_or_a_config_error(text):
         "environment: {env: os.system}",
         "environment: {env: 'antigravity:CartPole-v1'}",
         "environment: {env: CartPole-v1}\nmodel: {module_class: os.system}",
+        "environment: {env: CartPole-v1}\ntraining: {objective: os.system}",
+        "environment: {env: CartPole-v1}\ntraining: {objective: {type: os.system}}",
         "environment: {env: CartPole-v1}\ncallbacks: {callbacks_class: os.system}",
     ],
 )

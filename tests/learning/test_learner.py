@@ -82,9 +82,9 @@ def test_td_errors_are_signed_and_stand_beside_their_ids():
     reference = copy.deepcopy(net(learner))
     update = learner.update_from_replay(batch, timesteps=START)
     with torch.no_grad():
-        q_values = reference.q_network(torch.from_numpy(batch.obs)).numpy()
-        best = reference.q_network(torch.from_numpy(batch.next_obs)).numpy().argmax(1)
-        next_q = reference.target_q_network(torch.from_numpy(batch.next_obs)).numpy()
+        q_values = reference.q_network(torch.from_numpy(batch.obs)).q.numpy()
+        best = reference.q_network(torch.from_numpy(batch.next_obs)).q.numpy().argmax(1)
+        next_q = reference.target_q_network(torch.from_numpy(batch.next_obs)).q.numpy()
     rows = np.arange(6)
     targets = batch.n_step_returns + batch.bootstrap_discounts * next_q[rows, best]
     assert np.array_equal(update.ids, batch.ids)
@@ -122,7 +122,8 @@ def test_an_importance_weight_of_zero_silences_a_transition():
 def test_next_observations_get_no_gradient():
     learner, batch = build_learner(), random_batch()
     kept = []
-    net(learner).q_network.register_forward_hook(lambda _, __, out: kept.append(out.requires_grad))
+    q_network = net(learner).q_network
+    q_network.register_forward_hook(lambda _, __, out: kept.append(out.q.requires_grad))
     learner.update_from_replay(batch, timesteps=START)
     assert sorted(kept) == [False, True]
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""One update, in PyTorch alone: a batch in, its TD errors out, the networks a step further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rllib_per.learning.optimizers import average_gradients, clip_gradients
+from rllib_per.learning.target_network import TargetClock, TargetNetworks
+from rllib_per.learning.transfer import Transfer
+from rllib_per.learning.update_metrics import UpdateMetrics
+from rllib_per.objectives import Losses, Objective, Outputs, TensorBatch
+from rllib_per.objectives.losses import weighted_mean
+from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+
+# (obs, mask, num_taus) -> Outputs, as in `rllib_per.objectives.Networks`.
+Network = Callable[[Tensor, "Tensor | None", "int | None"], Outputs]
+
+
+class NetworkPair:
+    """The online and the target network in the learner's precision, compiled if asked to be.
+
+    Args:
+        online: The network that learns.
+        target: The one that it follows.
+        device: Where they compute.
+        mixed_precision: Forward in bfloat16.
+        compile_networks: Let torch.compile have them.
+    """
+
+    def __init__(
+        self,
+        online: Network,
+        target: Network,
+        device: torch.device,
+        *,
+        mixed_precision: bool = False,
+        compile_networks: bool = False,
+    ) -> None:
+        self._online, self._target = online, target
+        if compile_networks:
+            self._online, self._target = torch.compile(online), torch.compile(target)
+        self._device, self._mixed_precision = device, mixed_precision
+
+    def online(
+        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+    ) -> Outputs:
+        with self._precision():
+            outputs = self._online(obs, mask, num_taus)
+        return _as_float32(outputs) if self._mixed_precision else outputs
+
+    def target(
+        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+    ) -> Outputs:
+        with torch.no_grad(), self._precision():
+            outputs = self._target(obs, mask, num_taus)
+        return _as_float32(outputs) if self._mixed_precision else outputs
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._mixed_precision:
+            return torch.autocast(self._device.type, torch.bfloat16)
+        return nullcontext()
+
+
+def _as_float32(outputs: Outputs) -> Outputs:
+    return Outputs._make(None if tensor is None else tensor.float() for tensor in outputs)
+
+
+class UpdateStep:
+    """Objective, gradient, optimizer, target networks: in this order, once per call.
+
+    Args:
+        networks: What learns and what it follows.
+        objective: What is learned.
+        optimizer: Of the online network's parameters.
+        target_networks: The same networks' tensors.
+        target_clock: When the target follows.
+        transfer: The way of batches to the device, and of TD errors back.
+        tau: How far the target follows; may be changed.
+        grad_clip: Bound of the gradients; None: none.
+        grad_clip_by: As `clip_gradients` takes it.
+        num_learners: Over how many the gradients are averaged.
+    """
+
+    def __init__(
+        self,
+        networks: NetworkPair,
+        objective: Objective,
+        optimizer: Optimizer,
+        target_networks: TargetNetworks,
+        target_clock: TargetClock,
+        transfer: Transfer,
+        *,
+        tau: float = 1.0,
+        grad_clip: float | None = None,
+        grad_clip_by: str = "global_norm",
+        num_learners: int = 1,
+    ) -> None:
+        self.target_networks, self.target_clock = target_networks, target_clock
+        self.tau = tau
+        self.metrics = UpdateMetrics()
+        self._networks, self._objective, self._optimizer = networks, objective, optimizer
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._transfer = transfer
+        self._grad_clip, self._grad_clip_by = grad_clip, grad_clip_by
+        self._num_learners = num_learners
+
+    def __call__(self, batch: TransitionBatch, counts: Mapping[str, int]) -> PriorityUpdate | None:
+        """One gradient step on a batch from replay.
+
+        Args:
+            batch: Stays untouched, and must stay so until its TD errors are back.
+            counts: Lifetime counts by unit, this update included, for the target networks' clock.
+
+        Returns:
+            What the objective hands back to replay, beside the ids: this batch's on a CPU; on a GPU
+            the last batch's, None the first time, so that nobody waits for the device. `flush`
+            gives what is left.
+        """
+        columns = self._transfer.load(batch)
+        losses = self._objective.losses(columns, self._networks)
+        self.descend(losses, columns)
+        self.update_targets(counts)
+        return self._transfer.hand_over(batch, losses.priority)
+
+    def descend(self, losses: Losses, columns: TensorBatch) -> None:
+        """Apply the gradients of the importance-weighted mean, averaged over learners, clipped."""
+        loss = weighted_mean(losses.loss, columns.importance_weights)
+        for parameter in self._parameters:
+            parameter.grad = None
+        # Past RLlib's DistributedDataParallel: its hooks stay idle unless its forward was called.
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self._num_learners > 1:
+            average_gradients(gradients, self._num_learners)
+        norm = None
+        if self._grad_clip is not None:
+            norm = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)
+        self._optimizer.step()
+        self.metrics.record(loss.detach(), losses.q_taken, losses.td_errors, norm)
+
+    def update_targets(self, counts: Mapping[str, int]) -> None:
+        """Let the target networks follow if they are due, of lifetime `counts` by unit."""
+        if self.target_clock.is_due(counts):
+            self.target_networks.follow(self.tau)
+            self.metrics.num_target_updates += 1
+
+    def flush(self) -> PriorityUpdate | None:
+        """The TD errors that calls still owe; None if there are none."""
+        return self._transfer.flush()

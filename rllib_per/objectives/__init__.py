@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""What is learned: heads and their losses, in PyTorch alone."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from rllib_per.objectives.expected import Expected
+from rllib_per.objectives.objective import (
+    Losses,
+    Networks,
+    Objective,
+    ObjectiveSettings,
+    Outputs,
+    TensorBatch,
+)
+
+__all__ = [
+    "OBJECTIVES",
+    "Expected",
+    "Losses",
+    "Networks",
+    "Objective",
+    "ObjectiveSettings",
+    "Outputs",
+    "TensorBatch",
+    "build_objective",
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {"expected": Expected}
+
+
+def build_objective(spec: Any, settings: ObjectiveSettings | None = None) -> Objective:
+    """The objective that `spec` names.
+
+    Args:
+        spec: One of OBJECTIVES, a subclass of Objective or its dotted path; or a mapping that has
+            this as its "type", and keywords of the class besides.
+        settings: RLlib's.
+    Raises:
+        ValueError: There is no such objective, or it does not take these keywords.
+    """
+    options = dict(spec) if isinstance(spec, Mapping) else {"type": spec}
+    kind = options.pop("type", "expected")
+    objective = _objective_class(kind)
+    try:
+        return objective(settings or ObjectiveSettings(), **options)
+    except TypeError as error:
+        raise ValueError(f"the objective {kind!r} cannot be made of {options}: {error}") from error
+
+
+def _objective_class(kind: Any) -> type[Objective]:
+    found = OBJECTIVES.get(kind, kind) if isinstance(kind, str) else kind
+    if isinstance(found, str):
+        module, dot, name = found.rpartition(".")
+        if not dot:
+            near = difflib.get_close_matches(found, OBJECTIVES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"the objective must be one of {', '.join(OBJECTIVES)}, or a subclass of "
+                f"rllib_per.objectives.Objective: got {found!r}{hint}"
+            )
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"the objective {kind!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise ValueError(
+            f"an objective must be a subclass of rllib_per.objectives.Objective: got {found!r}"
+        )
+    return found

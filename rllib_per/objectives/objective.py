@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""What is learned: a head on a network's features, and the loss that trains it.
+
+    features (B, F) ──head──▶ raw (B, A, K) ──q_values──▶ Q (B, A)
+    batch, networks ──losses──▶ loss, td_error, priority, Q(s, a), each (B,)
+
+B counts transitions, A actions, K outputs per action. Rows are independent of each other, so B may
+also count the B·T rows of sequences.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from rllib_per.objectives.heads import Head, Streams, dueling_head
+
+
+class TensorBatch(NamedTuple):
+    """The columns of a batch from replay that a loss reads, on the learner's device.
+
+    Attributes:
+        obs: (B, *obs_shape).
+        actions: (B,) int64.
+        n_step_returns: (B,) float32, Σ_{i<k} γ^i r_{t+i}.
+        next_obs: Like `obs`, k steps later.
+        bootstrap_discounts: (B,) float32, γ^k, or 0 where the window terminated.
+        importance_weights: (B,) float32.
+        action_mask: (B, A) bool, the legal actions in `obs`; None: all.
+        next_action_mask: The same in `next_obs`.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    n_step_returns: Tensor
+    next_obs: Tensor
+    bootstrap_discounts: Tensor
+    importance_weights: Tensor
+    action_mask: Tensor | None = None
+    next_action_mask: Tensor | None = None
+
+
+class Outputs(NamedTuple):
+    """What a network says of B states.
+
+    Attributes:
+        q: (B, A), Q(s, ·), also of illegal actions; `greedy_actions` passes those over.
+        raw: (B, A, K), what the head gives; None of a network that gives Q-values only. (B, A), Q
+            itself, where the objective has one output per action.
+        taus: (B, K), the fractions of the distribution that `raw` belongs to, where it is sampled.
+    """
+
+    q: Tensor
+    raw: Tensor | None = None
+    taus: Tensor | None = None
+
+
+class Networks(Protocol):
+    """The online and the target network, in the precision of the learner.
+
+    A loss calls them with whatever observations it needs, as often as it needs. `target` gives no
+    gradient.
+    """
+
+    def online(
+        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+    ) -> Outputs:
+        """Of (B, *obs_shape) and the legal actions (B, A); None: all. See `Objective.num_taus`."""
+
+    def target(
+        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+    ) -> Outputs:
+        """The same of the target network."""
+
+
+class Losses(NamedTuple):
+    """What an update says of its B transitions.
+
+    Attributes:
+        loss: (B,), with gradient; the learner takes the importance-weighted mean.
+        td_errors: (B,), δ, signed; for metrics.
+        priority: (B,), what goes back to replay: δ itself, or another measure of surprise, such as
+            the KL divergence of distributions. Replay takes its absolute value.
+        q_taken: (B,), Q(s, a); for metrics.
+    """
+
+    loss: Tensor
+    td_errors: Tensor
+    priority: Tensor
+    q_taken: Tensor
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """RLlib's settings that say what is learned.
+
+    Attributes:
+        double_q: The online network chooses the action whose value the target network gives.
+        td_error_loss_fn: "huber" or "mse".
+    """
+
+    double_q: bool = True
+    td_error_loss_fn: str = "huber"
+
+
+class Objective(ABC):
+    """A head and its loss. A subclass has `losses`, and what of the rest differs.
+
+    Args:
+        settings: RLlib's. A subclass may take keywords besides, from `training(objective={...})`.
+
+    Attributes:
+        num_outputs: K, outputs per action; None: one, which is Q and has no axis of its own.
+        num_taus: How many fractions a network samples for each state when it acts, and by default;
+            0: the head takes none.
+    """
+
+    num_outputs: int | None = None
+    num_taus: int = 0
+
+    def __init__(self, settings: ObjectiveSettings) -> None:
+        self.settings = settings
+
+    def head(self, num_features: int, num_actions: int, streams: Streams) -> Head:
+        """A module (features (B, F), mask (B, A) or None, taus (B, K) or None) -> (B, A, K).
+
+        The default has `num_outputs` per action from one stream, or from two (Wang et al. 2016).
+        """
+        return dueling_head(num_features, num_actions, self.num_outputs, streams)
+
+    def q_values(self, raw: Tensor) -> Tensor:
+        """The one place where outputs become Q: the mean of K. (B, A, K) -> (B, A)."""
+        return raw if raw.ndim == 2 else raw.mean(dim=2)
+
+    @abstractmethod
+    def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
+        """Of B transitions; the importance weights are the learner's business."""
