@@ -10,6 +10,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.replay import Fragment, RowSpec
+from rllib_per.replay.columns import check_fragment
 from rllib_per.replay.fragment import Array
 
 
@@ -33,7 +34,12 @@ class EpisodeChunks:
         self.next_episode = first_episode
 
     def of(self, fragment: Fragment) -> list[SingleAgentEpisode]:
-        """The chunks, each stream's in their order."""
+        """The chunks, each stream's in their order.
+
+        Raises:
+            ValueError: The fragment is not sound; nothing has changed.
+        """
+        fragment = check_fragment(fragment)
         return [
             chunk
             for column in range(len(fragment.stream_ids))

@@ -6,6 +6,8 @@ from rllib_per.replay.fragment import Array, Float32s, Int64s
 ROW_DTYPE: np.dtype[np.void]
 STREAM_DTYPE: np.dtype[np.void]
 
+def check_rows(stream_ids: Int64s, first_step: Int64s, rewards: Float32s, reset: Array) -> None: ...
+
 class Ring:
     capacity: int
     first_id: int

@@ -24,6 +24,7 @@ from rllib_per.replay import ids as _ids
 
 cdef int64_t SEQUENCE_BITS = _ids.SEQUENCE_BITS
 cdef int64_t INCARNATION_BITS = _ids.INCARNATION_BITS
+cdef int64_t LARGEST_STEP = 2**63 - 1
 
 cdef enum Kind:
     EMPTY = 0
@@ -67,6 +68,45 @@ STREAM_DTYPE = np.dtype(
 )
 
 
+def check_rows(
+    const int64_t[::1] stream_ids not None,
+    const int64_t[::1] first_step not None,
+    const float[:, ::1] rewards not None,
+    const uint8_t[:, ::1] reset not None,
+):
+    """What T rows of N streams must be, whatever ring they go into; O(T·N).
+
+    Any 64-bit integer can name a stream.
+
+    Raises:
+        ValueError: A stream occurs twice, the number of a row is negative or has too many bits, or
+            a reward is not finite.
+    """
+    cdef Py_ssize_t t, n, num_rows = rewards.shape[0], num_streams = rewards.shape[1]
+    if not (stream_ids.shape[0] == first_step.shape[0] == reset.shape[1] == num_streams
+            and reset.shape[0] == num_rows):
+        raise ValueError("the columns of a fragment must have the same rows and streams")
+    if num_streams > 1 and len(set(np.asarray(stream_ids).tolist())) < num_streams:
+        raise ValueError(
+            "stream_ids must differ: a stream occurs twice in the fragment; give every "
+            "environment an id of its own"
+        )
+    for n in range(num_streams):
+        if not 0 <= first_step[n] <= LARGEST_STEP - num_rows:
+            raise ValueError(
+                f"first_step must be at least 0, and at most 2^63 - 1 less the {num_rows} rows of "
+                f"the fragment: got {first_step[n]} from stream {stream_ids[n]}; count the rows of "
+                "each stream from 0 on"
+            )
+    for t in range(num_rows):
+        for n in range(num_streams):
+            if not reset[t, n] and not isfinite(rewards[t, n]):
+                raise ValueError(
+                    f"rewards must be finite: got {rewards[t, n]} from stream "
+                    f"{stream_ids[n]} in row {t} of the fragment; look at that environment"
+                )
+
+
 cdef class Ring:
     """Links, rewards and life cycle of `capacity` rows.
 
@@ -81,7 +121,7 @@ cdef class Ring:
     cdef readonly int64_t first_id
     cdef readonly int64_t written  # rows ever written: the next row's sequence number
     cdef readonly int64_t num_ready  # rows that may be drawn
-    cdef readonly int64_t num_gaps  # histories cut because rows of their stream are missing
+    cdef readonly int64_t num_gaps  # histories cut because their stream's rows do not go on
     cdef readonly object rows  # the ring, as a structured array
     cdef int64_t stack
     cdef int64_t n_step
@@ -123,7 +163,7 @@ cdef class Ring:
             num_gone: How many are of the first kind.
 
         Raises:
-            ValueError: A reward is not finite, a stream occurs twice, or the ring is too small;
+            ValueError: `check_rows` refuses them, or the ring is too small;
                 nothing has been written.
             OverflowError: The sequence numbers are used up.
         """
@@ -132,7 +172,8 @@ cdef class Ring:
                 and terminated.shape[0] == truncated.shape[0] == reset.shape[0] == num_rows
                 and terminated.shape[1] == truncated.shape[1] == reset.shape[1] == num_streams):
             raise ValueError("the columns of a fragment must have the same rows and streams")
-        self._check_fragment(stream_ids, rewards, reset)
+        check_rows(stream_ids, first_step, rewards, reset)
+        self._check_room((num_rows + 1) * num_streams)
         cdef int64_t[::1] table = self._enlist(stream_ids)
         cdef int64_t num_written = self._meet_streams(table, first_step, num_rows)
 
@@ -158,26 +199,12 @@ cdef class Ring:
         self.num_ready += num_changed - 2 * num_gone
         return row_slots, frame_slots, changed[:num_changed], num_gone
 
-    cdef int _check_fragment(
-        self, const int64_t[::1] stream_ids, const float[:, ::1] rewards,
-        const uint8_t[:, ::1] reset,
-    ) except -1:
-        cdef Py_ssize_t t, n, num_streams = rewards.shape[1]
-        cdef int64_t needed = (rewards.shape[0] + 1) * num_streams
+    cdef int _check_room(self, int64_t needed) except -1:
         if needed > self.capacity:
             raise ValueError(
                 f"a fragment must fit into the buffer: it has {needed} frames and capacity is "
                 f"{self.capacity}; raise capacity or send shorter fragments"
             )
-        if num_streams > 1 and len(set(np.asarray(stream_ids).tolist())) < num_streams:
-            raise ValueError("stream_ids must differ: a stream occurs twice in the fragment")
-        for t in range(rewards.shape[0]):
-            for n in range(num_streams):
-                if not reset[t, n] and not isfinite(rewards[t, n]):
-                    raise ValueError(
-                        f"rewards must be finite: got {rewards[t, n]} from stream "
-                        f"{stream_ids[n]} in row {t} of the fragment; look at that environment"
-                    )
         if self.written + needed > (<int64_t>1 << SEQUENCE_BITS):
             raise OverflowError(
                 f"all 2^{SEQUENCE_BITS} sequence numbers are used; "

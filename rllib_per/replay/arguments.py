@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rllib_per.bounds import check_bounds
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec
 from rllib_per.replay.prioritization import LARGEST_PRIORITY, WEIGHT_NORMALIZATIONS
 
@@ -30,10 +31,17 @@ def check_choices(initial_priority: str, normalization: str | None, rows: RowSpe
         )
 
 
-def check_beta(beta: float) -> None:
+def check_draw(batch_size: Any, beta: Any) -> None:
+    """How many transitions are asked for, and the exponent of their importance weights."""
+    if type(batch_size) is not int or batch_size < 1:
+        check_bounds(batch_size=batch_size)
+    check_beta(beta)
+
+
+def check_beta(beta: Any) -> None:
     """The exponent of importance weights."""
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta must be in [0, 1]: got {beta}")
+    if type(beta) is not float or not 0.0 <= beta <= 1.0:
+        check_bounds(beta=beta)
 
 
 def check_given(fragment: Fragment) -> None:

@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cython_tree import importance_weights
-from rllib_per.replay.arguments import check_beta, check_choices, check_given, check_update
+from rllib_per.bounds import check_bounds
+from rllib_per.replay.arguments import (
+    check_beta,
+    check_choices,
+    check_draw,
+    check_given,
+    check_update,
+)
 from rllib_per.replay.fair_lock import FairLock
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
 from rllib_per.replay.metrics import ReplayCounts
@@ -20,6 +27,7 @@ from rllib_per.replay.priorities import Priorities
 from rllib_per.replay.prioritization import (
     Float64s,
     Prioritization,
+    largest_weight,
     unit_mass,
 )
 from rllib_per.replay.recycling import RecyclingAllocator
@@ -86,6 +94,8 @@ class PrioritizedReplayBuffer:
     ) -> None:
         prioritization = Prioritization(alpha, priority_epsilon, priority, priority_clip)
         check_choices(initial_priority, weight_normalization, rows)
+        if seed is not None:
+            check_bounds(seed=seed)
         self._n_step = NStep(n_step, gamma)
         self._allocate = RecyclingAllocator() if allocator is None else allocator
         self._storage = Storage(
@@ -145,8 +155,9 @@ class PrioritizedReplayBuffer:
     def add(self, fragment: Fragment) -> int:
         """Write a fragment; how many transitions became sampleable, tails of earlier ones included.
 
-        A stream goes on where its last fragment ended if `first_step` says so; any other number is
-        a gap: open windows end like a truncation, and a new history starts. O(rows).
+        A stream goes on where its last fragment ended if `first_step` says so; any other number,
+        larger or smaller, is a gap (see `Fragment`): open windows end like a truncation, and a new
+        history starts. O(rows).
 
         Raises:
             ValueError: The fragment does not fit; the buffer has not changed.
@@ -167,7 +178,7 @@ class PrioritizedReplayBuffer:
                 self._priorities.guard.count(num_new, num_non_finite)
             elif self._initial_priority == "given":
                 given = self._storage.stored["extras.priority"][slots[num_gone:]]
-                self._priorities.replace(slots, num_gone, given)
+                self._priorities.replace(slots, num_gone, self._priorities.of_given(given))
             else:
                 self._priorities.replace(slots, num_gone, self._priorities.largest)
             return num_new
@@ -176,19 +187,18 @@ class PrioritizedReplayBuffer:
         """Draw transitions with probability proportional to mass, with replacement.
 
         P(i) = m_i / Σ m_k (eq. 1); w_i = (N·P(i))^-β, scaled as asked (§3.4; decision 0010).
-        A transition of zero mass is never drawn. O(B·(log N + frames)).
+        A transition of zero mass is never drawn, and only a priority of 0 has one (decision 0018).
+        O(B·(log N + frames)).
 
         Args:
             batch_size: B >= 1, in transitions.
             beta: β in [0, 1].
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError, TypeError: An argument is out of range, or of another kind.
             RuntimeError: No transition can be drawn yet.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1: got {batch_size}")
-        check_beta(beta)
+        check_draw(batch_size, beta)
         with self._lock:
             self._require_mass()
             slots, masses = self._tree.sample_with_values(batch_size, self._rng, self._stratified)
@@ -240,7 +250,7 @@ class PrioritizedReplayBuffer:
                 self._priorities.update(slots, td_errors)
 
     def __len__(self) -> int:
-        """Transitions that can be drawn."""
+        """Transitions whose window is complete: all that can be drawn, and those of priority 0."""
         return self._ring.num_ready
 
     # -- settings and figures ----------------------------------------------------------------
@@ -395,6 +405,8 @@ class PrioritizedReplayBuffer:
         weights[:] = importance_weights(masses, unit, beta)
         if normalization == "buffer":
             np.minimum(weights, 1.0, out=weights)
+        elif normalization is None:
+            np.minimum(weights, largest_weight(self._ring.num_ready, beta), out=weights)
         lengths = self._n_step.draw(len(slots), self._rng)
         batch = self._storage.gather(slots, lengths, weights)
         self._counts.note_sample(batch)

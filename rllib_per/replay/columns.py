@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from rllib_per.replay._ring import check_rows
 from rllib_per.replay.fragment import Array, Fragment, RowSpec
 
 _NUMBERS = "biufc"  # kinds of numpy dtypes that are plain bytes
@@ -46,6 +48,10 @@ class Column:
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
+_FLAGS = [Column(name, (), np.bool_) for name in ("terminated", "truncated", "reset")]
+_NUMBERS_OF_STREAMS = [Column(name, (), np.int64) for name in ("stream_ids", "first_step")]
+
+
 class FragmentColumns:
     """Checks whole fragments against a RowSpec.
 
@@ -57,9 +63,6 @@ class FragmentColumns:
     def __init__(self, rows: RowSpec, with_q: bool) -> None:
         self.frames = Column("obs", rows.frame_shape, rows.frame_dtype)
         self.actions = Column("actions", rows.action_shape, rows.action_dtype)
-        self._numbers = Column("stream_ids", (), np.int64)
-        self._steps = Column("first_step", (), np.int64)
-        self._flags = [Column(name, (), np.bool_) for name in ("terminated", "truncated", "reset")]
         self.q = [Column(name, (), np.float32) for name in ("q_taken", "q_max")] if with_q else []
         self.extras = [Column(name, *spec) for name, spec in rows.extras.items()]
 
@@ -72,18 +75,11 @@ class FragmentColumns:
         rewards = _rewards(fragment.rewards)
         num_rows, num_streams = leading = rewards.shape
         q_taken, q_max = self._fit_q(fragment, leading) if self.q else (None, None)
-        terminated, truncated, reset = (
-            column.fit(getattr(fragment, column.name), leading) for column in self._flags
-        )
         return Fragment(
-            stream_ids=self._numbers.fit(fragment.stream_ids, (num_streams,)),
-            first_step=self._steps.fit(fragment.first_step, (num_streams,)),
+            **_fit_of_all_kinds(fragment, leading),
             obs=self.frames.fit(fragment.obs, (num_rows + 1, num_streams)),
             actions=self.actions.fit(fragment.actions, leading),
             rewards=rewards,
-            terminated=terminated,
-            truncated=truncated,
-            reset=reset,
             q_taken=q_taken,
             q_max=q_max,
             extras=self._fit_extras(fragment, leading),
@@ -112,6 +108,40 @@ class FragmentColumns:
         return {c.name: c.fit(fragment.extras[c.name], leading) for c in self.extras}
 
 
+def check_fragment(fragment: Fragment) -> Fragment:
+    """The fragment, checked as far as it goes without knowing what rows consist of.
+
+    For those who divide fragments by streams: what is left to refuse is the same for all streams,
+    but for the room that a buffer has, and given priorities.
+
+    Raises:
+        ValueError: A column has not the fragment's rows and streams, or a dtype that no buffer
+            takes; or `check_rows` refuses.
+    """
+    rewards = _rewards(fragment.rewards)
+    num_rows, num_streams = leading = rewards.shape
+    frames = (num_rows + 1, num_streams)
+    columns = {"obs": frames, "actions": leading, "q_taken": leading, "q_max": frames}
+    for name, expected in columns.items():
+        _check_leading(name, getattr(fragment, name), expected)
+    for name, column in fragment.extras.items():
+        _check_leading(name, column, leading)
+    fitted = _fit_of_all_kinds(fragment, leading)
+    check_rows(fitted["stream_ids"], fitted["first_step"], rewards, fitted["reset"].view(np.uint8))
+    return replace(fragment, rewards=rewards, **fitted)
+
+
+def _check_leading(name: str, column: Array | None, expected: tuple[int, int]) -> None:
+    if column is not None and np.shape(column)[:2] != expected:
+        raise ValueError(f"{name} must begin with the axes {expected}: got {np.shape(column)}")
+
+
+def _fit_of_all_kinds(fragment: Fragment, leading: tuple[int, ...]) -> dict[str, Any]:
+    """The columns that every fragment has, whatever its rows consist of."""
+    numbers = {c.name: c.fit(getattr(fragment, c.name), leading[1:]) for c in _NUMBERS_OF_STREAMS}
+    return numbers | {c.name: c.fit(getattr(fragment, c.name), leading) for c in _FLAGS}
+
+
 def _rewards(value: Any) -> Array:
     """Rewards are the one column that is rounded: environments give float64."""
     array = np.asarray(value)
@@ -121,4 +151,7 @@ def _rewards(value: Any) -> Array:
         )
     if array.dtype.kind not in "biuf":
         raise ValueError(f"rewards must be real numbers: got {array.dtype}")
-    return np.ascontiguousarray(array, np.float32)
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):  # What is too large for float32 is refused as infinite.
+            return np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(array)

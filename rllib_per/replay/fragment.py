@@ -109,10 +109,15 @@ class Fragment:
     A stream's row 0 follows a reset. Where it starts at another row, or goes on at another than the
     next, the frames before are unknown, and rows whose stack would need them are no transitions.
 
+    Any other number than the next is a gap, counted in `num_gaps_lifetime`: a larger one where rows
+    were lost, a smaller one where a runner started again and counts from 0, or where rows are
+    repeated. Repeated rows are transitions once more, for nothing says that they are the same ones;
+    shards know a call that is sent twice by its own number, and add it once.
+
     Attributes:
-        stream_ids: (N,) int64, which stream.
-        first_step: (N,) int64, the number of each stream's first row; rows are counted with the
-            reset rows, so that a gap between two fragments is seen.
+        stream_ids: (N,) int64, which stream; any numbers, each once.
+        first_step: (N,) int64, the number of each stream's first row, at least 0; rows are counted
+            with the reset rows, so that a gap between two fragments is seen.
         obs: (T + 1, N, *frame_shape) single frames, never stacks; `obs[T]` follows the last row.
         actions: (T, N, *action_shape).
         rewards: (T, N) float32, as the environment gave them.

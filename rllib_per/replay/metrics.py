@@ -35,14 +35,8 @@ class ReplayCounts:
             "replay_ratio": self.num_sampled / max(self.num_added, 1),
         }
         if self._weights is not None and self._ids is not None:
-            weights = self._weights.astype(np.float64)
-            figures |= {
-                "importance_weight_max": float(weights.max()),
-                "importance_weight_mean": float(weights.mean()),
-                # (Σw)² / Σw² (Kish), as a share of the batch.
-                "effective_sample_share": float(weights.mean() ** 2 / (weights**2).mean()),
-                "sample_age_mean_rows": float((next_id - self._ids).mean()),
-            }
+            figures |= weight_figures(self._weights)
+            figures["sample_age_mean_rows"] = float((next_id - self._ids).mean())
         return figures
 
     def state(self) -> dict[str, Any]:
@@ -55,3 +49,14 @@ class ReplayCounts:
         self.num_sampled = int(state["num_sampled"])
         self.num_stale = int(state["num_stale"])
         self._weights = self._ids = None
+
+
+def weight_figures(importance_weights: Float32s) -> dict[str, float]:
+    """What the importance weights of a batch tell."""
+    weights = importance_weights.astype(np.float64)
+    return {
+        "importance_weight_max": float(weights.max()),
+        "importance_weight_mean": float(weights.mean()),
+        # (Σw)² / Σw² (Kish), as a share of the batch.
+        "effective_sample_share": float(weights.mean() ** 2 / (weights**2).mean()),
+    }

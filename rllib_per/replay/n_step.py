@@ -8,6 +8,7 @@ from numbers import Integral
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.bounds import check_bounds
 from rllib_per.replay.fragment import Int64s
 
 
@@ -36,8 +37,7 @@ class NStep:
         self.shortest, self.longest = map(int, bounds)
         if not 1 <= self.shortest <= self.longest:
             raise ValueError(f"n_step must be at least 1, and a range ascend: got {n_step!r}")
-        if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"gamma must be in [0, 1]: got {gamma}")
+        check_bounds(gamma=gamma)
         self.gamma = float(gamma)
         self.discounts: npt.NDArray[np.float64] = self.gamma ** np.arange(self.longest + 1.0)
 

@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 
 from cython_tree import SumTree
+from rllib_per.bounds import check_bounds
 from rllib_per.replay.divergence import DivergenceGuard
 from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.replay.prioritization import LARGEST_PRIORITY, Float64s, Prioritization
+from rllib_per.replay.prioritization import (
+    LARGEST_PRIORITY,
+    SMALLEST_PRIORITY,
+    Float64s,
+    Prioritization,
+)
 
 
 class Priorities:
@@ -26,8 +32,7 @@ class Priorities:
     BYTES_PER_SLOT = 8 + 34  # the priority, and the tree's 4.2 float64
 
     def __init__(self, capacity: int, prioritization: Prioritization, decay: float) -> None:
-        if not 0.0 < decay <= 1.0:
-            raise ValueError(f"max_priority_decay must be in (0, 1]: got {decay}")
+        check_bounds(max_priority_decay=decay)
         self.tree = SumTree(capacity)
         self.largest = 1.0
         self.guard = DivergenceGuard()
@@ -65,6 +70,12 @@ class Priorities:
         priorities[~finite] = self.largest
         return priorities, len(priorities) - int(np.count_nonzero(finite))
 
+    def of_given(self, priorities: Array) -> Float64s:
+        """Initial priorities as they were given, finite and not negative; 0 is never drawn."""
+        given: Float64s = np.where(priorities, np.maximum(priorities, SMALLEST_PRIORITY), 0.0)
+        self.largest = max(self.largest, float(given.max(initial=0.0)))
+        return given
+
     def update(self, slots: Int64s, td_errors: Array) -> None:
         """New TD errors of the transitions in `slots`; slot -1 is dropped.
 
@@ -79,7 +90,8 @@ class Priorities:
             applied = finite & (slots >= 0)
             slots, priorities = slots[applied], priorities[applied]
         if len(slots):
-            self.largest = max(self.largest * self._decay, float(priorities.max()))
+            decayed = max(self.largest * self._decay, SMALLEST_PRIORITY)
+            self.largest = max(decayed, float(priorities.max()))
             self._priorities[slots] = priorities
             self.tree.set(slots, self._prioritization.masses(priorities))
         self.guard.count(num_updates, num_non_finite)
@@ -117,7 +129,11 @@ class Priorities:
                 )
         self._prioritization.with_alpha(state["alpha"])
         DivergenceGuard().load_state(state["guard"])
-        float(state["max_priority"])
+        if not 0.0 < float(state["max_priority"]) <= LARGEST_PRIORITY:
+            raise ValueError(
+                f"max_priority of the state must be in (0, {LARGEST_PRIORITY:g}]: got "
+                f"{state['max_priority']}"
+            )
 
     def load_state(self, state: Mapping[str, Any], slots: Int64s) -> None:
         """Restore what `state` gave, for the transitions in `slots`."""
@@ -126,6 +142,8 @@ class Priorities:
         self.guard.load_state(state["guard"])
         self._priorities[:] = 0.0
         self._priorities[slots] = state["priorities"][slots]
+        if self._decay == 1.0:  # Older states do not count priorities that were given.
+            self.largest = max(self.largest, float(self._priorities.max(initial=0.0)))
         masses = np.zeros(self.tree.capacity)
         masses[slots] = state["masses"][slots]
         self.tree.set(np.arange(self.tree.capacity), masses)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,14 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.bounds import check_bounds
+
 Float64s = npt.NDArray[np.float64]
 
 PRIORITIES = ("absolute", "huber", "clipped")
 WEIGHT_NORMALIZATIONS = ("buffer", "batch", None)
 
-# A priority beyond float32 is as good as infinite: masses stay finite for every alpha allowed.
+# A priority beyond float32 is as good as infinite, and one below 1e-75 as good as 1e-75: every
+# power up to alpha = 4, and the sum of 2^31 of them, is a float64, and none is 0 (decision 0018).
 LARGEST_PRIORITY = float(np.finfo(np.float32).max)
-_LARGEST_ALPHA = 4.0
+SMALLEST_PRIORITY = 1e-75
+
+# Draws are made of random numbers of 53 bits, so nothing is drawn with a smaller probability.
+SMALLEST_PROBABILITY = 2.0**-53
 
 # "buffer" scales by the weight of the smallest mass, but of no smaller one than this share of the
 # mean mass: else a single TD error of 0 would take the others' weights to nothing.
@@ -46,26 +51,21 @@ class Prioritization:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.alpha <= _LARGEST_ALPHA:
-            raise ValueError(f"alpha must be in [0, {_LARGEST_ALPHA}]: got {self.alpha}")
+        check_bounds(alpha=self.alpha, priority_epsilon=self.epsilon, priority_clip=self.clip)
         if self.alpha > 1.0:
             warnings.warn(
                 f"alpha={self.alpha} exceeds 1: few transitions get almost all draws",
                 stacklevel=4,
             )
-        if not 0.0 <= self.epsilon < math.inf:
-            raise ValueError(f"priority_epsilon must be finite and not negative: {self.epsilon}")
         if self.kind not in PRIORITIES:
             raise ValueError(f"priority must be one of {PRIORITIES}: got {self.kind!r}")
-        if not 0.0 < self.clip < math.inf:
-            raise ValueError(f"priority_clip must be positive and finite: got {self.clip}")
 
     def with_alpha(self, alpha: float) -> Prioritization:
         """The same with another exponent."""
         return replace(self, alpha=alpha)
 
     def priorities(self, td_errors: npt.NDArray[Any]) -> Float64s:
-        """(B,) float64; not finite exactly where the TD error is not."""
+        """(B,) float64; not finite exactly where the TD error is not, 0 only where it and ε are."""
         magnitude: Float64s = np.abs(td_errors, dtype=np.float64)
         if self.kind == "huber":
             small = np.minimum(magnitude, 1.0)
@@ -75,10 +75,17 @@ class Prioritization:
             # A clip would turn an infinite TD error into an ordinary priority.
             finite = magnitude <= LARGEST_PRIORITY
             magnitude = np.where(finite, np.minimum(magnitude, self.clip), magnitude)
+        if min(self.epsilon, self.clip) < SMALLEST_PRIORITY:
+            floor = SMALLEST_PRIORITY if self.epsilon else np.where(td_errors, SMALLEST_PRIORITY, 0)
+            magnitude = np.maximum(magnitude, floor)
         return magnitude
 
     def masses(self, priorities: Float64s) -> Float64s:
-        """(B,) priority^alpha; 0^0 is 1: with alpha 0 every transition counts the same."""
+        """(B,) priority^alpha, 0 only for 0; 0^0 is 1: with alpha 0 all transitions count the same.
+
+        Args:
+            priorities: 0, or from `SMALLEST_PRIORITY` to `LARGEST_PRIORITY`.
+        """
         masses: Float64s = np.power(priorities, self.alpha)
         return masses
 
@@ -89,7 +96,8 @@ def unit_mass(
     """The mass whose importance weight is 1, m_1: w_i = (N·P(i))^-β scaled is (m_1 / m_i)^β.
 
     "batch" scales by the largest weight of the batch, "buffer" by that of the buffer (§3.4), None
-    not at all: there N·P is 1 for the mean mass. P is the chance of each draw, stratified or not.
+    not at all: there N·P is 1 for the mean mass, and `largest_weight` the bound. P is the chance of
+    each draw, stratified or not.
 
     Args:
         masses: (B,) of the drawn transitions, all positive.
@@ -100,3 +108,11 @@ def unit_mass(
     if normalization == "buffer":
         return max(smallest, SMALLEST_MASS_SHARE * total / size)
     return total / size
+
+
+def largest_weight(size: int, beta: float) -> float:
+    """The largest unscaled importance weight among N transitions: that of `SMALLEST_PROBABILITY`.
+
+    A rarer one is drawn, if ever, with a random number that stands for so much of the mass.
+    """
+    return float((size * SMALLEST_PROBABILITY) ** -beta)

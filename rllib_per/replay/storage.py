@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.bounds import check_bounds
 from rllib_per.replay._gather import put, take
 from rllib_per.replay._ring import ROW_DTYPE, Ring
 from rllib_per.replay.archived import pieces_of
@@ -23,7 +24,6 @@ Allocator = Callable[[tuple[int, ...], npt.DTypeLike], Array]
 
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
-_MAX_CAPACITY = 2**31  # distances between rows are 32 bits wide
 _BYTES_PER_THREAD = 1 << 18  # a thread with less to copy costs more than it brings
 
 
@@ -295,14 +295,11 @@ def _check(
     capacity: int, rows: RowSpec, n_step: NStep, reward_clip: float | None, gather_threads: int
 ) -> None:
     least = n_step.longest + (rows.stack or 1)
-    if isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)):
-        raise TypeError(f"capacity must be an integer: got {capacity!r}")
-    if not least <= capacity <= _MAX_CAPACITY:
+    check_bounds(capacity=capacity, gather_threads=gather_threads)
+    if capacity < least:
         raise ValueError(
             f"capacity must be at least {least} rows (n_step={n_step.longest} and a stack of "
-            f"{rows.stack or 1}) and at most {_MAX_CAPACITY}: got {capacity}"
+            f"{rows.stack or 1}): got {capacity}"
         )
-    if reward_clip is not None and not 0.0 < reward_clip < np.inf:
-        raise ValueError(f"reward_clip must be positive, or None: got {reward_clip}")
-    if gather_threads < 1:
-        raise ValueError(f"gather_threads must be at least 1: got {gather_threads}")
+    if reward_clip is not None:
+        check_bounds(reward_clip=reward_clip)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import Array, TransitionBatch
+from rllib_per.replay.fragment import Array, Float32s, TransitionBatch
 from rllib_per.replay.storage import Allocator
 
 
@@ -34,6 +34,11 @@ class BatchPart:
     limit: float
 
 
+def scaled(weights: Float32s, factor: float, limit: float) -> Float32s:
+    """A shard's own importance weights as those of the batch."""
+    return np.minimum(weights * np.float64(factor), limit).astype(np.float32)
+
+
 def join(
     blocks: Sequence[TransitionBatch],
     factors: Sequence[float],
@@ -46,7 +51,7 @@ def join(
     columns of several are copied once, into arrays that `allocate` makes.
     """
     weights = [
-        np.minimum(block.importance_weights * np.float64(factor), limit).astype(np.float32)
+        scaled(block.importance_weights, factor, limit)
         for block, factor in zip(blocks, factors, strict=True)
     ]
     if len(blocks) == 1:

@@ -4,20 +4,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
-# A client has far fewer calls in flight, so a repeated one is always among its last.
+# A client is never so far ahead of its oldest call without an answer, so a repeated one is known.
 CALLS_REMEMBERED = 256
 CLIENTS_REMEMBERED = 4096
+
+
+def is_too_far_ahead(sequence: int, unanswered: Iterable[int]) -> bool:
+    """Whether call `sequence` could make the log forget one that may have to be repeated."""
+    return sequence - min(unanswered, default=sequence) >= CALLS_REMEMBERED
 
 
 class CallLog(Generic[Answer]):
     """The answers to each client's last calls, by sequence number.
 
-    Calls may arrive in any order: one that failed on its way is repeated after its successors. What
-    was forgotten is bounded: a client's oldest calls, and the clients not heard of for longest.
+    Calls may arrive in any order: one that failed on its way is repeated after its successors, of
+    which a client makes fewer than `CALLS_REMEMBERED` until then (`is_too_far_ahead`). What is
+    remembered is bounded: each client's last numbers, and the clients heard of last.
     """
 
     def __init__(self) -> None:
@@ -36,7 +43,7 @@ class CallLog(Generic[Answer]):
         answers = self._clients.setdefault(client, OrderedDict())
         self._clients.move_to_end(client)
         answers[sequence] = answer
-        if len(answers) > CALLS_REMEMBERED:
+        while next(iter(answers)) <= sequence - CALLS_REMEMBERED:
             answers.popitem(last=False)
         if len(self._clients) > CLIENTS_REMEMBERED:
             self._clients.popitem(last=False)

@@ -29,8 +29,3 @@ def together(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
         sampled = figures["num_transitions_sampled_lifetime"]
         figures["replay_ratio"] = sampled / max(figures["num_transitions_added_lifetime"], 1.0)
     return figures
-
-
-def of_weights(report: Mapping[str, float]) -> dict[str, float]:
-    """The figures about importance weights in `report`."""
-    return {name: report[name] for name in _OF_ONE_SHARD if name in report}

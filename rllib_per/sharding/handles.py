@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import ray
+from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.exceptions import (
     GetTimeoutError,
     ObjectLostError,
@@ -21,6 +22,8 @@ from ray.exceptions import (
 )
 
 from rllib_per.sharding.shard import ReplayShard, ShardNotStartedError
+
+_ENDED = (ActorTableData.ActorState.RESTARTING, ActorTableData.ActorState.DEAD)
 
 # What a call ends in when its shard is gone or out of reach, as opposed to a refusal by the shard.
 LOST = (
@@ -43,6 +46,15 @@ class LocalShard:
         result = getattr(self._shard, method)(*arguments)
         return list(result) if num_returns > 1 else result
 
+    def share(self, argument: Any) -> Any:
+        """What to give to several calls in place of `argument`."""
+        return argument
+
+    @property
+    def is_gone(self) -> bool:
+        """Never: it is in this process."""
+        return False
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -60,6 +72,18 @@ class RemoteShard:
         """
         bound = getattr(self._actor, method)
         return bound.options(num_returns=num_returns).remote(*arguments)
+
+    def share(self, argument: Any) -> Any:
+        """A reference, so that a large `argument` is in the object store once."""
+        return ray.put(argument)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether Ray says that its process has ended, and no other has taken its place yet.
+
+        A message that got lost says nothing about that. Costs no call.
+        """
+        return self._actor._get_local_state() in _ENDED
 
     def close(self) -> None:
         """End the actor; it does not restart."""

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+
+from rllib_per.bounds import check_bounds
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,4 @@ class ShardLimits:
     shard_probe_s: float = 0.2
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least = 1 if field.type == "int" else 0
-            if not value >= least:
-                raise ValueError(f"{field.name} must be at least {least}: got {value!r}")
+        check_bounds(**asdict(self))

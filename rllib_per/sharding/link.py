@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rllib_per.replay.fragment import Float32s, Int64s, PriorityUpdate
-from rllib_per.sharding.handles import LOST, ShardHandle, fetch, is_ready, wait_for_any
+from rllib_per.sharding.call_log import is_too_far_ahead
+from rllib_per.sharding.handles import LOST, Deadline, ShardHandle, fetch, is_ready, wait_for_any
 from rllib_per.sharding.lags import PriorityLag
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.priority_outbox import PriorityOutbox
@@ -21,10 +22,8 @@ logger = logging.getLogger(__name__)
 
 DRIVER = "driver"
 
-# How often, and for how long, a shard is asked before a draw goes on without it. Ray takes a second
-# to report a lost message; a process that is gone it reports at once.
-_PINGS = 3
-_PING_S = 2.0
+_PAUSE_S = 0.02
+_LOOK_S = 0.1  # How often Ray is asked about the process of a shard that does not answer.
 
 
 @dataclass
@@ -40,10 +39,11 @@ class _SentUpdate:
 class ShardLink:
     """One shard as the driver sees it.
 
-    A shard whose call fails is *lost*: it takes part in no draw until it answers again. If it is
-    still the same incarnation, nothing was lost but time, and updates of uncertain fate are sent
-    again. If its process is new, it begins the next incarnation: empty, or with what was saved of
-    the last one.
+    A shard whose call fails is *doubtful* until it is known whether only a message was lost: no
+    draw goes on without it meanwhile (`ask_again`). If it answers as the same incarnation, nothing
+    was lost but time, and updates of uncertain fate are sent again. If its process has ended it is
+    *lost*, and takes part in no draw until a new one has begun the next incarnation: empty, or with
+    what was saved of the last one.
 
     Attributes:
         index: The shard's number.
@@ -94,7 +94,7 @@ class ShardLink:
         self._probe: Any = None
         self._probe_sent_s = 0.0
         self._next_probe_s = 0.0
-        self._pings_left = 0
+        self._is_doubtful = False
         self._is_fresh = False
 
     @property
@@ -115,7 +115,7 @@ class ShardLink:
     @property
     def is_doubtful(self) -> bool:
         """Whether `ask_again` has something to ask."""
-        return self._pings_left > 0
+        return self._is_doubtful
 
     @property
     def num_updates_in_flight(self) -> int:
@@ -157,7 +157,10 @@ class ShardLink:
         """Send what is due, unless too much is under way; it goes on coalescing then."""
         if not self.is_live or not (at_once or self._outbox.is_due(now_s)):
             return
-        if len(self._in_flight) >= self._limits.max_calls_in_flight:
+        unanswered = self._in_flight.keys() | self._uncertain.keys()
+        if len(self._in_flight) >= self._limits.max_calls_in_flight or is_too_far_ahead(
+            self._sequence, unanswered
+        ):
             return
         asked_at, update = self._outbox.asked_at, self._outbox.pop()
         if update is not None:
@@ -213,19 +216,25 @@ class ShardLink:
         if self.is_live:
             logger.warning("replay shard %d does not answer: %s", self.index, _first_line(error))
             self._next_probe_s = 0.0
-            self._pings_left = _PINGS
+            self._is_doubtful = True
         self.is_live = False
 
     def ask_again(self) -> None:
-        """Once after `lose`: was it only a message? A process that is gone is not waited for."""
-        pings, self._pings_left = self._pings_left, 0
-        for _ in range(pings):
-            self._send_probe("ping")
-            if not wait_for_any([self._probe], _PING_S):
-                return
-            self._read_probe()
-            if self.is_live or self._probe is not None:
-                return  # It is there, or a new process that was asked to start.
+        """After `lose`, wait until it is known whether only a message was lost.
+
+        However many pings get lost too, a shard that lives answers one of them. It is left out when
+        Ray says that its process has ended, when a new process answers, or when neither is known
+        after `shard_timeout_s`.
+        """
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while self._is_doubtful and not self.handle.is_gone and deadline.left_s:
+            if self._probe is None:
+                self._send_probe("ping")
+            if wait_for_any([self._probe], min(_LOOK_S, deadline.left_s)):
+                self._read_probe()
+                if self._is_doubtful:
+                    time.sleep(min(_PAUSE_S, deadline.left_s))
+        self._is_doubtful = False
 
     def fetch(self, handle: Any, what: str, more_s: float = 0.0) -> Any:
         """`handle`'s value; raises as `handles.fetch` does.
@@ -264,6 +273,7 @@ class ShardLink:
             self.start()
             return
         self.note(summary, self._probe_sent_s)
+        self._is_doubtful = False
         if not self.is_live:
             self.is_live = True
             self._tell_what_is_back(summary)
@@ -281,7 +291,7 @@ class ShardLink:
             self.summary.size,
             "empty" if self.recovery is None else f"with those in {self.recovery}",
         )
-        self._pings_left = 0  # It is known what happened.
+        self._is_doubtful = False  # It is known what happened.
         self.num_lost_lifetime += 1
         self.num_transitions_lost_lifetime += self.summary.size
         self._is_fresh = True

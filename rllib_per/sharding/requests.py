@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.sharding.blocks import BatchPart
+from rllib_per.replay.fragment import Float32s
+from rllib_per.sharding.blocks import BatchPart, scaled
 from rllib_per.sharding.handles import LOST
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.link import ShardLink
 from rllib_per.sharding.links import ShardLinks
 from rllib_per.sharding.mass_line import Float64s, Split, cuts_of, split_batch
 from rllib_per.sharding.shard import DrawAnswer
-from rllib_per.sharding.weights import ShardDraw, weight_scale
+from rllib_per.sharding.weights import ShardDraw, WeightScale, weight_scale
 
 Answers = Mapping[int, DrawAnswer]
 
@@ -163,13 +164,10 @@ def read_answers(request: BatchRequest, links: ShardLinks) -> Answers | None:
     return answers if len(answers) == len(request.answers) else None
 
 
-def parts_of(
-    request: BatchRequest,
-    answers: Answers,
-    links: ShardLinks,
-    normalization: str | None,
-) -> list[BatchPart]:
-    """What each learner fetches, in the order of the batch.
+def scale_of(
+    request: BatchRequest, answers: Answers, links: ShardLinks, normalization: str | None
+) -> WeightScale:
+    """What makes the weights of each shard's rows those of the batch.
 
     Of shards that were asked, the figures are those of the draw; of others what is known here.
     """
@@ -186,7 +184,21 @@ def parts_of(
                 largest_weight=0.0 if answer is None else answer.largest_weight,
             )
         )
-    scale = weight_scale(draws, request.beta, normalization)
+    return weight_scale(draws, request.beta, normalization)
+
+
+def weights_of(answers: Answers, scale: WeightScale) -> Float32s:
+    """The importance weights of a batch, shard by shard."""
+    return np.concatenate(
+        [
+            scaled(answer.weights, scale.factors[shard], scale.limit)
+            for shard, answer in answers.items()
+        ]
+    )
+
+
+def parts_of(request: BatchRequest, scale: WeightScale) -> list[BatchPart]:
+    """What each learner fetches, in the order of the batch."""
     part_size = request.batch_size // request.parts
     parts: list[list[tuple[int, Any]]] = [[] for _ in range(request.parts)]
     row = 0

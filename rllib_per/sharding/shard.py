@@ -60,15 +60,20 @@ class DrawAnswer(NamedTuple):
 
     Attributes:
         num_rows: As many as were asked for, or 0 when nothing could be drawn.
-        largest_weight: The largest importance weight among them.
+        weights: Their importance weights, those of this shard alone, unscaled.
         num_bytes: How large the rows are.
         summary: The shard at the draw.
     """
 
     num_rows: int
-    largest_weight: float
+    weights: Float32s
     num_bytes: int
     summary: ShardSummary
+
+    @property
+    def largest_weight(self) -> float:
+        """The largest of the weights; 0 without any."""
+        return float(self.weights.max(initial=0.0))
 
 
 class ReplayShard:
@@ -198,11 +203,9 @@ class ReplayShard:
         """
         buffer, summary = self._buffer, self.ping()
         if not summary.total_mass > 0.0:
-            return DrawAnswer(0, 0.0, 0, summary), *[None] * len(block_sizes)
+            return DrawAnswer(0, np.empty(0, np.float32), 0, summary), *[None] * len(block_sizes)
         batch = buffer.draw(fractions, beta)
-        answer = DrawAnswer(
-            len(batch), float(batch.importance_weights.max()), _num_bytes(batch), summary
-        )
+        answer = DrawAnswer(len(batch), batch.importance_weights, _num_bytes(batch), summary)
         ends = np.cumsum(block_sizes)
         blocks = [
             batch.rows(int(end) - size, int(end))
@@ -237,6 +240,10 @@ class ReplayShard:
     def state_arrays(self) -> tuple[str, ...]:
         """Which entries of the state are arrays."""
         return self._buffer.state_arrays
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise what `load_state` would."""
+        self._buffer.check_state(state)
 
     def load_state(self, state: dict[str, Any]) -> ShardSummary:
         """Restore the buffer's state; the shard stays this incarnation."""

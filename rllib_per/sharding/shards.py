@@ -10,24 +10,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.bounds import check_bounds
 from rllib_per.replay import TransitionBatch
+from rllib_per.replay.arguments import check_draw, check_update
 from rllib_per.replay.fragment import Array, Fragment, Int64s
-from rllib_per.replay.metrics import ReplayCounts
+from rllib_per.replay.metrics import weight_figures
 from rllib_per.sharding.blocks import BatchPart, join
-from rllib_per.sharding.figures import of_weights, together
+from rllib_per.sharding.figures import together
 from rllib_per.sharding.handles import LOST, Deadline, ShardHandle
 from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.links import ShardLinks
 from rllib_per.sharding.placement import settings_of_shards
 from rllib_per.sharding.requests import (
+    Answers,
     BatchRequest,
     InFlight,
     parts_of,
     read_answers,
+    scale_of,
     send_requests,
+    weights_of,
 )
 from rllib_per.sharding.shard import AddAnswer
 from rllib_per.sharding.shards_archive import ShardsArchive, ShardsSave
+from rllib_per.sharding.weights import WeightScale
 from rllib_per.sharding.writer import FragmentWriter
 
 
@@ -75,7 +81,7 @@ class ReplayShards:
         self._archive = ShardsArchive(self._links)
         self._writer = self.writer("the driver")
         self._in_flight = InFlight(self._limits)
-        self._counts = ReplayCounts()
+        self._newest: tuple[Answers, WeightScale] | None = None
         self._num_redraws = 0
         self._picture_age_s = 0.0
         self.reports: dict[int, dict[str, float]] = {}
@@ -105,7 +111,7 @@ class ReplayShards:
         """PrioritizedReplayBuffer.sample, over all shards: request, collect, fetch and join.
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError, TypeError: An argument is out of range, or of another kind.
             RuntimeError: No transition can be drawn yet.
             TimeoutError: A shard does not answer in time, or none is left.
         """
@@ -121,9 +127,7 @@ class ReplayShards:
                 if not deadline.left_s:
                     raise
                 continue
-            batch = join(blocks, part.factors, part.limit)
-            self._counts.note_sample(batch)
-            return batch
+            return join(blocks, part.factors, part.limit)
 
     def request(self, batch_size: int, beta: float, parts: int = 1) -> BatchRequest:
         """`request_many` of a single batch."""
@@ -144,10 +148,7 @@ class ReplayShards:
             RuntimeError: No transition can be drawn yet, or there is no room: see `room`.
             TimeoutError: A shard does not answer in time, or none is left.
         """
-        if batch_size < 1 or not 0.0 <= beta <= 1.0:
-            raise ValueError(
-                f"batch_size must be at least 1 and beta in [0, 1]: got {batch_size} and {beta}"
-            )
+        check_draw(batch_size, beta)
         self._in_flight.check_room(batch_size, num_batches)
         requests = self._ask(num_batches, batch_size, beta, parts)
         for request in requests:
@@ -179,7 +180,9 @@ class ReplayShards:
             self._num_redraws += 1
             (request,) = self._ask(1, request.batch_size, request.beta, request.parts)
         self._in_flight.note_bytes(request, answers)
-        return parts_of(request, answers, self._links, self._normalization)
+        scale = scale_of(request, answers, self._links, self._normalization)
+        self._newest = answers, scale
+        return parts_of(request, scale)
 
     def drop(self, request: BatchRequest) -> None:
         """Give up a batch that was asked for, in place of `collect`."""
@@ -201,15 +204,12 @@ class ReplayShards:
             td_errors: Theirs.
             asked_at: That of their BatchRequest, from which the metrics' lags count.
         Raises:
-            ValueError: Lengths differ, or an id is of no shard here.
-            Exception: What a shard raised at an earlier update, such as TrainingDivergedError.
+            ValueError, TypeError: As PrioritizedReplayBuffer.update_priorities, or an id is of no
+                shard here; nothing has changed.
+            Exception: What a shard raised at an earlier update, such as TrainingDivergedError, or
+                ValueError for an id of a row that it never wrote.
         """
-        ids, td_errors = np.asarray(ids, np.int64), np.asarray(td_errors, np.float32)
-        if ids.ndim != 1 or ids.shape != td_errors.shape:
-            raise ValueError(
-                f"ids and td_errors must be one-dimensional and of one length: got {ids.shape} and "
-                f"{td_errors.shape}"
-            )
+        ids, td_errors = check_update(ids, td_errors)
         self._links.put_priorities(ids, td_errors, asked_at)
         self._links.poll()
 
@@ -243,6 +243,7 @@ class ReplayShards:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
+        check_bounds(alpha=alpha)
         self._links.call_all("take a new alpha", "set_alpha", alpha)
         for link in self._links:
             link.alpha = alpha
@@ -259,9 +260,10 @@ class ReplayShards:
             "mass_picture_age_max_s": self._picture_age_s,
         }
         self._picture_age_s = 0.0
-        weights = of_weights(self._counts.metrics(next_id=0)) | self._links.lag.pop()
         figures = together(list(self.reports.values()))
-        return figures | weights | in_flight | self._links.traffic()
+        if self._newest is not None:
+            figures |= weight_figures(weights_of(*self._newest))
+        return figures | self._links.lag.pop() | in_flight | self._links.traffic()
 
     # -- state -------------------------------------------------------------------------------
 
@@ -292,23 +294,30 @@ class ReplayShards:
         """Restore what `state` gave. Ids of before are stale from now on.
 
         Raises:
-            ValueError: It is of another number of shards, or another kind of buffer.
+            ValueError, KeyError: It is of another number of shards, or another kind of buffer;
+                nothing has changed.
         """
         if state["num_shards"] != len(self._links):
             raise ValueError(
                 f"the state is of {state['num_shards']} replay shards, and these are "
                 f"{len(self._links)}; restore it into as many"
             )
+        np.random.default_rng().bit_generator.state = state["rng"]
         self._links.await_all()
-        for link, incarnation in zip(self._links, state["incarnations"], strict=True):
+        shared, alphas = [], []
+        for link in self._links:
             prefix = f"shard_{link.index}."
             own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+            shared.append(link.handle.share(own))
+            alphas.append(float(own["alpha"]))
+            self._links.call(link, "check its state", "check_state", shared[-1])
+        for link, incarnation in zip(self._links, state["incarnations"], strict=True):
             link.begin(max(incarnation, link.incarnation) + 1)
-            link.alpha = float(own["alpha"])
+            link.alpha = alphas[link.index]
             self._links.call(
                 link, "start again", "start", link.incarnation, link.alpha, link.settings
             )
-            self._links.call(link, "load its state", "load_state", own)
+            self._links.call(link, "load its state", "load_state", shared[link.index])
             link.refresh()
         self._rng.bit_generator.state = state["rng"]
 

@@ -8,7 +8,8 @@ driver knows the part that all of a shard's rows have in common:
     w_i = u_i · (N · s_k / N_k)^-β
 
 so it needs a number per shard, not the rows. M_k and N_k are those of the draw itself, s_k is the
-share that the draw used, so the weights are right however old the driver's picture was.
+share that the draw used, so the weights are right however old the driver's picture was. Neither a
+row of a shard nor a shard counts as rarer than `SMALLEST_PROBABILITY`: every weight is finite.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rllib_per.replay.prioritization import SMALLEST_MASS_SHARE
+from rllib_per.replay.prioritization import SMALLEST_MASS_SHARE, SMALLEST_PROBABILITY
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def weight_scale(draws: Sequence[ShardDraw], beta: float, normalization: str | N
     """
     num_transitions = sum(draw.size for draw in draws)
     factors = [
-        (num_transitions * draw.share / draw.size) ** -beta if _reachable(draw) else 0.0
+        (num_transitions * max(draw.share, SMALLEST_PROBABILITY) / draw.size) ** -beta
+        if _reachable(draw)
+        else 0.0
         for draw in draws
     ]
     if normalization == "buffer":

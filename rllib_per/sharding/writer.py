@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rllib_per.replay.columns import check_fragment
 from rllib_per.replay.fragment import Fragment
+from rllib_per.sharding.call_log import is_too_far_ahead
 from rllib_per.sharding.handles import (
     LOST,
     Deadline,
@@ -23,9 +25,8 @@ from rllib_per.sharding.limits import ShardLimits
 from rllib_per.sharding.shard import AddAnswer
 from rllib_per.sharding.streams import StreamRouter
 
-# How often a shard is asked again before its streams move: one lost packet moves nothing.
-_PINGS = 3
 _PAUSE_S = 0.02
+_PING_S = 1.0
 
 
 @dataclass
@@ -82,8 +83,11 @@ class FragmentWriter:
 
         Raises:
             TimeoutError: Nothing was answered for `shard_timeout_s`, or no shard was in reach.
-            ValueError: A shard refused a fragment, this one or an earlier one.
+            ValueError: The fragment is refused, and no shard has changed; or a shard refused one,
+                this or an earlier one, for want of room or because of a given priority: then other
+                shards have their streams' rows.
         """
+        fragment = check_fragment(fragment)
         self._look_for_lost_shards()
         for shard, piece in self._route(fragment):
             self._make_room(shard, _num_bytes(piece))
@@ -136,7 +140,9 @@ class FragmentWriter:
         deadline = Deadline(self._limits.shard_timeout_s)
         while True:
             own = [sent for sent in self._in_flight if sent.shard == shard]
-            if len(own) >= self._limits.max_calls_in_flight:
+            if is_too_far_ahead(self._sequence, (sent.sequence for sent in own)):
+                self._wait([min(own, key=lambda sent: sent.sequence)], deadline)
+            elif len(own) >= self._limits.max_calls_in_flight:
                 self._wait(own, deadline)
             elif (
                 self._in_flight
@@ -185,15 +191,29 @@ class FragmentWriter:
             self._send(shard, piece)
 
     def _answers_again(self, shard: int) -> bool:
-        return any(self._is_started(shard, 1.0) for _ in range(_PINGS))
+        """Whether only a message was lost; else its process is gone, or was not heard of in time.
+
+        Lost messages move no stream: the shard may have the rows, and another would have them too.
+        """
+        deadline = Deadline(self._limits.shard_timeout_s)
+        while deadline.left_s and not self._shards[shard].is_gone:
+            incarnation = self._ping(shard, min(_PING_S, deadline.left_s))
+            if incarnation is not None:
+                return incarnation >= 0
+            time.sleep(min(_PAUSE_S, deadline.left_s))
+        return False
 
     def _is_started(self, shard: int, timeout_s: float) -> bool:
+        incarnation = self._ping(shard, timeout_s)
+        return incarnation is not None and incarnation >= 0
+
+    def _ping(self, shard: int, timeout_s: float) -> int | None:
+        """The shard's incarnation, -1 before it is started; None: no answer."""
         what = f"replay shard {shard} to answer"
         try:
-            summary = fetch(self._shards[shard].call("ping"), timeout_s, what)
+            return int(fetch(self._shards[shard].call("ping"), timeout_s, what).incarnation)
         except (TimeoutError, *LOST):
-            return False
-        return bool(summary.incarnation >= 0)
+            return None
 
     def _look_for_lost_shards(self) -> None:
         now_s = time.monotonic()

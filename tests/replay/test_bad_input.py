@@ -46,6 +46,14 @@ BAD_FRAGMENTS = {
     "an unknown extra": {"extras": {**FRAGMENT.extras, "other": np.zeros((3, 1))}},
     "two stream ids for one stream": {"stream_ids": np.array([1, 2])},
     "first_step of another length": {"first_step": np.zeros(2, np.int64)},
+    "a negative first_step": {"first_step": np.array([-1])},
+    "the most negative first_step": {"first_step": np.array([-(2**63)])},
+    "a first_step whose last row has too many bits": {"first_step": np.array([2**63 - 3])},
+    "a first_step of 64 bits": {"first_step": np.array([2**63], np.uint64)},
+    "a float first_step": {"first_step": np.array([0.0])},
+    "a float stream id": {"stream_ids": np.array([1.0])},
+    "a stream id of 64 bits": {"stream_ids": np.array([2**63], np.uint64)},
+    "a reward beyond float32": {"rewards": np.array([[0], [0], [1e39]])},
 }
 
 
@@ -68,6 +76,33 @@ def test_a_stream_can_not_be_twice_in_a_fragment(buffer):
     fragment = Streams(np.random.default_rng(0)).fragment([1, 2], 3)
     with pytest.raises(ValueError, match="stream_ids"):
         buffer.add(replace(fragment, stream_ids=np.array([1, 1])))
+
+
+@pytest.mark.parametrize("stream_id", [-1, -(2**63), 2**63 - 1])
+def test_any_number_can_name_a_stream_and_its_rows_can_be_counted_to_the_last(buffer, stream_id):
+    first_step = np.array([2**63 - 1 - 3])
+    assert buffer.add(replace(FRAGMENT, stream_ids=np.array([stream_id]), first_step=first_step))
+    assert buffer.metrics()["num_gaps_lifetime"] == 0
+    assert buffer.add(replace(FRAGMENT, stream_ids=np.array([stream_id])))
+    assert buffer.metrics()["num_gaps_lifetime"] == 1
+
+
+@pytest.mark.parametrize("num_back", [1, 3, 8])
+def test_repeated_rows_are_a_gap_and_come_once_more(buffer, num_back):
+    rng = np.random.default_rng(0)
+    again = Streams(rng, {0: 8 - num_back}).fragment([0], 5, end=0.0, cut=0.0)
+    assert buffer.add(again) == 5
+    assert len(buffer) == 13
+    assert buffer.metrics()["num_gaps_lifetime"] == 1
+
+
+def test_a_negative_first_step_is_refused_however_its_stream_went_on(buffer):
+    """It once made rows that nobody had counted: ids of one were the ids of another."""
+    fragment = one_stream([Row(0, 1.0)], stream_id=1)
+    for first_step in (-2, -1):
+        with pytest.raises(ValueError, match=f"first_step must be at least 0.* got {first_step}"):
+            buffer.add(replace(fragment, first_step=np.array([first_step])))
+    assert buffer.state()["written"] == 9
 
 
 def test_the_reward_of_a_reset_row_is_not_looked_at(buffer):

@@ -278,3 +278,111 @@ def test_metrics_of_a_batch_are_worked_out_from_its_weights():
 
 def replaced(fragment, **columns):
     return type(fragment)(**{**vars(fragment), **columns})
+
+
+# -- the ends of the range -------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:alpha=")
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("kind", ["absolute", "huber", "clipped"])
+@pytest.mark.parametrize("td_error", [1e-45, 1e-90, 1e-200, 5e-324])
+def test_a_td_error_that_is_not_zero_has_a_mass_and_is_drawn(alpha, kind, td_error):
+    buffer = filled(2, alpha=alpha, priority=kind, priority_epsilon=0.0)
+    buffer.update_priorities(ids(2), np.full(2, td_error))
+    assert (masses_of(buffer) > 0.0).all()
+    assert set(buffer.sample(64, 0.4).ids) == {0, 1}
+
+
+@pytest.mark.filterwarnings("ignore:alpha=")
+@pytest.mark.parametrize("options", [{"priority": "clipped", "priority_clip": 1e-300}, {}])
+def test_no_setting_takes_a_mass_to_zero(options):
+    buffer = filled(2, alpha=4.0, priority_epsilon=1e-300, **options)
+    buffer.update_priorities(ids(2), [0.0, 0.0])
+    assert (masses_of(buffer) > 0.0).all()
+
+
+def test_a_td_error_of_zero_without_epsilon_is_not_drawn_again():
+    buffer = filled(2, alpha=0.5, priority_epsilon=0.0)
+    buffer.update_priorities(ids(2), [0.0, 1.0])
+    assert set(buffer.sample(64, 0.4).ids) == {1}
+    buffer.alpha = 0.0
+    assert set(buffer.sample(64, 0.4).ids) == {0, 1}
+
+
+def test_a_largest_priority_that_decays_for_ever_still_lets_new_transitions_be_drawn():
+    buffer = filled(1, alpha=1.0, priority_epsilon=0.0, max_priority_decay=0.01)
+    for _ in range(200):
+        buffer.update_priorities([0], [0.0])
+    buffer.add(one_stream([Row(0, 0.0)] * 2, first_step=1))
+    assert set(buffer.sample(64, 0.4).ids) == {1, 2}
+
+
+@pytest.mark.filterwarnings("ignore:alpha=")
+def test_the_largest_priorities_have_finite_masses_and_so_has_their_sum():
+    buffer = filled(4, alpha=4.0)
+    buffer.update_priorities(ids(4), np.full(4, 3.4e38))
+    assert np.isfinite(masses_of(buffer)).all()
+    assert np.isfinite(buffer.total_mass)
+
+
+def given_buffer(priorities, **options):
+    """A buffer of transitions with these priorities."""
+    rows = row_spec(priority=((), np.float64))
+    buffer = PrioritizedReplayBuffer(64, rows, initial_priority="given", seed=0, **options)
+    buffer.add(with_priorities(one_stream([Row(0, 0.0)] * len(priorities)), priorities))
+    return buffer
+
+
+def with_priorities(fragment, priorities):
+    column = np.asarray(priorities, np.float64).reshape(-1, 1)
+    return replaced(fragment, extras={**fragment.extras, "priority": column})
+
+
+@pytest.mark.filterwarnings("ignore:alpha=")
+@pytest.mark.parametrize("alpha", [1.0, 4.0])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("normalization", ["batch", "buffer", None])
+@pytest.mark.parametrize("rare", [1e-45, 1e-300])
+def test_weights_are_finite_however_unlike_the_priorities_are(alpha, beta, normalization, rare):
+    buffer = given_buffer([rare, 3e38], alpha=alpha, weight_normalization=normalization)
+    for batch in (buffer.sample(16, beta), buffer.draw([0.0, 0.5], beta)):
+        assert np.isfinite(batch.importance_weights).all()
+    # The place 0 is that of the rare one, whatever its mass: a random number stands for 2^-53.
+    batch = buffer.draw([0.0, 0.5], beta)
+    np.testing.assert_array_equal(batch.ids, [0, 1])
+    expected = [(2 * 2.0**-53) ** -beta, 0.5**beta]
+    np.testing.assert_allclose(batch.importance_weights, expected, rtol=1e-6)
+
+
+def test_weights_above_the_smallest_probability_are_as_before():
+    buffer = given_buffer([1e-15, 1.0], alpha=1.0, weight_normalization=None)
+    batch = buffer.draw([0.0, 0.5], 1.0)
+    np.testing.assert_allclose(batch.importance_weights, [0.5e15, 0.5], rtol=1e-6)
+
+
+def test_given_priorities_count_for_the_largest_so_far():
+    buffer = given_buffer([0.5, 7.0, 2.0], alpha=1.0)
+    assert buffer.metrics()["max_priority"] == 7.0
+    buffer.add(with_priorities(one_stream([Row(0, 0.0)], first_step=3), [3.0]))
+    assert buffer.metrics()["max_priority"] == 7.0
+    restored = given_buffer([1.0], alpha=1.0)
+    restored.load_state(buffer.state())
+    assert restored.metrics()["max_priority"] == 7.0
+
+
+def test_a_state_of_before_given_priorities_counted_is_mended_as_it_is_loaded():
+    state = given_buffer([0.5, 7.0], alpha=1.0).state() | {"max_priority": 1.0}
+    restored = given_buffer([1.0], alpha=1.0)
+    restored.load_state(state)
+    assert restored.metrics()["max_priority"] == 7.0
+    decaying = given_buffer([1.0], alpha=1.0, max_priority_decay=0.5)
+    decaying.load_state(state)
+    assert decaying.metrics()["max_priority"] == 1.0
+
+
+@pytest.mark.parametrize("largest", [0.0, -1.0, np.nan, np.inf, 1e39])
+def test_a_state_whose_largest_priority_is_none_is_refused(largest):
+    buffer = filled(2)
+    with pytest.raises(ValueError, match="max_priority"):
+        buffer.load_state(buffer.state() | {"max_priority": largest})

@@ -151,3 +151,25 @@ def test_the_picture_is_refreshed_before_it_is_older_than_allowed():
     counts = counts_of(items_of(shards.sample(50_000, 0.4)), NUM_ITEMS + 1)
     assert_chi_square(counts, masses / masses.sum())
     assert shards.metrics()["mass_picture_age_max_s"] < 5.0
+
+
+@pytest.mark.parametrize("normalization", ["batch", "buffer", None])
+@pytest.mark.parametrize("rare", [1e-45, 1e-300])
+def test_weights_are_finite_however_unlike_shards_are(normalization, rare):
+    settings = {"capacity": 40, **GIVEN}
+    shards = ReplayShards(place_shards(2, settings), seed=2, weight_normalization=normalization)
+    shards.add(fragment(0, [0, 1], [rare, rare]))
+    shards.add(fragment(1, [2], [3e38]))
+    # As if a random number had been 0: a row of the shard that is next to nothing.
+    shards._rng = Zeros()
+    batch = shards.sample(4, 1.0)
+    assert 0 in items_of(batch)
+    assert np.isfinite(batch.importance_weights).all()
+    assert (batch.importance_weights > 0.0).all()
+
+
+class Zeros:
+    """Random numbers that are all 0."""
+
+    def random(self, size):
+        return np.zeros(size)

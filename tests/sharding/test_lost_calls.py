@@ -8,10 +8,20 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from rllib_per.replay.ids import first_id
-from rllib_per.sharding import FragmentWriter, ReplayShard, ShardLimits, handles, link, writer
+from rllib_per.sharding import (
+    FragmentWriter,
+    ReplayShard,
+    ReplayShards,
+    ShardLimits,
+    call_log,
+    handles,
+    link,
+    writer,
+)
 from rllib_per.sharding.link import ShardLink
 from rllib_per.sharding.links import ShardLinks
-from tests.support.items import GIVEN, fragment
+from tests.support.items import GIVEN, fragment, items_of
+from tests.support.statistics import assert_chi_square, counts_of
 
 LIMITS = ShardLimits(priority_flush_updates=1, shard_probe_s=0.0, shard_timeout_s=1.0)
 UNREACHABLE = ActorUnavailableError("out of reach", b"0" * 16)
@@ -31,6 +41,7 @@ class FlakyShard:
         self.index = index
         self.calls = []
         self.lose_call_to = self.lose_answer_of = None
+        self.num_pings_to_lose = 0
         self.is_dead = False
         self.crash()
 
@@ -39,9 +50,16 @@ class FlakyShard:
         self.shard = ReplayShard(self.index, {"capacity": 64, **GIVEN})
 
     def call(self, method, *arguments, num_returns=1):
+        result = self._call(method, *arguments)
+        return [result] * num_returns if isinstance(result, Failed) and num_returns > 1 else result
+
+    def _call(self, method, *arguments):
         self.calls.append((method, *arguments[1:2]))
         if self.is_dead:
             return Failed(ActorDiedError())
+        if method == "ping" and self.num_pings_to_lose:
+            self.num_pings_to_lose -= 1
+            return Failed(UNREACHABLE)
         if method == self.lose_call_to:
             self.lose_call_to = None
             return Failed(UNREACHABLE)
@@ -53,6 +71,11 @@ class FlakyShard:
             self.lose_answer_of = None
             return Failed(UNREACHABLE)
         return result
+
+    @property
+    def is_gone(self):
+        """What Ray says of its process."""
+        return self.is_dead
 
     def close(self):
         """Nothing to end."""
@@ -67,6 +90,8 @@ def _failed_handles_raise(monkeypatch):
 
     monkeypatch.setattr(link, "fetch", fetch)
     monkeypatch.setattr(writer, "fetch", fetch)
+    for module in (link, writer):
+        monkeypatch.setattr(module, "_PAUSE_S", 0.0)
 
 
 def linked(shard):
@@ -117,6 +142,53 @@ def test_a_shard_out_of_reach_has_no_mass_until_it_answers():
     shard.is_dead = False
     tend(shard_link)
     assert (shard_link.mass, shard_link.size) == (4.0, 4)
+
+
+MASSES = np.arange(1.0, 9.0)
+
+
+def sharded_items(shards):
+    """ReplayShards over `shards`, of which each has four items; item i has mass i + 1."""
+    replay = ReplayShards(shards, seed=2, limits=LIMITS)
+    for shard in shards:
+        items = np.arange(4) + 4 * shard.index
+        replay.add(fragment(shard.index, items, MASSES[items]))
+    return replay
+
+
+def draw_while_losing(shards, num_pings):
+    """Draws of which each loses shard 0's answer, and then so many pings."""
+    replay = sharded_items(shards)
+    counts = np.zeros(8, int)
+    for _ in range(40):
+        shards[0].lose_answer_of, shards[0].num_pings_to_lose = "draw_many", num_pings
+        counts += counts_of(items_of(replay.sample(500, 0.5)), 8)
+    assert replay.metrics()["num_redraws_lifetime"] == 40
+    return counts
+
+
+def test_draws_are_exact_however_many_pings_are_lost_beside_an_answer():
+    counts = draw_while_losing([FlakyShard(0), FlakyShard(1)], num_pings=20)
+    assert_chi_square(counts, MASSES / MASSES.sum())
+
+
+def test_a_shard_that_does_not_answer_in_time_is_left_out_and_draws_are_those_of_the_others():
+    hurried = ShardLimits(shard_timeout_s=0.05, max_picture_age_s=1e9)
+    shards = [FlakyShard(0), FlakyShard(1)]
+    replay = sharded_items(shards)
+    for shard_link in replay._links:
+        shard_link._limits = hurried
+    shards[0].lose_answer_of, shards[0].num_pings_to_lose = "draw_many", 10**9
+    assert set(items_of(replay.sample(500, 0.5))) == set(range(4, 8))
+
+
+def test_a_draw_goes_on_at_once_without_a_shard_whose_process_has_ended():
+    shards = [FlakyShard(0), FlakyShard(1)]
+    replay = sharded_items(shards)
+    shards[0].is_dead = True
+    shards[0].calls.clear()
+    assert set(items_of(replay.sample(500, 0.5))) == set(range(4, 8))
+    assert len(shards[0].calls) < 5
 
 
 def test_a_new_process_begins_the_next_incarnation_and_old_updates_are_dropped(caplog):
@@ -180,6 +252,25 @@ def test_answers_are_never_replaced_by_older_ones():
     assert shard_link.size == 5
 
 
+def test_no_update_is_sent_so_far_ahead_that_a_lost_one_could_be_applied_twice(monkeypatch):
+    monkeypatch.setattr(call_log, "CALLS_REMEMBERED", 8)
+    shard = FlakyShard()
+    shard_link = linked(shard)
+    shard.lose_answer_of = "update_priorities"
+    for td_error in range(100):
+        update(shard_link, float(td_error))
+        for sequence, sent in list(shard_link._in_flight.items()):
+            if sequence:  # It takes long until Ray reports that the answer to the first was lost.
+                del shard_link._in_flight[sequence]
+                shard_link._read_update(sequence, sent)
+    assert shard_link._sequence == 8
+    tend(shard_link)
+    assert shard.shard.metrics()["num_repeated_calls_lifetime"] == 1
+    shard_link.send_priorities(time.monotonic())
+    tend(shard_link)
+    assert shard_link.mass == pytest.approx(4 * 99.0)
+
+
 def test_updates_wait_while_too_many_are_under_way(monkeypatch):
     monkeypatch.setattr(link, "is_ready", lambda handle: False)
     shard = FlakyShard()
@@ -211,6 +302,42 @@ def test_a_fragment_whose_call_or_answer_is_lost_is_added_once(lost):
     assert adding.add(fragment(0, range(4), np.ones(4))) == 4
     assert [shard.shard.ping().size for shard in shards] == [4, 0]
     assert adding.num_resent_lifetime == 1
+
+
+@pytest.mark.parametrize("num_pings", [1, 20])
+def test_lost_pings_move_no_stream_whose_rows_the_shard_may_have(num_pings):
+    shards, adding = two_shards()
+    shards[0].lose_answer_of, shards[0].num_pings_to_lose = "add", num_pings
+    assert adding.add(fragment(0, range(4), np.ones(4))) == 4
+    assert [shard.shard.ping().size for shard in shards] == [4, 0]
+    assert adding.num_streams_away == 0
+
+
+def test_no_fragment_is_sent_so_far_ahead_that_a_lost_one_could_be_added_twice(monkeypatch):
+    monkeypatch.setattr(call_log, "CALLS_REMEMBERED", 8)
+    shards, adding = two_shards()
+    shards[0].lose_answer_of = "add"
+    reported = []
+
+    def references_ready(handles):
+        """Ray reports late that the answer to the first call was lost: once it is waited for."""
+        return reported
+
+    def all_among(handles, ready):
+        return not isinstance(handles[0], Failed) or bool(ready)
+
+    def wait_for_any(handles, timeout_s):
+        reported[:] = handles
+        return True
+
+    monkeypatch.setattr(writer, "references_ready", references_ready)
+    monkeypatch.setattr(writer, "all_among", all_among)
+    monkeypatch.setattr(writer, "wait_for_any", wait_for_any)
+    for step in range(12):
+        adding.push(fragment(0, [step], [1.0], first_step=step))
+    adding.flush()
+    assert shards[0].shard.ping().size == 12
+    assert shards[0].shard.metrics()["num_repeated_calls_lifetime"] == 1
 
 
 def test_fragments_for_a_dead_shard_go_to_a_live_one_and_home_again_after_a_reset():

@@ -121,7 +121,7 @@ def test_requests_in_flight_are_bounded_in_bytes_but_one_may_always_go():
 
 @pytest.mark.parametrize(("batch_size", "beta"), [(0, 0.5), (8, -0.1), (8, 1.1), (8, np.nan)])
 def test_arguments_out_of_range_are_refused(batch_size, beta):
-    with pytest.raises(ValueError, match="batch_size must be at least 1 and beta in"):
+    with pytest.raises(ValueError, match=r"batch_size|beta"):
         filled().sample(batch_size, beta)
 
 
@@ -231,6 +231,27 @@ def test_figures_are_those_of_all_shards():
     assert metrics["num_shards"] == metrics["num_shards_live"] == 3
 
 
+@pytest.mark.parametrize("normalization", ["batch", "buffer", None])
+def test_figures_of_importance_weights_are_those_of_the_batch_that_learners_get(normalization):
+    """The driver of asynchronous training never sees a row."""
+    shards = filled(weight_normalization=normalization)
+    # One row is so rare that "buffer" bounds its weight.
+    shards.update_priorities(shards.sample(200, 0.5).ids[:1], [1e-6])
+    shards.flush()
+    parts = shards.collect(shards.request(600, 0.5, parts=3))
+    blocks = [join(part.blocks, part.factors, part.limit) for part in parts]
+    weights = np.concatenate([block.importance_weights for block in blocks]).astype(np.float64)
+    metrics = shards.metrics()
+    assert metrics["importance_weight_max"] == weights.max()
+    assert metrics["importance_weight_mean"] == pytest.approx(weights.mean(), rel=1e-12)
+    share = weights.sum() ** 2 / (weights**2).sum() / len(weights)
+    assert metrics["effective_sample_share"] == pytest.approx(share, rel=1e-12)
+
+
+def test_without_a_batch_there_are_no_figures_of_importance_weights():
+    assert not [name for name in filled().metrics() if name.startswith("importance_weight")]
+
+
 def test_after_its_state_is_restored_the_same_draws_follow():
     shards = filled()
     for ids, td_errors in updates(shards, 3):
@@ -263,7 +284,7 @@ def test_a_number_of_shards_that_ids_cannot_carry_is_refused(num_shards):
 
 
 def test_limits_that_would_stop_everything_are_refused():
-    with pytest.raises(ValueError, match="max_calls_in_flight must be at least 1"):
+    with pytest.raises(ValueError, match="max_calls_in_flight must be an integer >= 1"):
         ShardLimits(max_calls_in_flight=0)
 
 

@@ -85,8 +85,8 @@ class Streams:
         )
 
     def skip(self, stream_id, num_rows):
-        """Lose rows of a stream, as if a fragment had not arrived."""
-        self.next_step[stream_id] = self.next_step.get(stream_id, 0) + num_rows
+        """Lose rows of a stream, as if a fragment had not arrived; repeat them if negative."""
+        self.next_step[stream_id] = max(self.next_step.get(stream_id, 0) + num_rows, 0)
 
     def _next(self, stream_id, **odds):
         row = random_row(self.rng, **odds)

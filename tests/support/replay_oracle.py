@@ -47,7 +47,7 @@ class OracleBuffer:
         self.rows: list[OracleRow] = []
         self.streams: dict[int, OracleStream] = {}
         self.max_priority = 1.0
-        self.num_stale = 0
+        self.num_stale = self.num_gaps = 0
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -63,6 +63,7 @@ class OracleBuffer:
                 continue
             if stream:
                 stream.newest.is_last = True
+                self.num_gaps += 1
             first = self._write(fragment.obs[0, n])
             first.is_torn = first_step != 0
             self.streams[stream_id] = OracleStream(first, first_step)
