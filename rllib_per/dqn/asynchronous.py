@@ -83,7 +83,8 @@ class AsynchronousLoop:
         self._requests: deque[BatchRequest] = deque()
         self._updates: deque[Update] = deque()
         learners.ask_for_weights(wait=True)
-        self._asked_at: deque[int] = deque()
+        # Of batches whose TD errors are not here yet: their learners' generation, and when.
+        self._asked_at: deque[tuple[int, int]] = deque()
         self._absence = RunnerAbsence(config.env_runner_restore_timeout_s)
         self._weights_lag = Lag()
         self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
@@ -120,6 +121,7 @@ class AsynchronousLoop:
 
     def begin_anew(self) -> None:
         """After a restore: batches, TD errors and weights of before are of no use."""
+        self._replay_ratio.give_all_back()
         while self._requests:
             self._replay.drop(self._requests.popleft())
         self._updates.clear()
@@ -227,7 +229,9 @@ class AsynchronousLoop:
                 request = self._requests.popleft()
                 parts = self._replay.collect(request)
             except NothingToDrawError:
-                return False  # All shards were lost meanwhile, and this batch with them.
+                # All shards were lost meanwhile, and this batch with them: it is due once more.
+                self._replay_ratio.give_back()
+                return False
         with watch.lap(LEARNER_UPDATE_TIMER):
             self._updates.append(
                 self._learners.begin(
@@ -236,8 +240,9 @@ class AsynchronousLoop:
                     lr=self._schedules.lr(self._progress.env_steps),
                 )
             )
-        if self._updates[-1].handles:  # Rows that never came have no TD errors.
-            self._asked_at.append(request.asked_at)
+        if (update := self._updates[-1]).handles:  # Rows that never came have no TD errors.
+            self._asked_at.append((update.generation, request.asked_at))
+        self._replay_ratio.begin()
         self._progress.updates += 1
         if self._progress.updates % self._broadcast_interval == 0:
             self._learners.ask_for_weights()
@@ -246,16 +251,24 @@ class AsynchronousLoop:
     def _prioritize(self) -> bool:
         moved = False
         while self._updates and self._learners.is_done(self._updates[0]):
-            update = self._learners.finish(self._updates.popleft())
+            done = self._updates.popleft()
+            update = self._learners.finish(done)
             if update is not None:
-                asked_at = self._asked_at.popleft()
+                asked_at = self._when_it_was_asked_for(done.generation)
                 self._replay.update_priorities(update.ids, update.td_errors, asked_at)
-            # A GPU owes one batch of TD errors; more only if updates were lost with a learner.
-            while len(self._asked_at) > len(self._updates) + 1:
-                self._asked_at.popleft()
             moved = True
         self._replay.poll()
         return moved
+
+    def _when_it_was_asked_for(self, generation: int) -> int:
+        """When the batch was asked for whose TD errors learners of `generation` gave next.
+
+        On a GPU they come with the answer to the next update, but always in the order of the
+        updates; what learners of before owe was lost with them.
+        """
+        while self._asked_at[0][0] != generation:
+            self._asked_at.popleft()
+        return self._asked_at.popleft()[1]
 
     def _wait(self, ready: Set[ray.ObjectRef]) -> bool:
         """A moment, or until something comes; False if nobody is at work."""

@@ -22,6 +22,7 @@ class ReplayRatio:
         self.learning_starts = max(learning_starts, 1)
         self.num_added = 0
         self._credit = 0.0
+        self._num_asked_for = 0
 
     def add(self, num_transitions: int) -> None:
         """Note that replay took `num_transitions` in."""
@@ -44,14 +45,31 @@ class ReplayRatio:
         return int(updates)
 
     def take(self, num_updates: int) -> None:
-        """Some of those that are due; they count as done."""
+        """Some of those that are due: their batches are asked for."""
         self._credit -= num_updates * self.batch_size
+        self._num_asked_for += num_updates
+
+    def begin(self) -> None:
+        """One of those that were taken has its batch, and counts as done."""
+        self._num_asked_for -= 1
+
+    def give_back(self) -> None:
+        """The batch of one that was taken will not come: it is due once more."""
+        self._num_asked_for -= 1
+        self._credit += self.batch_size
+
+    def give_all_back(self) -> None:
+        """The same of all that were taken and not begun."""
+        while self._num_asked_for:
+            self.give_back()
 
     def state(self) -> dict[str, float]:
-        """What `load_state` needs."""
-        return {"num_added": self.num_added, "credit": self._credit}
+        """What `load_state` needs; batches under way will not be there then, and are due again."""
+        under_way = self._num_asked_for * self.batch_size
+        return {"num_added": self.num_added, "credit": self._credit + under_way}
 
     def load_state(self, state: dict[str, float], *, with_buffer: bool) -> None:
         """Go on where `state` was; without its buffer, learning waits for a refilled one."""
         self.num_added = int(state["num_added"]) if with_buffer else 0
         self._credit = state["credit"] if with_buffer else 0.0
+        self._num_asked_for = 0

@@ -68,6 +68,9 @@ def test_everyone_works_and_the_replay_ratio_holds(apex):
     assert replay["weights_lag_max_updates"] <= 4 + 2 * 4 + AHEAD
     assert replay["num_priority_calls_lifetime"] < apex.progress.updates
     assert replay["num_gaps_lifetime"] == 0
+    assert 0 < replay["importance_weight_mean"] < replay["importance_weight_max"]
+    assert replay["importance_weight_max"] == pytest.approx(1)
+    assert 0 < replay["effective_sample_share"] < 1
 
 
 def test_runners_wait_for_learners_that_hang(apex, monkeypatch):

@@ -46,6 +46,33 @@ def test_a_restored_controller_goes_on_where_the_first_one_was():
     assert first.state() == second.state()
 
 
+def test_a_batch_that_never_came_is_due_once_more():
+    ratio = ReplayRatio(1.0, batch_size=4, learning_starts=1)
+    ratio.add(9)
+    assert ratio.num_due == 3
+    ratio.take(3)
+    ratio.begin()
+    assert ratio.num_due == 0
+    ratio.give_back()
+    assert ratio.num_due == 1
+    ratio.give_all_back()
+    assert ratio.num_due == 2
+    ratio.give_all_back()
+    assert ratio.num_due == 2
+
+
+def test_batches_that_are_under_way_at_a_save_are_due_after_a_restore():
+    first = ReplayRatio(1.0, batch_size=4, learning_starts=1)
+    first.add(9)
+    first.take(3)
+    first.begin()
+    second = ReplayRatio(1.0, batch_size=4, learning_starts=1)
+    second.take(1)
+    second.load_state(first.state(), with_buffer=True)
+    second.give_all_back()  # Of what was under way before the restore, nothing counts.
+    assert second.num_due == 2
+
+
 def test_without_its_buffer_learning_waits_until_replay_is_filled_again():
     first = ReplayRatio(1.0, 32, learning_starts=1000)
     first.add(5000)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""What the asynchronous loop makes of batches and updates that get lost, without any process."""
+
+from collections import deque
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rllib_per.dqn.asynchronous import AsynchronousLoop
+from rllib_per.dqn.progress import Progress
+from rllib_per.dqn.replay_ratio import ReplayRatio
+from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.learning.learners import Update
+from rllib_per.replay import PriorityUpdate
+from rllib_per.sharding import NothingToDrawError, ReplayShards, ShardLimits, join, place_shards
+from tests.support.items import GIVEN, fragment
+
+BATCH_SIZE = 4
+CONFIG = SimpleNamespace(
+    total_train_batch_size=BATCH_SIZE,
+    broadcast_interval=100,
+    max_requests_in_flight_per_learner=3,
+    sample_timeout_s=60.0,
+    num_env_runners=1,
+    env_runner_restore_timeout_s=60.0,
+)
+
+
+class ScriptedLearners:
+    """Remote learners that answer when told, `num_owed` updates late, and may be lost."""
+
+    num_parts = 1
+    weights = None
+
+    def __init__(self, num_owed):
+        self.generation = 0
+        self.num_owed = num_owed
+        self._owed = deque()
+        self._taken = {}
+
+    def ask_for_weights(self, *, wait=False):
+        """Nobody wants them."""
+
+    def flush(self):
+        self._owed.clear()
+
+    def begin(self, parts, *, timesteps, lr):
+        (part,) = parts
+        handle = object()
+        self._taken[handle] = join(part.blocks, part.factors, part.limit).ids
+        return Update([handle], self.generation)
+
+    def lose_all(self):
+        """New ones take the place of these; what these have, or owe, is lost."""
+        self.generation += 1
+        self._owed.clear()
+
+    def is_done(self, update):
+        return True
+
+    def finish(self, update):
+        if update.generation != self.generation:
+            return None
+        self._owed.append(self._taken[update.handles[0]])
+        if len(self._owed) <= self.num_owed:
+            return None
+        ids = self._owed.popleft()
+        return PriorityUpdate(ids, np.ones(len(ids), np.float32))
+
+
+class Loop:
+    """The loop over shards in this process; what it tells replay is noted."""
+
+    def __init__(self, num_owed=0):
+        limits = ShardLimits(max_requests_in_flight=20)
+        self.replay = ReplayShards(
+            place_shards(2, {"capacity": 100, **GIVEN}), seed=0, limits=limits
+        )
+        for stream in range(2):
+            self.replay.add(fragment(stream, range(20), np.ones(20)))
+        self.ratio = ReplayRatio(1.0, BATCH_SIZE, learning_starts=1)
+        self.learners = ScriptedLearners(num_owed)
+        self.progress = Progress()
+        rollouts = SimpleNamespace(num_steps_per_call=1, feed=lambda writer: None, calls=[])
+        schedules = SimpleNamespace(beta=lambda steps: 0.5, lr=lambda steps: 1e-3)
+        self.loop = AsynchronousLoop(
+            rollouts, self.replay, self.learners, self.ratio, self.progress, schedules, CONFIG
+        )
+        self.asked, self.told = {}, []
+        self._note_what_is_told()
+
+    def _note_what_is_told(self):
+        collect, update = self.replay.collect, self.replay.update_priorities
+
+        def note_collect(request):
+            parts = collect(request)
+            self.asked[join(parts[0].blocks, parts[0].factors, parts[0].limit).ids.tobytes()] = (
+                request.asked_at
+            )
+            return parts
+
+        def note_update(ids, td_errors, asked_at):
+            self.told.append((self.asked[ids.tobytes()], asked_at))
+            update(ids, td_errors, asked_at)
+
+        self.replay.collect, self.replay.update_priorities = note_collect, note_update
+
+    def earn(self, num_updates):
+        self.ratio.add(num_updates * BATCH_SIZE)
+        self.loop._request()
+
+    def learn(self):
+        return self.loop._learn(Stopwatch(), set())
+
+    def prioritize(self):
+        self.loop._prioritize()
+
+
+@pytest.mark.parametrize("num_owed", [0, 1])
+@pytest.mark.parametrize("num_lost", [1, 2, 3])
+def test_after_a_lost_update_td_errors_still_go_with_their_own_request(num_owed, num_lost):
+    loop = Loop(num_owed)
+    loop.earn(3)
+    for _ in range(3):
+        assert loop.learn()
+        loop.prioritize()
+    for _ in range(2):
+        loop.earn(num_lost)
+        for _ in range(num_lost):
+            assert loop.learn()
+        loop.learners.lose_all()
+        loop.earn(1)
+        loop.prioritize()
+        for _ in range(5):
+            loop.earn(1)
+            while loop.learn():
+                pass
+            loop.prioritize()
+    assert len(loop.told) >= 3 + 2 * 5 - 3 * num_owed
+    assert all(own == told for own, told in loop.told)
+    assert len({told for _, told in loop.told}) > 5
+
+
+def test_a_batch_that_was_lost_with_all_shards_is_due_once_more(monkeypatch):
+    loop = Loop()
+    loop.earn(3)
+    assert loop.ratio.num_due == 0
+
+    def nothing_there(request):
+        raise NothingToDrawError("all shards were lost")
+
+    collect = loop.replay.collect
+    loop.replay.collect = nothing_there
+    assert not loop.learn()
+    loop.replay.collect = collect
+    assert loop.progress.updates == 0
+    assert loop.ratio.num_due == 1
+    loop.earn(0)
+    while loop.learn():
+        pass
+    loop.prioritize()
+    assert loop.progress.updates == 3
+    assert loop.ratio.num_due == 0
+
+
+def test_batches_under_way_at_a_restore_are_due_once_more():
+    loop = Loop()
+    loop.earn(3)
+    assert loop.learn()
+    loop.loop.begin_anew()
+    assert loop.ratio.num_due == 2
+    assert loop.replay.metrics()["num_requests_in_flight"] == 0
