@@ -169,6 +169,13 @@ def extremes(built: Schedule) -> tuple[float, float]:
     return min(initial, final), max(initial, final)
 
 
+def check_range(built: Schedule, high: float) -> None:
+    """Raises ValueError unless all values of a schedule of ours are from 0 to `high`."""
+    least, greatest = extremes(built)
+    if not 0 <= least <= greatest <= high:
+        raise ValueError(f"must lie in [0, {high}]: it goes from {least:g} to {greatest:g}")
+
+
 def _from_mapping(spec: Mapping[str, Any]) -> Schedule:
     kind = spec.get("type")
     if kind not in _KINDS:
@@ -204,7 +211,10 @@ def _from_points(points: Sequence[Any]) -> Schedule:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # An integer beyond every float.
+        return False
 
 
 def _require(holds: bool, name: str, requirement: str, value: Any) -> None:

@@ -123,3 +123,20 @@ def test_a_run_that_another_process_trains_is_one_line(comparison, tmp_path):
 
 def test_a_search_of_which_nothing_came_is_one_line(searching):
     expect_one_line(searching(search.NoResultError("all trials failed")), 1, "all trials failed")
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("training.lr=-1", "training.lr: must lie in [0, inf]"),
+        ("training.lr=-0.5", "training.lr: must lie in [0, inf]"),
+        ("training.n_step=[5, 2]", "training.n_step: must be"),
+        ("replay.alpha=5", "replay.alpha: must be"),
+        ("learners={num_learners: 2, num_gpus_per_learner: 0.5}", "`num_gpus_per_learner` must be"),
+    ],
+)
+def test_a_setting_that_is_refused_leaves_no_run_folder(tmp_path, without_ray, setting, text):
+    done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, "--set", setting)
+    expect_one_line(done, 2, "")
+    assert text in done.output
+    assert list(tmp_path.iterdir()) == []

@@ -45,10 +45,11 @@ def tune(
         plan = load_plan(
             config, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
         )
-        from rllib_per.experiments.environment_check import check_environment
+        from rllib_per.experiments.environment_check import check_algorithm, check_environment
         from rllib_per.experiments.tuning.folder import TuningFolder
 
         check_environment(plan.config)
+        check_algorithm(plan.config)
         folder = TuningFolder.create(root, config.stem, plan)
     sys.exit(run_search(plan, folder, address, resume=False))
 

@@ -56,9 +56,10 @@ def train(
                 smoke=smoke,
                 allow_custom_classes=allow_custom_classes,
             )
-            from rllib_per.experiments.environment_check import check_environment
+            from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
             check_environment(experiment)
+            check_algorithm(experiment)
             run = RunFolder.create(root, config.stem, experiment)
     sys.exit(train_run(experiment, run, address, resume=resume is not None))
 

@@ -15,7 +15,7 @@ from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
 from rllib_per.buffers.sharded import is_sharded
-from rllib_per.dqn.validation import find_problems
+from rllib_per.dqn.validation import find_problems, minus_ones
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
 _RLLIB_ONLY_KEYS = frozenset(
@@ -179,6 +179,10 @@ class ApexDQNConfig(DQNConfig):
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"{key!r} is no setting of ApexDQNConfig{hint}")
         return super().update_from_dict(config_dict)
+
+    def get_state(self) -> dict[str, Any]:
+        """RLlib's, with all that is -1, which RLlib leaves out, so that `validate` sees it."""
+        return super().get_state() | {name: getattr(self, name) for name in minus_ones(self)}
 
     @property
     def env_runner_cls(self) -> type:

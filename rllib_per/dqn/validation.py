@@ -7,57 +7,40 @@ import difflib
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
+from rllib_per.bounds import BOUNDS
 from rllib_per.buffers.build import buffer_settings
 from rllib_per.buffers.sharded import (
-    MAX_SHARDS,
     PLACEMENTS,
     RECOVERIES,
     SHARD_DEFAULTS,
     SHARDED,
 )
-from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
+from rllib_per.buffers.types import REPLAY_TYPES, can_be_saved, replay_class, replay_options
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
-from rllib_per.schedules import extremes, schedule
+from rllib_per.replay.n_step import NStep
+from rllib_per.schedules import check_range, schedule
 
 _WHY_NOT_OURS = "leave connectors, `on_episode_step` and `env_runner_cls` alone"
 
 Check = tuple[Callable[[Any], bool], str]
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _at_least(low: int) -> Check:
-    return lambda value: _is_integer(value) and value >= low, f"an integer >= {low}"
-
-
-def _positive() -> Check:
-    return lambda value: _is_number(value) and value > 0, "a number > 0"
-
-
-def _within(low: float, high: float) -> Check:
-    return lambda value: _is_number(value) and low <= value <= high, f"a number in [{low}, {high}]"
+def _bounded(name: str) -> Check:
+    bound = BOUNDS[name]
+    return bound.admits, str(bound)
 
 
 def _one_of(*choices: Any) -> Check:
     return lambda value: value in choices, "one of " + ", ".join(map(repr, choices))
-
-
-def _not_negative() -> Check:
-    return lambda value: _is_number(value) and value >= 0, "a number >= 0"
 
 
 def _optional(check: Check) -> Check:
@@ -65,25 +48,26 @@ def _optional(check: Check) -> Check:
     return lambda value: value is None or holds(value), f"None or {requirement}"
 
 
+_NUMBERS = (
+    "gamma", "train_batch_size_per_learner", "tau", "target_network_update_freq",
+    "num_steps_sampled_before_learning_starts", "adam_epsilon", "broadcast_interval",
+    "num_envs_per_env_runner", "num_env_runners", "num_learners", "num_gpus_per_learner",
+    "learner_timeout_s", "max_learner_restarts", "metrics_num_episodes_for_smoothing",
+)  # fmt: skip
+_NUMBERS_OR_NONE = (
+    "grad_clip", "training_intensity", "replay_ratio", "frame_stack", "seed",
+    "min_sample_timesteps_per_iteration",
+)  # fmt: skip
+
 _CHECKS: dict[str, Check] = {
-    "gamma": _within(0, 1),
-    "train_batch_size_per_learner": _at_least(1),
-    "tau": (lambda tau: _is_number(tau) and 0 < tau <= 1, "a number in (0, 1]"),
-    "target_network_update_freq": _at_least(1),
+    **{name: _bounded(name) for name in _NUMBERS},
+    **{name: _optional(_bounded(name)) for name in _NUMBERS_OR_NONE},
+    "clip_rewards": (
+        lambda v: v is None or isinstance(v, bool) or BOUNDS["reward_clip"].admits(v),
+        f"None, a bool, or {BOUNDS['reward_clip']}",
+    ),
     "target_network_update_unit": _one_of("env_steps", "updates", "episodes"),
-    "num_steps_sampled_before_learning_starts": _at_least(0),
     "td_error_loss_fn": _one_of("huber", "mse"),
-    "adam_epsilon": _positive(),
-    "grad_clip": _optional(_positive()),
-    "training_intensity": _optional(_positive()),
-    "replay_ratio": _optional(_positive()),
-    "broadcast_interval": _at_least(1),
-    "num_envs_per_env_runner": _at_least(1),
-    "num_env_runners": _at_least(0),
-    "num_learners": _at_least(0),
-    "learner_timeout_s": _positive(),
-    "max_learner_restarts": _at_least(0),
-    "frame_stack": _optional(_at_least(1)),
     "frame_stack_padding": _one_of("zero", "repeat"),
     "fused_optimizer": _one_of(True, False),
     "mixed_precision": _one_of(True, False),
@@ -94,13 +78,7 @@ _CHECKS: dict[str, Check] = {
     "double_q": _one_of(True, False),
 }
 
-# Of replay shards; of the others integers are at least 1, and numbers not negative.
 _SHARD_CHECKS: dict[str, Check] = {
-    "num_shards": (
-        lambda value: _is_integer(value) and 1 <= value <= MAX_SHARDS,
-        f"an integer from 1 to {MAX_SHARDS}",
-    ),
-    "shard_memory_bytes": _at_least(0),
     "shard_placement": _one_of(*PLACEMENTS),
     "shard_recovery": _one_of(*RECOVERIES),
 }
@@ -142,22 +120,42 @@ def find_problems(config: Any) -> list[str]:
         for name, unused, remedy in _REFUSED
         if not unused(getattr(config, name))
     ]
+    problems += [
+        f"`{name}` must not be -1: RLlib takes that for a setting that is not given; leave it out"
+        for name in (attribute.lstrip("_") for attribute in minus_ones(config))
+        if name not in _CHECKS and name != "lr"
+    ]
     for part in (_n_step, _fragment_length, _schedules, _parts, _replay, _structure):
         problems += part(config)
     # Buffers check their own settings; what is wrong with n_step or gamma is said above.
     return problems or list(_buffer(config))
 
 
+def minus_ones(config: Any) -> list[str]:
+    """The settings that are -1, and by default are not: RLlib drops them without a word."""
+    defaults = vars(type(config)())
+    return [
+        name
+        for name, value in vars(config).items()
+        if _is_minus_one(value) and not _is_minus_one(defaults.get(name))
+    ]
+
+
+def _is_minus_one(value: Any) -> bool:
+    return isinstance(value, Real) and bool(value == DEPRECATED_VALUE)
+
+
 def _n_step(config: Any) -> Iterator[str]:
     n_step = config.n_step
-    bounds = list(n_step) if isinstance(n_step, (list, tuple)) else [n_step, n_step]
-    if not (len(bounds) == 2 and all(map(_is_integer, bounds)) and 1 <= bounds[0] <= bounds[1]):
+    try:
+        NStep(n_step, 1.0)
+    except (ValueError, TypeError):
         yield f"`n_step` must be an integer >= 1 or an inclusive range (low, high): got {n_step!r}"
 
 
 def _fragment_length(config: Any) -> Iterator[str]:
     length = config.rollout_fragment_length
-    if length != "auto" and not (_is_integer(length) and length >= 1):
+    if length != "auto" and not BOUNDS["batch_size"].admits(length):
         yield f"`rollout_fragment_length` must be 'auto' or an integer >= 1: got {length!r}"
 
 
@@ -173,9 +171,10 @@ def _schedules(config: Any) -> Iterator[str]:
         except (ValueError, TypeError) as error:
             yield f"`{name}`: {error}"
             continue
-        least, greatest = extremes(built)
-        if not 0 <= least <= greatest <= high:
-            yield f"`{name}` must lie in [0, {high}]: it goes from {least:g} to {greatest:g}"
+        try:
+            check_range(built, high)
+        except ValueError as error:
+            yield f"`{name}` {error}"
 
 
 def _parts(config: Any) -> Iterator[str]:
@@ -189,11 +188,12 @@ def _parts(config: Any) -> Iterator[str]:
 def _replay(config: Any) -> Iterator[str]:
     settings = dict(config.replay_buffer_config)
     kind = settings.pop("type", None)
-    if not (_is_integer(settings.get("capacity")) and settings["capacity"] >= 1):
-        yield (
-            "`replay_buffer_config['capacity']` must be an integer >= 1: got "
-            f"{settings.get('capacity')!r}"
-        )
+    for name in {"capacity"} | (settings.keys() if _is_known(kind) else set()):
+        if name in BOUNDS and name != "beta" and not BOUNDS[name].admits(settings.get(name)):
+            yield (
+                f"`replay_buffer_config[{name!r}]` must be {BOUNDS[name]}: got "
+                f"{settings.get(name)!r}"
+            )
     if kind == SHARDED:
         yield from _shards(
             SHARD_DEFAULTS | settings,
@@ -256,6 +256,11 @@ def _initial_priority(config: Any) -> Iterator[str]:
         )
 
 
+def _is_known(kind: Any) -> bool:
+    """Whether it is one of the buffers whose options are known by name; a class may be, too."""
+    return isinstance(kind, str) and kind in REPLAY_TYPES
+
+
 def _is_ours(env_runner_cls: type) -> bool:
     from rllib_per.runners.env_runner import ApexEnvRunner
 
@@ -271,10 +276,7 @@ def _half_open_range(n_step: Any) -> Iterator[str]:
 
 
 def _shards(settings: dict[str, Any], *, has_buffer_in_checkpoints: bool) -> Iterator[str]:
-    for name, default in SHARD_DEFAULTS.items():
-        holds, requirement = _SHARD_CHECKS.get(
-            name, _at_least(1) if isinstance(default, int) else _not_negative()
-        )
+    for name, (holds, requirement) in _SHARD_CHECKS.items():
         if not holds(settings[name]):
             yield f"`replay_buffer_config[{name!r}]` must be {requirement}: got {settings[name]!r}"
     if settings["shard_recovery"] == "checkpoint" and not has_buffer_in_checkpoints:
@@ -283,7 +285,7 @@ def _shards(settings: dict[str, Any], *, has_buffer_in_checkpoints: bool) -> Ite
             "checkpoints: set store_buffer_in_checkpoints=True (`checkpoint.buffer` in YAML)"
         )
     capacity, num_shards = settings.get("capacity"), settings["num_shards"]
-    if _is_integer(capacity) and _is_integer(num_shards) and num_shards > capacity:
+    if all(map(BOUNDS["batch_size"].admits, (capacity, num_shards))) and num_shards > capacity:
         yield (
             "`replay_buffer_config['num_shards']` must be at most the capacity, which shards "
             f"share: got {num_shards} and {capacity}"

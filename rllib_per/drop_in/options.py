@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from rllib_per.bounds import BOUNDS, check_bounds
+from rllib_per.replay.n_step import NStep
+
 # Names of RLlib's older buffers, which its newer ones swallow without a word.
 _FORMER_NAMES = {
     "prioritized_replay_alpha": "alpha",
@@ -89,19 +92,20 @@ class BufferOptions:
                 f"batch_length_T must be 0 or 1: got {self.batch_length_T}; for the sequences of a "
                 "stateful module use RLlib's EpisodeReplayBuffer"
             )
-        if self.beta_steps is not None and self.beta_steps < 1:
-            raise ValueError(f"beta_steps must be at least 1, or None: got {self.beta_steps}")
-        for name in ("beta", "beta_final"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1]: got {value}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            # None is the algorithm's own choice, where it is one.
+            if field.name in BOUNDS and not (value is None and "None" in str(field.type)):
+                check_bounds(**{field.name: value})
+        if self.n_step is not None:
+            NStep(self.n_step, 1.0)
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> BufferOptions:
         """The options of a config's dict.
 
         Raises:
-            ValueError: A key is not known, or a value is out of range.
+            ValueError, TypeError: A key is not known, or a value is none that it may have.
         """
         known = [field.name for field in fields(cls)]
         for name in options:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Can the experiment's environment be made and learned by Q-learning? Asked before Ray starts."""
+"""Can the experiment's environment be made and learned, as configured? Asked before Ray starts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def check_environment(experiment: ExperimentConfig) -> None:
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
         place = f"environment.env = {experiment.environment.env}"
         raise ConfigError([Problem(place, str(error))]) from error
+
+
+def check_algorithm(experiment: ExperimentConfig) -> None:
+    """Let RLlib, the algorithm and the replay buffer check their settings, before a run is made.
+
+    Raises:
+        ConfigError: With everything that is wrong.
+    """
+    try:
+        experiment.algorithm_config().validate()
+    except (ImportError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError([Problem("the experiment", str(error))]) from error
 
 
 def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:

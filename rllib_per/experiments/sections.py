@@ -7,7 +7,9 @@ Defaults are DQNConfig's where it has the key; counts are in env steps unless a 
 from __future__ import annotations
 
 import difflib
+import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from rllib_per.schedules import schedule
+from rllib_per.schedules import check_range, schedule
 
 
 def _as_float(value: Any) -> Any:
@@ -39,12 +41,23 @@ def _as_int(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _is_schedule(value: Any) -> Any:
-    value = _as_float(value)
-    try:
-        schedule(value)
-    except TypeError as error:  # What pydantic reports is a ValueError.
-        raise ValueError(str(error)) from error
+def _is_schedule(high: float) -> Callable[[Any], Any]:
+    """Checks a schedule whose values are from 0 to `high`."""
+
+    def check(value: Any) -> Any:
+        value = _as_float(value)
+        try:
+            check_range(schedule(value), high)
+        except TypeError as error:  # What pydantic reports is a ValueError.
+            raise ValueError(str(error)) from error
+        return value
+
+    return check
+
+
+def _ascends(value: Any) -> Any:
+    if isinstance(value, list) and value[0] > value[1]:
+        raise ValueError("must be a range that ascends")
     return value
 
 
@@ -74,7 +87,12 @@ Positive = Annotated[Int, Field(ge=1)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 Unit = Annotated[Float, Field(ge=0, le=1)]
 # A number, RLlib's [[env_step, value], ...] or {type: linear, ...}; see rllib_per.schedules.
-ScheduleSpec = Annotated[Any, AfterValidator(_is_schedule), WithJsonSchema({"format": "schedule"})]
+ScheduleSpec = Annotated[
+    Any, AfterValidator(_is_schedule(math.inf)), WithJsonSchema({"format": "schedule"})
+]
+UnitSchedule = Annotated[
+    Any, AfterValidator(_is_schedule(1.0)), WithJsonSchema({"format": "schedule"})
+]
 
 
 class Section(BaseModel):
@@ -149,13 +167,16 @@ class Training(Section):
     """Discount γ."""
     train_batch_size_per_learner: Positive = 32
     """Transitions of one update."""
-    n_step: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = 1
+    n_step: (
+        Positive
+        | Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_ascends)]
+    ) = 1
     """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
     double_q: bool = True
     """The online network chooses the action whose value the target network gives."""
     dueling: bool = True
     """Streams of their own for the state's value and the actions' advantages."""
-    epsilon: ScheduleSpec = [[0, 1.0], [10_000, 0.05]]
+    epsilon: UnitSchedule = [[0, 1.0], [10_000, 0.05]]
     """Share of random actions."""
     target_network_update_freq: Positive = 500
     """Between two updates of the target network, in the unit below."""
@@ -198,14 +219,14 @@ class Replay(Section):
     """"prioritized", "uniform", "sharded" (prioritized, in actors that env runner actors feed while
     learners learn), RLlib's own as "rllib_prioritized" and "rllib_uniform", or behind
     --allow-custom-classes the dotted path of a class (rllib_per.buffers.protocol)."""
-    capacity: Positive = 50_000
+    capacity: Annotated[Int, Field(ge=1, le=2**31)] = 50_000
     """Rows; an episode of L steps takes L + 1."""
-    alpha: Annotated[Float, Field(ge=0)] = 0.6
+    alpha: Annotated[Float, Field(ge=0, le=4)] = 0.6
     """mass = priority^α; 0 draws uniformly."""
-    beta: ScheduleSpec = 0.4
+    beta: UnitSchedule = 0.4
     """Exponent of the importance weights; 1 corrects the draw in full."""
-    priority_epsilon: PositiveFloat = 1e-6
-    """ε, added to every priority, so that a TD error of 0 can still be drawn."""
+    priority_epsilon: Annotated[Float, Field(ge=0, le=1e6)] = 1e-6
+    """ε, added to every priority, so that a TD error of 0 can still be drawn; with 0 it can not."""
     priority: Literal["absolute", "huber", "clipped"] = "absolute"
     """From TD error δ: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most `priority_clip`."""
     priority_clip: PositiveFloat = 1.0
@@ -222,9 +243,9 @@ class Replay(Section):
     """Threads that copy frames into a batch."""
     options: dict[str, Any] = {}
     """Further keywords of a class of your own."""
-    num_shards: Positive = 1
+    num_shards: Annotated[Int, Field(ge=1, le=256)] = 1
     """From here on of "sharded" only: actors, which share the capacity."""
-    shard_num_cpus: PositiveFloat = 1.0
+    shard_num_cpus: Annotated[Float, Field(ge=0)] = 1.0
     """CPUs that each actor reserves."""
     shard_memory_bytes: Count = 0
     """Memory that each actor reserves."""
@@ -350,7 +371,7 @@ class Callbacks(Section):
 class Reporting(Section):
     """How often there are figures."""
 
-    min_sample_timesteps_per_iteration: Positive = 1000
+    min_sample_timesteps_per_iteration: Count = 1000
     """Env steps between two rows of metrics."""
     metrics_num_episodes_for_smoothing: Positive = 100
     """Training episodes of which the mean return is shown."""

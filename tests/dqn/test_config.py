@@ -74,11 +74,14 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
         ({"objective": "expectd"}, "`objective`.*did you mean .expected"),
         ({"replay_ratio": 8, "training_intensity": 8}, "the same setting"),
-        ({"replay_buffer_config": {"capacity": 0}}, "['capacity']` must be an integer >= 1: got 0"),
+        (
+            {"replay_buffer_config": {"capacity": 0}},
+            "['capacity']` must be an integer in [1, 2147483648]: got 0",
+        ),
         ({"lr": {"type": "linear", "initial": 1e-3, "final": -1e-3, "steps": 10}}, "`lr` must lie"),
         ({"epsilon": [[0, 1.0], [10, 1.5], [20, 0.1]]}, "it goes from 0.1 to 1.5"),
         ({"replay_buffer_config": {"initial_priority": "given"}}, "an extra column `priority`"),
-        ({"replay_buffer_config": {"alpha": 9}}, "alpha must be in"),
+        ({"replay_buffer_config": {"alpha": 9}}, "['alpha']` must be a number in [0, 4]: got 9"),
         ({"replay_buffer_config": {"weight_normalization": "foo"}}, "'foo'"),
         (
             {"replay_buffer_config": {"type": "sharded", "shard_recovery": "checkpoint"}},

@@ -29,9 +29,9 @@ def test_a_key_like_no_other_is_refused_with_those_that_are_known():
     [
         ({"episodes": "batches"}, "episodes must be one of"),
         ({"batch_length_T": 20}, "EpisodeReplayBuffer"),
-        ({"beta": 1.5}, "beta must be in"),
-        ({"beta_final": -0.1}, "beta_final must be in"),
-        ({"beta_steps": 0}, "beta_steps must be at least 1"),
+        ({"beta": 1.5}, "beta must be a number in"),
+        ({"beta_final": -0.1}, "beta_final must be a number in"),
+        ({"beta_steps": 0}, "beta_steps must be an integer >= 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(options, message):
