@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Updates that prioritized and uniform replay need on Blind Cliffwalk (Schaul et al. 2016, fig. 1).
+"""Updates that replay needs on Blind Cliffwalk: proportional, rank-based and uniform.
+
+Schaul et al. 2016, figure 1.
 
     make bench-cliffwalk
 
@@ -20,13 +22,15 @@ from matplotlib.figure import Figure
 
 from benchmarks.report import describe_machine, table
 from rllib_per.envs.blind_cliffwalk import BlindCliffwalk
-from rllib_per.replay import Fragment, PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
+from rllib_per.replay import Fragment, PrioritizedReplayBuffer, RowSpec
 
 STEP_SIZE = 0.25
 TOLERANCE = 1e-3
+# The paper's exponents, 1 for priorities and 0.7 for ranks.
 BUFFERS = {
-    "uniform": UniformReplayBuffer,
-    "prioritized": PrioritizedReplayBuffer,
+    "uniform": {"prioritization": "uniform"},
+    "proportional": {"alpha": 1.0, "priority_epsilon": 1e-4},
+    "rank-based": {"prioritization": "rank", "alpha": 0.7},
 }
 
 
@@ -65,13 +69,12 @@ def updates_needed(kind: str, num_states: int, seed: int) -> int:
     rng = np.random.default_rng(seed)
     gamma = 1.0 - 1.0 / num_states
     fragment = experience(num_states, rng)
-    options = {} if kind == "uniform" else {"alpha": 1.0, "priority_epsilon": 1e-4}
-    buffer = BUFFERS[kind](
+    buffer = PrioritizedReplayBuffer(
         capacity=fragment.num_rows + 1,
         rows=RowSpec(frame_shape=(num_states,)),
         gamma=gamma,
         seed=seed,
-        **options,
+        **BUFFERS[kind],
     )
     buffer.add(fragment)
     values = rng.uniform(0.0, 0.1, (num_states, 2))
@@ -123,12 +126,12 @@ def main() -> None:
     }
     rows = []
     for states in arguments.states:
-        uniform, prioritized = (median(results[kind][states]) for kind in BUFFERS)
-        rows.append(
-            [str(states), f"{uniform:,.0f}", f"{prioritized:,.0f}", f"{uniform / prioritized:.1f}"]
-        )
+        medians = [median(results[kind][states]) for kind in BUFFERS]
+        ratios = [f"{medians[0] / other:.1f}" for other in medians[1:]]
+        rows.append([str(states), *(f"{updates:,.0f}" for updates in medians), *ratios])
     print(describe_machine())
-    print(table(["n", "uniform updates", "prioritized updates", "ratio of medians"], rows))
+    headings = ["n", *(f"{kind} updates" for kind in BUFFERS)]
+    print(table([*headings, *(f"uniform ÷ {kind}" for kind in list(BUFFERS)[1:])], rows))
     plot(results, arguments.out)
 
 

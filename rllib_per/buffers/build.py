@@ -13,7 +13,7 @@ from rllib_per.buffers.protocol import ReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import SETTINGS, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
-from rllib_per.replay.storage import Allocator
+from rllib_per.replay.units import Allocator
 from rllib_per.sharding import ReplayShards
 
 Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer

@@ -21,13 +21,15 @@ from rllib_per.buffers.sharded import (
     RECOVERIES,
     SHARD_DEFAULTS,
     SHARDED,
+    is_sharded,
 )
 from rllib_per.buffers.types import REPLAY_TYPES, can_be_saved, replay_class, replay_options
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
-from rllib_per.replay.n_step import NStep
+from rllib_per.replay.units import NStep
 from rllib_per.schedules import check_range, schedule
+from rllib_per.sharding.shards import check_shardable
 
 _WHY_NOT_OURS = "leave connectors, `on_episode_step` and `env_runner_cls` alone"
 
@@ -222,6 +224,12 @@ def _buffer(config: Any) -> Iterator[str]:
     rows = RowSpec((1,), extras={"priority": ((), np.float32)})
     settings = buffer_settings(config, rows)
     settings["capacity"] = np.max(settings["n_step"]) + 1
+    if is_sharded(config):
+        try:
+            check_shardable(settings)
+        except ValueError as error:
+            yield f"`replay_buffer_config`: {error}"
+            return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # It warns when it is built in earnest.

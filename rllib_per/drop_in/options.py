@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from rllib_per.bounds import BOUNDS, check_bounds
-from rllib_per.replay.n_step import NStep
+from rllib_per.replay.units import NStep
 
 # Names of RLlib's older buffers, which its newer ones swallow without a word.
 _FORMER_NAMES = {

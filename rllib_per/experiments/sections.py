@@ -221,8 +221,10 @@ class Replay(Section):
     --allow-custom-classes the dotted path of a class (rllib_per.buffers.protocol)."""
     capacity: Annotated[Int, Field(ge=1, le=2**31)] = 50_000
     """Rows; an episode of L steps takes L + 1."""
+    prioritization: Literal["proportional", "rank"] = "proportional"
+    """mass = priority^α, or rank^-α (Schaul et al. 2016, §3.3), which shards can't have."""
     alpha: Annotated[Float, Field(ge=0, le=4)] = 0.6
-    """mass = priority^α; 0 draws uniformly."""
+    """That exponent; 0 draws uniformly."""
     beta: UnitSchedule = 0.4
     """Exponent of the importance weights; 1 corrects the draw in full."""
     priority_epsilon: Annotated[Float, Field(ge=0, le=1e6)] = 1e-6
@@ -269,6 +271,15 @@ class Replay(Section):
     """Seconds until waiting for a shard ends in an error."""
     shard_probe_s: Annotated[Float, Field(ge=0)] = 0.2
     """Seconds between two questions whether a lost shard is back."""
+
+    @model_validator(mode="after")
+    def _ranks_are_in_one_place(self) -> Replay:
+        if self.type == "sharded" and self.prioritization == "rank":
+            raise ValueError(
+                "prioritization: rank can't be had with type: sharded, as a rank is one among all "
+                "transitions; use type: prioritized, or prioritization: proportional"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_what_the_type_takes(self) -> Replay:

@@ -33,7 +33,7 @@ from rllib_per.learning.transfer import make_transfer
 from rllib_per.learning.update_metrics import log_update_metrics
 from rllib_per.objectives import ObjectiveSettings, build_objective
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
-from rllib_per.replay.storage import Allocator
+from rllib_per.replay.units import Allocator
 from rllib_per.schedules import schedule
 from rllib_per.sharding.blocks import join
 

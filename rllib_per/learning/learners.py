@@ -15,7 +15,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
 from rllib_per.replay import PriorityUpdate, TransitionBatch
-from rllib_per.replay.storage import Allocator
+from rllib_per.replay.units import Allocator
 from rllib_per.sharding import BatchPart
 
 _TD_ERRORS = "the TD errors"

@@ -18,7 +18,7 @@ from torch import Tensor
 from rllib_per.objectives import TensorBatch
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.recycling import RecyclingAllocator
-from rllib_per.replay.storage import Allocator
+from rllib_per.replay.units import Allocator
 
 
 class Transfer(Protocol):

@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 
 from rllib_per.bounds import check_bounds
+from rllib_per.replay.draw import WEIGHT_NORMALIZATIONS
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec
-from rllib_per.replay.prioritization import LARGEST_PRIORITY, WEIGHT_NORMALIZATIONS
+from rllib_per.replay.priority_rule import LARGEST_PRIORITY
 
+PRIORITIZATIONS = ("proportional", "rank", "uniform")
 INITIAL_PRIORITIES = ("max", "td_error", "given")
 
 
-def check_choices(initial_priority: str, normalization: str | None, rows: RowSpec) -> None:
+def check_choices(
+    prioritization: str, initial_priority: str, normalization: str | None, rows: RowSpec
+) -> None:
     """What a buffer is made with."""
+    if prioritization not in PRIORITIZATIONS:
+        raise ValueError(f"prioritization must be one of {PRIORITIZATIONS}: got {prioritization!r}")
     if initial_priority not in INITIAL_PRIORITIES:
         raise ValueError(
             f"initial_priority must be one of {INITIAL_PRIORITIES}: got {initial_priority!r}"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cython_tree import importance_weights
 from rllib_per.bounds import check_bounds
 from rllib_per.replay.arguments import (
     check_beta,
@@ -19,20 +18,18 @@ from rllib_per.replay.arguments import (
     check_given,
     check_update,
 )
+from rllib_per.replay.draw import Drawn, Proportional, Uniform, weigh
 from rllib_per.replay.fair_lock import FairLock
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
 from rllib_per.replay.metrics import ReplayCounts
-from rllib_per.replay.n_step import NStep
-from rllib_per.replay.priorities import Priorities
-from rllib_per.replay.prioritization import (
-    Float64s,
-    Prioritization,
-    largest_weight,
-    unit_mass,
-)
+from rllib_per.replay.priority_rule import PriorityRule
+from rllib_per.replay.rank import Rank
 from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.snapshot import PIECE_BYTES, Snapshot
-from rllib_per.replay.storage import Allocator, Storage
+from rllib_per.replay.storage import Storage
+from rllib_per.replay.units import Allocator, NStep
+
+DRAWS: dict[str, type[Proportional]] = {draw.NAME: draw for draw in (Proportional, Rank, Uniform)}
 
 
 class PrioritizedReplayBuffer:
@@ -48,9 +45,11 @@ class PrioritizedReplayBuffer:
         rows: What a row consists of.
         n_step: Steps of a window, or an inclusive range that every draw picks from uniformly.
         gamma: γ in [0, 1].
-        alpha: P(i) ∝ priority^alpha; 0 is uniform.
+        prioritization: What `alpha` is the exponent of: "proportional", the priority; "rank", one
+            over its rank (§3.3), which outliers move less; "uniform": nothing.
+        alpha: P(i) ∝ priority^alpha, or rank^-alpha; 0 is uniform.
         priority_epsilon: ε, added to the size of every TD error.
-        priority: From a TD error: "absolute", "huber" or "clipped" (see `Prioritization`).
+        priority: From a TD error: "absolute", "huber" or "clipped" (see `PriorityRule`).
         priority_clip: The bound of "clipped".
         initial_priority: Of a new transition: "max", the largest priority so far (1 at first);
             "td_error", that of its n-step TD error from the fragment's Q-values; "given", the
@@ -78,6 +77,7 @@ class PrioritizedReplayBuffer:
         *,
         n_step: int | tuple[int, int] = 1,
         gamma: float = 0.99,
+        prioritization: str = "proportional",
         alpha: float = 0.6,
         priority_epsilon: float = 1e-6,
         priority: str = "absolute",
@@ -92,26 +92,25 @@ class PrioritizedReplayBuffer:
         first_id: int = 0,
         allocator: Allocator | None = None,
     ) -> None:
-        prioritization = Prioritization(alpha, priority_epsilon, priority, priority_clip)
-        check_choices(initial_priority, weight_normalization, rows)
+        rule = PriorityRule(alpha, priority_epsilon, priority, priority_clip)
+        check_choices(prioritization, initial_priority, weight_normalization, rows)
+        draw_class = DRAWS[prioritization]
         if seed is not None:
             check_bounds(seed=seed)
-        self._n_step = NStep(n_step, gamma)
         self._allocate = RecyclingAllocator() if allocator is None else allocator
         self._storage = Storage(
             capacity,
             rows,
-            self._n_step,
+            NStep(n_step, gamma),
             with_q=initial_priority == "td_error",
             reward_clip=reward_clip,
             first_id=first_id,
             gather_threads=gather_threads,
             allocator=self._allocate,
-            bytes_beside=Priorities.BYTES_PER_SLOT,
+            bytes_beside=draw_class.BYTES_PER_SLOT,
         )
         self._ring = self._storage.ring
-        self._priorities = Priorities(capacity, prioritization, max_priority_decay)
-        self._tree = self._priorities.tree
+        self._draw = draw_class(capacity, rule, max_priority_decay)
         self._initial_priority = initial_priority
         self._normalization = weight_normalization
         self._stratified = stratified
@@ -173,14 +172,14 @@ class PrioritizedReplayBuffer:
                 return 0
             if self._initial_priority == "td_error":
                 td_errors = self._storage.td_errors(slots[num_gone:])
-                priorities, num_non_finite = self._priorities.of_new(td_errors)
-                self._priorities.replace(slots, num_gone, priorities)
-                self._priorities.guard.count(num_new, num_non_finite)
+                priorities, num_non_finite = self._draw.of_new(td_errors)
+                self._draw.replace(slots, num_gone, priorities)
+                self._draw.guard.count(num_new, num_non_finite)
             elif self._initial_priority == "given":
                 given = self._storage.stored["extras.priority"][slots[num_gone:]]
-                self._priorities.replace(slots, num_gone, self._priorities.of_given(given))
+                self._draw.replace(slots, num_gone, self._draw.of_given(given))
             else:
-                self._priorities.replace(slots, num_gone, self._priorities.largest)
+                self._draw.replace(slots, num_gone, self._draw.largest)
             return num_new
 
     def sample(self, batch_size: int, beta: float) -> TransitionBatch:
@@ -201,8 +200,8 @@ class PrioritizedReplayBuffer:
         check_draw(batch_size, beta)
         with self._lock:
             self._require_mass()
-            slots, masses = self._tree.sample_with_values(batch_size, self._rng, self._stratified)
-            return self._gather(slots, masses, beta, self._normalization)
+            drawn = self._draw.sample(batch_size, self._rng, self._stratified)
+            return self._gather(drawn, beta, self._normalization)
 
     def draw(self, fractions: npt.ArrayLike, beta: float) -> TransitionBatch:
         """The transitions at given places of the mass line, with unscaled importance weights.
@@ -224,10 +223,7 @@ class PrioritizedReplayBuffer:
         check_beta(beta)
         with self._lock:
             self._require_mass()
-            # Rounding must not lead past the last mass.
-            targets = np.minimum(places * self._tree.total, np.nextafter(self._tree.total, 0.0))
-            slots = self._tree.find(targets)
-            return self._gather(slots, self._tree.get(slots), beta, None)
+            return self._gather(self._draw.at(places), beta, None)
 
     def update_priorities(
         self, ids: npt.ArrayLike | Int64s, td_errors: npt.ArrayLike | Array
@@ -247,7 +243,7 @@ class PrioritizedReplayBuffer:
             slots, num_stale = self._ring.resolve(ids)
             self._counts.num_stale += num_stale
             if len(slots):
-                self._priorities.update(slots, td_errors)
+                self._draw.update(slots, td_errors)
 
     def __len__(self) -> int:
         """Transitions whose window is complete: all that can be drawn, and those of priority 0."""
@@ -267,24 +263,25 @@ class PrioritizedReplayBuffer:
 
     @property
     def alpha(self) -> float:
-        """mass = priority^alpha. A new alpha re-transforms every stored priority, exactly."""
-        return self._priorities.alpha
+        """The exponent. A new alpha gives every stored transition its new mass, exactly."""
+        return self._draw.alpha
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        self._change_alpha(alpha)
+        with self._lock:
+            self._draw.change_alpha(alpha, self._ring.ready_slots())
 
     @property
     def total_mass(self) -> float:
         """Sum of the masses of all transitions that can be drawn."""
         with self._lock:
-            return self._tree.total
+            return self._draw.total
 
     @property
     def smallest_mass(self) -> float:
         """The smallest positive mass; infinite where there is none."""
         with self._lock:
-            return self._tree.min
+            return self._draw.smallest
 
     def metrics(self) -> dict[str, float]:
         """Figures of now, of the newest batch, and since the beginning (`..._lifetime`)."""
@@ -293,11 +290,9 @@ class PrioritizedReplayBuffer:
                 "num_transitions": float(self._ring.num_ready),
                 "capacity": float(self._ring.capacity),
                 "alpha": self.alpha,
-                "max_priority": self._priorities.largest,
+                "max_priority": self._draw.largest,
                 "num_gaps_lifetime": float(self._ring.num_gaps),
-                "num_non_finite_updates_lifetime": float(
-                    self._priorities.guard.num_non_finite_lifetime
-                ),
+                "num_non_finite_updates_lifetime": float(self._draw.guard.num_non_finite_lifetime),
                 **self._counts.metrics(self._ring.first_id + self._ring.written),
             }
 
@@ -306,7 +301,7 @@ class PrioritizedReplayBuffer:
     @property
     def state_arrays(self) -> tuple[str, ...]:
         """Which entries of the state are arrays."""
-        return (*self._storage.state_arrays, *Priorities.ARRAYS)
+        return (*self._storage.state_arrays, *self._draw.ARRAYS)
 
     def state(self) -> dict[str, Any]:
         """A copy of everything that decides what comes next: arrays, and values for JSON."""
@@ -334,7 +329,7 @@ class PrioritizedReplayBuffer:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises KeyError or ValueError if the state is of another kind of buffer, or damaged."""
         self._storage.check_state(state)
-        self._priorities.check_state(state, min(state["written"], self._ring.capacity))
+        self._draw.check_state(state, min(state["written"], self._ring.capacity))
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` gave: the draws that follow are the same.
@@ -360,7 +355,7 @@ class PrioritizedReplayBuffer:
             try:
                 self._storage.load_columns(state)
             finally:
-                self._priorities.load_state(state, self._ring.ready_slots())
+                self._draw.load_state(state, self._ring.ready_slots())
             self._rng, self._counts = rng, counts
 
     # -- parts of the above ---------------------------------------------------------------------
@@ -369,7 +364,7 @@ class PrioritizedReplayBuffer:
         """What of the state JSON can hold."""
         return {
             **self._storage.values(),
-            **self._priorities.values(),
+            **self._draw.values(),
             "rng": self._rng.bit_generator.state,
             "counts": self._counts.state(),
         }
@@ -377,37 +372,22 @@ class PrioritizedReplayBuffer:
     def _small_arrays(self) -> dict[str, Array]:
         """A copy of all arrays but the columns."""
         filled = min(self._ring.written, self._ring.capacity)
-        return self._storage.links() | self._priorities.arrays(filled)
-
-    def _change_alpha(self, alpha: float) -> None:
-        with self._lock:
-            self._priorities.change_alpha(alpha, self._ring.ready_slots())
+        return self._storage.links() | self._draw.arrays(filled)
 
     def _require_mass(self) -> None:
-        if not self._tree.total > 0.0:
+        if not self._draw.total > 0.0:
             raise RuntimeError(
                 f"no transition can be drawn yet: of {self._ring.written} rows that were added, "
                 f"{self._ring.num_ready} start a complete n-step window and none has a positive "
                 "mass; add more fragments first"
             )
 
-    def _gather(
-        self, slots: Int64s, masses: Float64s, beta: float, normalization: str | None
-    ) -> TransitionBatch:
-        unit = unit_mass(
-            normalization,
-            masses,
-            total=self._tree.total,
-            smallest=self._tree.min,
-            size=self._ring.num_ready,
-        )
-        weights = self._allocate((len(slots),), np.float32)
-        weights[:] = importance_weights(masses, unit, beta)
-        if normalization == "buffer":
-            np.minimum(weights, 1.0, out=weights)
-        elif normalization is None:
-            np.minimum(weights, largest_weight(self._ring.num_ready, beta), out=weights)
-        lengths = self._n_step.draw(len(slots), self._rng)
-        batch = self._storage.gather(slots, lengths, weights)
+    def _gather(self, drawn: Drawn, beta: float, normalization: str | None) -> TransitionBatch:
+        size = len(drawn.slots)
+        weights = self._allocate((size,), np.float32)
+        num_ready = self._ring.num_ready
+        weigh(weights, drawn, self._draw, size=num_ready, beta=beta, normalization=normalization)
+        lengths = self._storage.unit.draw_lengths(size, self._rng)
+        batch = self._storage.gather(drawn.slots, lengths, weights)
         self._counts.note_sample(batch)
         return batch

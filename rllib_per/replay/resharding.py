@@ -19,7 +19,7 @@ import numpy as np
 
 from rllib_per.replay.archived import ArchivedColumn
 from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.replay.prioritization import Float64s
+from rllib_per.replay.priority_rule import Float64s
 from rllib_per.replay.ring_rows import (
     EMPTY,
     LOST,

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from rllib_per.bounds import check_bounds
 from rllib_per.replay._gather import put, take
@@ -17,13 +16,10 @@ from rllib_per.replay.archived import pieces_of
 from rllib_per.replay.columns import FragmentColumns
 from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
 from rllib_per.replay.memory import require_bytes
-from rllib_per.replay.n_step import NStep
 from rllib_per.replay.snapshot import rows_by_sequence
-
-Allocator = Callable[[tuple[int, ...], npt.DTypeLike], Array]
+from rllib_per.replay.units import Allocator, NStep, Transition
 
 _INT64 = np.dtype(np.int64)
-_FLOAT32 = np.dtype(np.float32)
 _BYTES_PER_THREAD = 1 << 18  # a thread with less to copy costs more than it brings
 
 
@@ -77,15 +73,16 @@ class Storage:
         row_bytes = ROW_DTYPE.itemsize + sum(column.num_bytes for column in stored.values())
         require_bytes(capacity, row_bytes + bytes_beside)
         self.rows = rows
-        self.ring = Ring(capacity, rows.stack or 1, n_step.longest, first_id)
+        self.unit = Transition(
+            n_step, rows.stack or 1, repeats_padding=rows.stack_padding == "repeat"
+        )
+        self.ring = Ring(capacity, self.unit.behind + 1, self.unit.ahead, first_id)
         self.stored = {
             name: np.zeros((capacity, *column.shape), column.dtype)
             for name, column in stored.items()
         }
-        self._n_step = n_step
         self._reward_clip = np.inf if reward_clip is None else float(reward_clip)
         self._allocate = allocator
-        self._stack = rows.stack or 1
         self._obs_shape = columns.frames.shape if rows.stack is None else (
             rows.stack, *columns.frames.shape
         )  # fmt: skip
@@ -121,19 +118,19 @@ class Storage:
     def gather(self, slots: Int64s, lengths: Int64s, importance_weights: Array) -> TransitionBatch:
         """The transitions in `slots`, each with a window of up to `lengths` steps."""
         size = len(slots)
-        returns, discounts, obs_slots, next_obs_slots = self._windows(slots, lengths)
+        windows = self.unit.gather(self.ring, slots, lengths, self._allocate)
         ids = self._allocate((size,), _INT64)
         self.ring.ids(slots, ids)
         frames = self.stored["frames"]
         obs = self._allocate((size, *self._obs_shape), frames.dtype)
         next_obs = self._allocate((size, *self._obs_shape), frames.dtype)
-        self._take_frames(((obs_slots, obs), (next_obs_slots, next_obs)))
+        self._take_frames(((windows.obs_slots, obs), (windows.next_obs_slots, next_obs)))
         return TransitionBatch(
             obs=obs,
             actions=self._take("actions", slots),
-            n_step_returns=returns,
+            n_step_returns=windows.returns,
             next_obs=next_obs,
-            bootstrap_discounts=discounts,
+            bootstrap_discounts=windows.discounts,
             importance_weights=importance_weights,
             ids=ids,
             extras={c.name: self._take(f"extras.{c.name}", slots) for c in self.columns.extras},
@@ -141,30 +138,12 @@ class Storage:
 
     def td_errors(self, slots: Int64s) -> Array:
         """R + γ^k max_a Q(s', a) - Q(s, a) with the Q-values that came with the rows; float64."""
-        lengths = np.full(len(slots), self._n_step.longest)
-        returns, discounts, _, next_slots = self._windows(slots, lengths)
-        last = next_slots[self._stack - 1 :: self._stack]
+        lengths = np.full(len(slots), self.unit.ahead)
+        windows = self.unit.gather(self.ring, slots, lengths, self._allocate)
+        last = windows.next_obs_slots[self.unit.behind :: self.unit.behind + 1]
         q_max = self.stored["q_max"][last].astype(np.float64)
         with np.errstate(invalid="ignore"):  # ∞ - ∞ is for the caller to see
-            return returns + discounts * q_max - self.stored["q_taken"][slots]
-
-    def _windows(self, slots: Int64s, lengths: Int64s) -> tuple[Array, Array, Int64s, Int64s]:
-        size = len(slots)
-        returns = self._allocate((size,), _FLOAT32)
-        discounts = self._allocate((size,), _FLOAT32)
-        obs_slots = np.empty(size * self._stack, _INT64)
-        next_obs_slots = np.empty(size * self._stack, _INT64)
-        self.ring.windows(
-            slots,
-            lengths,
-            self._n_step.discounts,
-            self.rows.stack_padding == "repeat",
-            returns,
-            discounts,
-            obs_slots,
-            next_obs_slots,
-        )
-        return returns, discounts, obs_slots, next_obs_slots
+            return windows.returns + windows.discounts * q_max - self.stored["q_taken"][slots]
 
     def _take(self, name: str, slots: Int64s) -> Array:
         column = self.stored[name]
@@ -283,7 +262,7 @@ class Storage:
             "capacity": self.ring.capacity,
             "stack": self.rows.stack,
             "stack_padding": self.rows.stack_padding,
-            "longest_window": self._n_step.longest,
+            "longest_window": self.unit.ahead,
             "columns": {
                 name: [column.dtype.str, list(column.shape[1:])]
                 for name, column in self.stored.items()

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.fragment import RowSpec
-from rllib_per.replay.storage import Allocator
+from rllib_per.replay.units import Allocator
 
 
 class UniformReplayBuffer(PrioritizedReplayBuffer):
     """Every transition is as likely as any other, and every importance weight is 1.
 
-    The same buffer with alpha 0, so that a comparison differs in the priorities alone. TD errors
-    are taken, checked for divergence, and change no draw. Arguments as there.
+    The same buffer with alpha 0, and it takes no other, so that a comparison differs in the
+    priorities alone. TD errors are taken, checked for divergence, and change no draw. Arguments as
+    there.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
             rows,
             n_step=n_step,
             gamma=gamma,
-            alpha=0.0,
+            prioritization="uniform",
             reward_clip=reward_clip,
             stratified=stratified,
             gather_threads=gather_threads,
@@ -45,18 +43,3 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
             first_id=first_id,
             allocator=allocator,
         )
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """PrioritizedReplayBuffer's, also of a state with another α: masses are equal again."""
-        super().load_state(state)
-        self._change_alpha(0.0)
-
-    @property
-    def alpha(self) -> float:
-        """Always 0."""
-        return 0.0
-
-    @alpha.setter
-    def alpha(self, alpha: float) -> None:
-        if alpha != 0.0:
-            raise ValueError(f"a uniform buffer has alpha 0: got {alpha}; use the prioritized one")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rllib_per.replay.fragment import Array, Float32s, TransitionBatch
-from rllib_per.replay.storage import Allocator
+from rllib_per.replay.units import Allocator
 
 
 @dataclass(frozen=True)

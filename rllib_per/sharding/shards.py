@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rllib_per.bounds import check_bounds
 from rllib_per.replay import TransitionBatch
 from rllib_per.replay.arguments import check_draw, check_update
+from rllib_per.replay.buffer import DRAWS
 from rllib_per.replay.fragment import Array, Fragment, Int64s
 from rllib_per.replay.metrics import weight_figures
 from rllib_per.sharding.blocks import BatchPart, join
@@ -72,6 +73,7 @@ class ReplayShards:
         limits: ShardLimits | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        check_shardable(settings or {})
         self._limits = limits or ShardLimits()
         self._normalization = weight_normalization
         self._stratified = stratified
@@ -379,4 +381,15 @@ class ReplayShards:
             parts,
             self._rng,
             stratified=self._stratified,
+        )
+
+
+def check_shardable(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError if buffers with these keyword arguments can't be drawn from as one."""
+    prioritization = settings.get("prioritization", "proportional")
+    draw = DRAWS.get(prioritization)
+    if draw is not None and not draw.shardable:
+        raise ValueError(
+            f"prioritization={prioritization!r} can't be had with replay shards, as a rank is one "
+            "among all transitions: use a single buffer (type 'prioritized'), or 'proportional'"
         )

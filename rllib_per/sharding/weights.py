@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rllib_per.replay.prioritization import SMALLEST_MASS_SHARE, SMALLEST_PROBABILITY
+from rllib_per.replay.draw import SMALLEST_MASS_SHARE, SMALLEST_PROBABILITY
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,12 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"num_atoms": 51}, "`num_atoms`"),
         ({"burn_in_len": 4}, "`burn_in_len`"),
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
-        ({"objective": "expectd"}, "`objective`.*did you mean .expected"),
+        ({"objective": "expectd"}, "did you mean 'expected'?"),
         ({"replay_ratio": 8, "training_intensity": 8}, "the same setting"),
+        (
+            {"replay_buffer_config": {"type": "sharded", "capacity": 99, "prioritization": "rank"}},
+            "a rank is one among all transitions",
+        ),
         (
             {"replay_buffer_config": {"capacity": 0}},
             "['capacity']` must be an integer in [1, 2147483648]: got 0",

@@ -69,7 +69,5 @@ def test_a_network_with_q_values_only_is_refused_where_more_is_needed():
     np.testing.assert_allclose(update.td_errors, expected, rtol=1e-4, atol=1e-6)
     config = learner_config(objective=ManyOutputs)
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=Halved))
-    with pytest.raises(
-        ValueError, match="ManyOutputs needs more outputs per action"
-    ):
+    with pytest.raises(ValueError, match="ManyOutputs needs more outputs per action"):
         build_from(config)

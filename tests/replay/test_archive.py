@@ -214,7 +214,7 @@ def test_a_save_is_of_one_moment_whatever_happens_meanwhile(
 def everything(buffer):
     """Every transition that may be drawn, and its mass, by id; however rarely it is drawn."""
     slots = buffer._ring.ready_slots()
-    masses = buffer._tree.get(slots)
+    masses = buffer.state()["masses"][slots]
     longest = np.full(len(slots), 3)
     batch = buffer._storage.gather(slots, longest, np.ones(len(slots), np.float32))
     check_frames(batch)

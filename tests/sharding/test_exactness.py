@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.prioritization import SMALLEST_MASS_SHARE
+from rllib_per.replay.draw import SMALLEST_MASS_SHARE
 from rllib_per.sharding import ReplayShards, ShardLimits, place_shards, requests
 from rllib_per.sharding.mass_line import split_batch
 from tests.support.items import GIVEN, fragment, items_of

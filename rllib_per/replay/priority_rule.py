@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""td_error -> priority -> mass -> probability -> importance weight (Schaul et al. 2016)."""
+"""td_error -> priority -> mass (Schaul et al. 2016)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,15 @@ from rllib_per.bounds import check_bounds
 Float64s = npt.NDArray[np.float64]
 
 PRIORITIES = ("absolute", "huber", "clipped")
-WEIGHT_NORMALIZATIONS = ("buffer", "batch", None)
 
 # A priority beyond float32 is as good as infinite, and one below 1e-75 as good as 1e-75: every
 # power up to alpha = 4, and the sum of 2^31 of them, is a float64, and none is 0 (decision 0018).
 LARGEST_PRIORITY = float(np.finfo(np.float32).max)
 SMALLEST_PRIORITY = 1e-75
 
-# Draws are made of random numbers of 53 bits, so nothing is drawn with a smaller probability.
-SMALLEST_PROBABILITY = 2.0**-53
-
-# "buffer" scales by the weight of the smallest mass, but of no smaller one than this share of the
-# mean mass: else a single TD error of 0 would take the others' weights to nothing.
-SMALLEST_MASS_SHARE = 0.01
-
 
 @dataclass(frozen=True)
-class Prioritization:
+class PriorityRule:
     """How TD errors become priorities, and priorities masses.
 
     Attributes:
@@ -60,7 +52,7 @@ class Prioritization:
         if self.kind not in PRIORITIES:
             raise ValueError(f"priority must be one of {PRIORITIES}: got {self.kind!r}")
 
-    def with_alpha(self, alpha: float) -> Prioritization:
+    def with_alpha(self, alpha: float) -> PriorityRule:
         """The same with another exponent."""
         return replace(self, alpha=alpha)
 
@@ -88,31 +80,3 @@ class Prioritization:
         """
         masses: Float64s = np.power(priorities, self.alpha)
         return masses
-
-
-def unit_mass(
-    normalization: str | None, masses: Float64s, *, total: float, smallest: float, size: int
-) -> float:
-    """The mass whose importance weight is 1, m_1: w_i = (N·P(i))^-β scaled is (m_1 / m_i)^β.
-
-    "batch" scales by the largest weight of the batch, "buffer" by that of the buffer (§3.4), None
-    not at all: there N·P is 1 for the mean mass, and `largest_weight` the bound. P is the chance of
-    each draw, stratified or not.
-
-    Args:
-        masses: (B,) of the drawn transitions, all positive.
-        total, smallest, size: Sum and minimum of the buffer's N masses.
-    """
-    if normalization == "batch":
-        return float(masses.min())
-    if normalization == "buffer":
-        return max(smallest, SMALLEST_MASS_SHARE * total / size)
-    return total / size
-
-
-def largest_weight(size: int, beta: float) -> float:
-    """The largest unscaled importance weight among N transitions: that of `SMALLEST_PROBABILITY`.
-
-    A rarer one is drawn, if ever, with a random number that stands for so much of the mass.
-    """
-    return float((size * SMALLEST_PROBABILITY) ** -beta)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""What a draw gives: a unit of rows, and what it needs of the rows behind and ahead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rllib_per.bounds import check_bounds
+from rllib_per.replay._ring import Ring
+from rllib_per.replay.fragment import Array, Float32s, Int64s
+
+Allocator = Callable[[tuple[int, ...], npt.DTypeLike], Array]
+
+_INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
+
+
+class Windows(NamedTuple):
+    """B units: what their rewards add up to, and where their frames are.
+
+    Attributes:
+        returns: (B,) n-step returns.
+        discounts: (B,) γ^k of the bootstrap, 0 behind a termination.
+        obs_slots: (B * stack,), the frames of the first observation, oldest first; -1: padding.
+        next_obs_slots: The same of the last.
+    """
+
+    returns: Float32s
+    discounts: Float32s
+    obs_slots: Int64s
+    next_obs_slots: Int64s
+
+
+class Unit(Protocol):
+    """A start row, and the rows that have to be there before it can be drawn.
+
+    Attributes:
+        behind: Rows before the start row that its frames stack.
+        ahead: Rows that it needs at most, itself counted, unless its episode ends earlier.
+        period: Every so manieth row of a stream starts a unit.
+    """
+
+    behind: int
+    ahead: int
+    period: int
+
+    def draw_lengths(self, size: int, rng: np.random.Generator) -> Int64s:
+        """(size,) how many rows each unit spans, where there is a choice."""
+
+    def gather(self, ring: Ring, slots: Int64s, lengths: Int64s, allocate: Allocator) -> Windows:
+        """The units that start in `slots`."""
+
+
+class NStep:
+    """Windows of k steps: R = Σ_{i<k} γ^i r_{t+i}, then a bootstrap discounted by γ^k.
+
+    k is the number asked for, unless the window ends earlier: at a termination (nothing to
+    bootstrap from), at a truncation, a reset row or a gap (bootstrap with the γ^k of the steps that
+    there were). Every step of an episode starts a window, the last ones a shorter one.
+
+    Args:
+        n_step: Steps, or the inclusive range (shortest, longest) that every draw picks from
+            uniformly.
+        gamma: γ in [0, 1].
+
+    Raises:
+        ValueError, TypeError: An argument is out of range or of another kind.
+    """
+
+    def __init__(self, n_step: int | tuple[int, int], gamma: float) -> None:
+        bounds = tuple(n_step) if isinstance(n_step, (tuple, list)) else (n_step, n_step)
+        if len(bounds) != 2 or not all(
+            isinstance(n, Integral) and not isinstance(n, bool) for n in bounds
+        ):
+            raise TypeError(f"n_step must be an integer or a pair of integers: got {n_step!r}")
+        self.shortest, self.longest = map(int, bounds)
+        if not 1 <= self.shortest <= self.longest:
+            raise ValueError(f"n_step must be at least 1, and a range ascend: got {n_step!r}")
+        check_bounds(gamma=gamma)
+        self.gamma = float(gamma)
+        self.discounts: npt.NDArray[np.float64] = self.gamma ** np.arange(self.longest + 1.0)
+
+
+class Transition:
+    """One n-step window: a unit that starts at every row.
+
+    Args:
+        n_step: The windows.
+        stack: Frames of an observation.
+        repeats_padding: Whether an episode's first frame stands in for those before it.
+    """
+
+    period = 1
+
+    def __init__(self, n_step: NStep, stack: int = 1, *, repeats_padding: bool = False) -> None:
+        self.n_step = n_step
+        self.behind, self.ahead = stack - 1, n_step.longest
+        self._repeats_padding = repeats_padding
+
+    def draw_lengths(self, size: int, rng: np.random.Generator) -> Int64s:
+        """See `Unit`; no random number is used where there is nothing to choose."""
+        shortest, longest = self.n_step.shortest, self.n_step.longest
+        if shortest == longest:
+            return np.full(size, longest)
+        return rng.integers(shortest, longest, size, endpoint=True)
+
+    def gather(self, ring: Ring, slots: Int64s, lengths: Int64s, allocate: Allocator) -> Windows:
+        """See `Unit`."""
+        size, stack = len(slots), self.behind + 1
+        windows = Windows(
+            allocate((size,), _FLOAT32),
+            allocate((size,), _FLOAT32),
+            np.empty(size * stack, _INT64),
+            np.empty(size * stack, _INT64),
+        )
+        ring.windows(slots, lengths, self.n_step.discounts, self._repeats_padding, *windows)
+        return windows
