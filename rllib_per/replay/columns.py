@@ -48,8 +48,10 @@ class Column:
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-_FLAGS = [Column(name, (), np.bool_) for name in ("terminated", "truncated", "reset")]
-_NUMBERS_OF_STREAMS = [Column(name, (), np.int64) for name in ("stream_ids", "first_step")]
+_STREAM_IDS, _FIRST_STEP = (Column(name, (), np.int64) for name in ("stream_ids", "first_step"))
+_TERMINATED, _TRUNCATED, _RESET = (
+    Column(name, (), np.bool_) for name in ("terminated", "truncated", "reset")
+)
 
 
 class FragmentColumns:
@@ -75,11 +77,16 @@ class FragmentColumns:
         rewards = _rewards(fragment.rewards)
         num_rows, num_streams = leading = rewards.shape
         q_taken, q_max = self._fit_q(fragment, leading) if self.q else (None, None)
+        stream_ids, first_step, terminated, truncated, reset = _fit_streams(fragment, leading)
         return Fragment(
-            **_fit_of_all_kinds(fragment, leading),
+            stream_ids=stream_ids,
+            first_step=first_step,
             obs=self.frames.fit(fragment.obs, (num_rows + 1, num_streams)),
             actions=self.actions.fit(fragment.actions, leading),
             rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            reset=reset,
             q_taken=q_taken,
             q_max=q_max,
             extras=self._fit_extras(fragment, leading),
@@ -126,9 +133,17 @@ def check_fragment(fragment: Fragment) -> Fragment:
         _check_leading(name, getattr(fragment, name), expected)
     for name, column in fragment.extras.items():
         _check_leading(name, column, leading)
-    fitted = _fit_of_all_kinds(fragment, leading)
-    check_rows(fitted["stream_ids"], fitted["first_step"], rewards, fitted["reset"].view(np.uint8))
-    return replace(fragment, rewards=rewards, **fitted)
+    stream_ids, first_step, terminated, truncated, reset = _fit_streams(fragment, leading)
+    check_rows(stream_ids, first_step, rewards, reset.view(np.uint8))
+    return replace(
+        fragment,
+        stream_ids=stream_ids,
+        first_step=first_step,
+        rewards=rewards,
+        terminated=terminated,
+        truncated=truncated,
+        reset=reset,
+    )
 
 
 def _check_leading(name: str, column: Array | None, expected: tuple[int, int]) -> None:
@@ -136,10 +151,17 @@ def _check_leading(name: str, column: Array | None, expected: tuple[int, int]) -
         raise ValueError(f"{name} must begin with the axes {expected}: got {np.shape(column)}")
 
 
-def _fit_of_all_kinds(fragment: Fragment, leading: tuple[int, ...]) -> dict[str, Any]:
-    """The columns that every fragment has, whatever its rows consist of."""
-    numbers = {c.name: c.fit(getattr(fragment, c.name), leading[1:]) for c in _NUMBERS_OF_STREAMS}
-    return numbers | {c.name: c.fit(getattr(fragment, c.name), leading) for c in _FLAGS}
+def _fit_streams(
+    fragment: Fragment, leading: tuple[int, ...]
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Which streams, and where they end: columns that do not depend on what rows consist of."""
+    return (
+        _STREAM_IDS.fit(fragment.stream_ids, leading[1:]),
+        _FIRST_STEP.fit(fragment.first_step, leading[1:]),
+        _TERMINATED.fit(fragment.terminated, leading),
+        _TRUNCATED.fit(fragment.truncated, leading),
+        _RESET.fit(fragment.reset, leading),
+    )
 
 
 def _rewards(value: Any) -> Array:

@@ -234,8 +234,8 @@ class Proportional:
             applied = finite & (slots >= 0)
             slots, priorities = slots[applied], priorities[applied]
         if len(slots):
-            decayed = max(self.largest * self._decay, SMALLEST_PRIORITY)
-            self.largest = max(decayed, float(priorities.max()))
+            newest = float(priorities.max())
+            self.largest = max(self.largest * self._decay, newest, SMALLEST_PRIORITY)
             self._priorities[slots] = priorities
             self._tree.set(slots, self._masses_of_updated(priorities))
         self.guard.count(num_updates, num_non_finite)

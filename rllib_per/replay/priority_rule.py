@@ -67,7 +67,7 @@ class PriorityRule:
             # A clip would turn an infinite TD error into an ordinary priority.
             finite = magnitude <= LARGEST_PRIORITY
             magnitude = np.where(finite, np.minimum(magnitude, self.clip), magnitude)
-        if min(self.epsilon, self.clip) < SMALLEST_PRIORITY:
+        if self.epsilon < SMALLEST_PRIORITY or self.clip < SMALLEST_PRIORITY:
             floor = SMALLEST_PRIORITY if self.epsilon else np.where(td_errors, SMALLEST_PRIORITY, 0)
             magnitude = np.maximum(magnitude, floor)
         return magnitude

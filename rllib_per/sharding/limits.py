@@ -16,7 +16,8 @@ class ShardLimits:
         max_requests_in_flight: Batches that the driver may have asked for and not taken yet.
         max_bytes_in_flight: Bytes of those batches, and of the fragments that one client has under
             way. One batch or fragment may exceed it, but only by itself.
-        max_calls_in_flight: Calls that one client may have under way to one shard.
+        max_calls_in_flight: Calls that one client may have under way to one shard; never more than
+            `call_log.CALLS_REMEMBERED`, so that one that is sent again is known there.
         priority_flush_updates: Updates whose TD errors are collected before they are sent.
         priority_flush_s: Seconds after which they are sent anyway.
         max_picture_age_s: How old the driver's picture of a shard's mass may be at a draw.

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -333,3 +334,22 @@ def test_a_state_of_another_kind_is_refused_and_nothing_changes():
     with pytest.raises(ValueError, match="of a PrioritizedEpisodeReplayBuffer"):
         replay.load_state(filled(EpisodeReplayBuffer)[0].state())
     assert len(replay) == size
+
+
+@pytest.mark.parametrize("kind", [EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"first_step": np.array([-2])},
+        {"rewards": np.array([[1.0], [np.nan]])},
+        {"stream_ids": np.array([0.0])},
+        {"terminated": np.zeros((1, 1), bool)},
+    ],
+    ids=lambda columns: next(iter(columns)),
+)
+def test_a_bad_fragment_is_refused_whole(kind, columns):
+    replay = filled(kind)[0]
+    before = replay.metrics()
+    with pytest.raises(ValueError, match=next(iter(columns))):
+        replay.add(replace(one_stream([Row(0, 1.0)] * 2), **columns))
+    assert replay.metrics() == before
