@@ -4,6 +4,7 @@
 import os
 import pickle
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -122,22 +123,33 @@ def test_learners_get_their_parts_as_arguments_of_their_own(make_shards):
     np.testing.assert_array_equal(weights, whole.importance_weights)
 
 
-def test_env_runners_add_from_their_own_processes(make_shards):
+def test_env_runners_add_from_their_own_processes(make_shards, tmp_path):
+    diary = tmp_path / "runs"  # Where messages get lost, Ray runs a task again: another client.
+
     @ray.remote(num_cpus=0)
     def run(writer, fragments):
-        for one in fragments:
-            writer.push(one)
-        writer.flush()
+        with diary.open("a") as file:
+            print("begun", file=file, flush=True)
+            for one in fragments:
+                writer.push(one)
+            writer.flush()
+            print("ended", file=file)
         return sum(answer.num_added for _, answer, _ in writer.take_answers())
 
-    shards = make_shards(2, limits=ShardLimits(max_picture_age_s=0.0, max_calls_in_flight=2))
+    def runs(what):
+        return diary.read_text().split().count(what)
+
+    limits = ShardLimits(max_picture_age_s=0.0, max_calls_in_flight=2)
+    shards = make_shards(2, {"capacity": 4000, **GIVEN}, limits)
     writer = shards.writer("env runner 1")
     assert pickle.loads(pickle.dumps(writer)).num_calls_in_flight == 0
     rows = [four_streams(step) for step in range(0, 25, 5)]
     later = [four_streams(step) for step in range(1000, 1025, 5)]
     assert ray.get([run.remote(writer, rows), run.remote(writer, later)]) == [100, 100]
+    while runs("begun") > runs("ended"):
+        time.sleep(0.05)
     shards.sample(8, 0.5)
-    assert len(shards) == shards.num_added_lifetime == 200
+    assert len(shards) == shards.num_added_lifetime == 100 * runs("ended")
 
 
 # -- shards that die -------------------------------------------------------------------------
