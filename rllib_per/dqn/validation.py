@@ -27,7 +27,7 @@ from rllib_per.buffers.types import REPLAY_TYPES, can_be_saved, replay_class, re
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
-from rllib_per.replay.units import NStep
+from rllib_per.replay.units import range_of_steps
 from rllib_per.schedules import check_range, schedule
 from rllib_per.sharding.shards import check_shardable
 
@@ -150,7 +150,7 @@ def _is_minus_one(value: Any) -> bool:
 def _n_step(config: Any) -> Iterator[str]:
     n_step = config.n_step
     try:
-        NStep(n_step, 1.0)
+        range_of_steps(n_step)
     except (ValueError, TypeError):
         yield f"`n_step` must be an integer >= 1 or an inclusive range (low, high): got {n_step!r}"
 
@@ -234,7 +234,7 @@ def _buffer(config: Any) -> Iterator[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # It warns when it is built in earnest.
             buffer_class(**settings)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, MemoryError) as error:
         yield f"`replay_buffer_config`: {error}"
 
 

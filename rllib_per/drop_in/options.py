@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from rllib_per.bounds import BOUNDS, check_bounds
-from rllib_per.replay.units import NStep
+from rllib_per.replay.units import range_of_steps
 
 # Names of RLlib's older buffers, which its newer ones swallow without a word.
 _FORMER_NAMES = {
@@ -98,7 +98,7 @@ class BufferOptions:
             if field.name in BOUNDS and not (value is None and "None" in str(field.type)):
                 check_bounds(**{field.name: value})
         if self.n_step is not None:
-            NStep(self.n_step, 1.0)
+            range_of_steps(self.n_step)
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> BufferOptions:

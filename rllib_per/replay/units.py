@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,17 +73,27 @@ class NStep:
     """
 
     def __init__(self, n_step: int | tuple[int, int], gamma: float) -> None:
-        bounds = tuple(n_step) if isinstance(n_step, (tuple, list)) else (n_step, n_step)
-        if len(bounds) != 2 or not all(
-            isinstance(n, Integral) and not isinstance(n, bool) for n in bounds
-        ):
-            raise TypeError(f"n_step must be an integer or a pair of integers: got {n_step!r}")
-        self.shortest, self.longest = map(int, bounds)
-        if not 1 <= self.shortest <= self.longest:
-            raise ValueError(f"n_step must be at least 1, and a range ascend: got {n_step!r}")
+        self.shortest, self.longest = range_of_steps(n_step)
         check_bounds(gamma=gamma)
         self.gamma = float(gamma)
         self.discounts: npt.NDArray[np.float64] = self.gamma ** np.arange(self.longest + 1.0)
+
+
+def range_of_steps(n_step: Any) -> tuple[int, int]:
+    """The shortest and the longest window.
+
+    Raises:
+        ValueError, TypeError: It is neither an integer >= 1 nor a range of them.
+    """
+    bounds = tuple(n_step) if isinstance(n_step, (tuple, list)) else (n_step, n_step)
+    if len(bounds) != 2 or not all(
+        isinstance(n, Integral) and not isinstance(n, bool) for n in bounds
+    ):
+        raise TypeError(f"n_step must be an integer or a pair of integers: got {n_step!r}")
+    shortest, longest = map(int, bounds)
+    if not 1 <= shortest <= longest:
+        raise ValueError(f"n_step must be at least 1, and a range ascend: got {n_step!r}")
+    return shortest, longest
 
 
 class Transition:

@@ -175,7 +175,8 @@ def test_a_shard_killed_during_a_draw_costs_its_content_only(make_shards, caplog
     metrics = shards.metrics()
     assert metrics["num_shards_lost_lifetime"] == 1
     assert metrics["num_transitions_lost_lifetime"] == 10
-    assert metrics["num_redraws_lifetime"] >= 1
+    # Where a message was lost before the request, the shard that hangs may not have been asked.
+    assert metrics["num_redraws_lifetime"] >= (0 in request.answers)
     assert "replay shard 0 lost its 10 transitions; it starts again empty" in caplog.text
 
     assert shards.add(four_streams(100)) == 20
