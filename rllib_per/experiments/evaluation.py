@@ -24,6 +24,11 @@ from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import episodes_over, make_vector_env
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
+ShouldStop: TypeAlias = Callable[[], bool]
+
+
+class EvaluationStoppedError(RuntimeError):
+    """An evaluation was told to stop before all its episodes were played."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +117,43 @@ class GreedyPolicy:
         actions: Int64s = q_values.argmax(dim=1).numpy()
         return actions
 
-    def evaluate(self, num_episodes: int, num_envs: int, seed: int | list[int]) -> Evaluation:
-        """Play whole episodes; the same `seed` and `num_envs` play the same ones."""
+    def evaluate(
+        self,
+        num_episodes: int,
+        num_envs: int,
+        seed: int | list[int],
+        should_stop: ShouldStop | None = None,
+    ) -> Evaluation:
+        """Play whole episodes; the same `seed` and `num_envs` play the same ones.
+
+        Args:
+            num_episodes: How many.
+            num_envs: At most so many at a time.
+            seed: Of all randomness in the environments.
+            should_stop: Asked before every step; once it says True, nothing more is played.
+        Raises:
+            EvaluationStoppedError: `should_stop` said so.
+        """
         env = self.make_env(min(num_envs, num_episodes))
         try:
-            return play_episodes(env, self.actions, num_episodes, seed)
+            return play_episodes(env, self.actions, num_episodes, seed, should_stop)
         finally:
             env.close()
 
 
 def play_episodes(
-    env: VectorEnv, act: Callable[[Array], Int64s], num_episodes: int, seed: int | list[int]
+    env: VectorEnv,
+    act: Callable[[Array], Int64s],
+    num_episodes: int,
+    seed: int | list[int],
+    should_stop: ShouldStop | None = None,
 ) -> Evaluation:
     """Play `num_episodes`, shared out over the environments beforehand, so that none is favoured.
 
     Taking the first so many to end would favour short ones. Each environment is seeded once.
+
+    Raises:
+        EvaluationStoppedError: `should_stop` said so.
     """
     num_envs = env.num_envs
     to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
@@ -135,6 +162,10 @@ def play_episodes(
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     ended = np.zeros(num_envs, np.bool_)
     while to_play.any():
+        if should_stop is not None and should_stop():
+            raise EvaluationStoppedError(
+                f"stopped after {len(result.returns)} of {num_episodes} episodes of an evaluation"
+            )
         obs, rewards, terminated, truncated, infos = env.step(act(obs))
         # An environment that ended resets itself on this row, which is no step of its own.
         returns = np.where(ended, 0.0, returns + rewards)

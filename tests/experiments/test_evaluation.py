@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_per.experiments.evaluation import GreedyPolicy, play_episodes
+from rllib_per.experiments.evaluation import EvaluationStoppedError, GreedyPolicy, play_episodes
 from rllib_per.experiments.experiment import build_experiment
 from rllib_per.experiments.yaml_source import parse_yaml
 
@@ -51,6 +51,13 @@ def test_the_row_on_which_an_environment_resets_is_no_step():
     result = play_episodes(vector(5), always_one, 3, seed=0)
     assert result.lengths == [5, 5, 5]
     assert result.returns == [5.0, 5.0, 5.0]
+
+
+def test_an_evaluation_stops_at_the_step_on_which_it_is_told_to():
+    asked = []
+    with pytest.raises(EvaluationStoppedError, match="after 2 of 1000 episodes"):
+        play_episodes(vector(5), always_one, 1000, 0, lambda: asked.append(1) or len(asked) > 13)
+    assert len(asked) == 14
 
 
 def test_the_summary_has_rllibs_keys():
