@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rllib_per.checkpoints.durable import sync
 
-# What is filled, and what it replaces, have names that no one looks for.
+# What is filled, what it replaces, and what is on its way out have names that no one looks for.
 UNFINISHED = ".unfinished-"
 REPLACED = ".replaced-"
+REMOVED = ".removed-"
 
 
 class Beside:
@@ -28,8 +29,7 @@ class Beside:
     def __init__(self, final: Path) -> None:
         self._final = final
         self._replaced = final.with_name(REPLACED + final.name)
-        if self._replaced.exists() and not final.exists():
-            self._replaced.rename(final)
+        put_back(final)
         shutil.rmtree(self._replaced, ignore_errors=True)
         self.folder = final.with_name(UNFINISHED + final.name)
         self.discard()
@@ -60,7 +60,27 @@ def filled_beside(final: Path) -> Iterator[Path]:
         beside.discard()
 
 
+def put_back(final: Path) -> None:
+    """Of a process that was killed while it replaced `final`: what was there before."""
+    replaced = final.with_name(REPLACED + final.name)
+    if replaced.exists() and not final.exists():
+        replaced.rename(final)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that counts as whole while it has its name: the name goes first.
+
+    What can't be removed, now or because the process is killed, is left to `discard_unfinished`.
+    """
+    removed = folder.with_name(REMOVED + folder.name)
+    shutil.rmtree(removed, ignore_errors=True)
+    with suppress(OSError):
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
 def discard_unfinished(folder: Path) -> None:
-    """Remove what killed processes have left in `folder`."""
-    for unfinished in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+    """Remove what killed processes have left in `folder`: half filled or half removed."""
+    for prefix in (UNFINISHED, REMOVED):
+        for left in folder.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)

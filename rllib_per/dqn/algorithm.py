@@ -30,6 +30,7 @@ from rllib_per.buffers.sharded import (
 from rllib_per.dqn.algorithm_checkpoint import (
     AlgorithmSave,
     local_copy,
+    require_finite,
     verify_algorithm,
     write_checkpoint,
 )
@@ -263,7 +264,12 @@ class ApexDQN(DQN):
     def begin_save(
         self, folder: Path, *, state: Any = None, use_msgpack: bool = False
     ) -> AlgorithmSave:
-        """Save this moment into the empty `folder`; training may go on while replay is written."""
+        """Save this moment into the empty `folder`; training may go on while replay is written.
+
+        Raises:
+            TrainingDivergedError: Weights are not finite; nothing is written.
+        """
+        require_finite(self.learner_group.get_weights())
         with self._replay_checkpoint.deferring():
             super().save_to_path(str(folder.absolute()), state=state, use_msgpack=use_msgpack)
         return AlgorithmSave(folder, self._replay_checkpoint.take_save())

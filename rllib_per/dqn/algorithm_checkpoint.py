@@ -6,20 +6,40 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
 from rllib_per.buffers.checkpoint import ReplaySave
-from rllib_per.checkpoints.beside import filled_beside
+from rllib_per.checkpoints.beside import filled_beside, put_back
 from rllib_per.checkpoints.manifest import MANIFEST, seal, verify
+from rllib_per.replay import TrainingDivergedError
 
 # Tune writes it into a checkpoint that it has been given.
 _TUNES = frozenset({".metadata.json"})
+
+
+def require_finite(weights: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse weights that no one could go on from.
+
+    Args:
+        weights: By module and name, as `LearnerGroup.get_weights` has them.
+    Raises:
+        TrainingDivergedError: One is NaN or infinite.
+    """
+    for module, tensors in weights.items():
+        for name, values in tensors.items():
+            if not np.isfinite(np.asarray(values)).all():
+                raise TrainingDivergedError(
+                    f"weights must be finite to be saved: {module}/{name} has NaN or infinite "
+                    "values. Training has diverged; what was saved before stays. Lower lr, set "
+                    "grad_clip, or clip rewards, and go on from there"
+                )
 
 
 class AlgorithmSave:
@@ -99,12 +119,15 @@ def _copy_others(source: Path, folder: Path) -> bool:
 def local_copy(path: Any, filesystem: FileSystem | None) -> Iterator[Path]:
     """The checkpoint's folder, brought here first if it is elsewhere.
 
+    One that was about to be replaced when its process was killed has its name again.
+
     Raises:
         FileNotFoundError: There is none.
     """
     if filesystem is None:
         filesystem, path = FileSystem.from_uri(str(path))
     if isinstance(filesystem, LocalFileSystem):
+        put_back(Path(path))
         if not Path(path).is_dir():
             raise FileNotFoundError(f"{path} is no checkpoint: there is no such folder")
         yield Path(path)

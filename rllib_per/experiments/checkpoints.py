@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from ray.exceptions import RayError
 
-from rllib_per.checkpoints.beside import Beside, discard_unfinished
+from rllib_per.checkpoints.beside import Beside, discard_unfinished, remove
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import seal, verify
 from rllib_per.replay import TrainingDivergedError
@@ -43,7 +42,7 @@ class CheckpointSeries:
     when saving goes on failing, for a run that is never saved is not worth much.
 
     Args:
-        folder: Where they go, of this process alone.
+        folder: Where they go, of this process alone; what a killed one left half done is removed.
         keep: How many stay.
         max_failures: So many in a row end training.
         report: Is told what went wrong.
@@ -67,6 +66,7 @@ class CheckpointSeries:
         self._save: Save | None = None
         self._num_failed_in_a_row = 0
         self.num_failed_lifetime = 0
+        discard_unfinished(folder)
 
     def begin(self, env_steps: int, write: Callable[[Path], Save]) -> None:
         """Let `write` begin a checkpoint; the last one is finished first.
@@ -127,7 +127,7 @@ class CheckpointSeries:
         # What is newer than what was just saved was passed over when this run was resumed.
         before = [old for old in _newest_first(self._folder) if _order(old) < _order(saved)]
         for old in set(_newest_first(self._folder)) - {saved, *before[: self._keep - 1]}:
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
 
     def _give_up(self, error: BaseException) -> None:
         self._discard()

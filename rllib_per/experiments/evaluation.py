@@ -17,9 +17,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 
+from rllib_per.dqn.algorithm_checkpoint import require_finite
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
-from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.run_folder import RunFolder, write_bytes
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import episodes_over, make_vector_env
 
@@ -179,12 +180,16 @@ def play_episodes(
 
 
 def save_policy(state: dict[str, Any], path: Path, experiment: ExperimentConfig) -> None:
-    """Write a module's weights, so that a reader sees the old file or the new one."""
+    """Write a module's weights, so that a reader sees the old file or the new one.
+
+    Raises:
+        OSError: The disk is full, or the like; the old file is still there.
+        TrainingDivergedError: Weights are not finite; the old file is still there.
+    """
+    require_finite({DEFAULT_MODULE_ID: state})
     tensors = {name: np.ascontiguousarray(value) for name, value in state.items()}
-    beside = path.with_name(f".{path.name}")
     metadata = {"format": "rllib_per.policy", "env": experiment.environment.env}
-    safetensors.numpy.save_file(tensors, beside, metadata=metadata)
-    beside.replace(path)
+    write_bytes(path, safetensors.numpy.save(tensors, metadata=metadata))
 
 
 def evaluation_config(experiment: ExperimentConfig) -> ApexDQNConfig:

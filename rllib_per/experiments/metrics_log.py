@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import logging
 import math
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 
 from rllib_per.checkpoints.durable import durable_file
 from rllib_per.experiments.run_folder import RunFolder
+
+_logger = logging.getLogger(__name__)
+
+_EPISODE_COLUMNS = ["env_steps", "episode_return", "episode_len"]
 
 # What RLlib adds to every result though it never changes.
 _NOT_MEASURED = ("config", "pid", "done")
@@ -46,24 +54,38 @@ class MetricsLog:
     """Appends to a run's metrics; on resume, drops first what came after the checkpoint.
 
     Without a checkpoint to go on from, `resume_at` None, it drops all that an earlier start left.
+    Lines that were cut, by a full disk or a power failure, are dropped too.
+
+    Args:
+        run: Where to.
+        resume_at: Env steps of the checkpoint.
+        report: Is told how many lines were cut.
     """
 
-    def __init__(self, run: RunFolder, *, resume_at: int | None = None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        resume_at: int | None = None,
+        report: Callable[[str], None] = _logger.warning,
+    ) -> None:
         self._run = run
         self._columns = [field.name for field in fields(Snapshot)]
+        self._tables = (run.metrics_csv, self._columns), (run.episodes_csv, _EPISODE_COLUMNS)
         if resume_at is None:
             run.metrics_jsonl.unlink(missing_ok=True)
             for events in run.tensorboard.glob("events.out.tfevents.*"):
                 events.unlink()
-            _start_csv(run.metrics_csv, self._columns)
-            _start_csv(run.episodes_csv, ["env_steps", "episode_return", "episode_len"])
+            for path, columns in self._tables:
+                path.unlink(missing_ok=True)
+                _append_rows(path, columns, [])
         else:
-            _keep_lines(run.metrics_csv, lambda text: _csv_steps(text) <= resume_at)
-            _keep_lines(run.episodes_csv, lambda text: _csv_steps(text) <= resume_at)
-            _keep_lines(run.metrics_jsonl, lambda text: json.loads(text)["env_steps"] <= resume_at)
+            for path, columns in self._tables:
+                _repair_csv(path, columns, resume_at, report)
+            _repair(run.metrics_jsonl, "", _json_steps, resume_at, report)
         # TensorBoard drops this step itself too.
         purge_step = None if resume_at is None else resume_at + 1
-        self._events = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
+        self._events = _EventFiles(run.tensorboard, purge_step)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -82,32 +104,94 @@ class MetricsLog:
         result: Mapping[str, Any],
         episodes: Iterable[tuple[int, float, int]],
     ) -> None:
-        """One iteration: its row, all of RLlib's numbers, and (env_steps, return, length) rows."""
+        """One iteration: its row, all of RLlib's numbers, and (env_steps, return, length) rows.
+
+        Raises:
+            OSError: Some of it could not be written and is missing; the rest is there.
+        """
         row = asdict(snapshot)
-        _append_csv(self._run.metrics_csv, [[row[name] for name in self._columns]])
-        _append_csv(self._run.episodes_csv, episodes)
         measured = {key: value for key, value in result.items() if key not in _NOT_MEASURED}
         numbers = row | dict(flatten_numbers(measured))
-        with self._run.metrics_jsonl.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers) + "\n")
-        for name, value in numbers.items():
-            if value is not None:
-                self._events.add_scalar(name, value, snapshot.env_steps)
-        self._events.flush()
+        scalars = (scalar(name, value) for name, value in numbers.items() if value is not None)
+        summary = Summary(value=[value for one in scalars for value in one.value])
+        run, steps = self._run, snapshot.env_steps
+        errors: list[OSError] = []
+        writes: list[Callable[[], None]] = [
+            lambda: _append_rows(run.metrics_csv, self._columns, [row.values()]),
+            lambda: _append_rows(run.episodes_csv, _EPISODE_COLUMNS, episodes),
+            lambda: _append(run.metrics_jsonl, json.dumps(numbers) + "\n"),
+            lambda: self._events.write(summary, steps),
+        ]
+        for write in writes:
+            try:
+                write()
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def write_game(self, gif: bytes, env_steps: int) -> None:
-        """A recorded game, among TensorBoard's images."""
+        """A recorded game, among TensorBoard's images; raises OSError as `write`."""
         width, height = struct.unpack_from("<HH", gif, len("GIF89a"))
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        game = Summary(value=[Summary.Value(tag="game", image=image)])
-        self._events.file_writer.add_summary(game, env_steps)
-        self._events.flush()
+        self._events.write(Summary(value=[Summary.Value(tag="game", image=image)]), env_steps)
+
+
+class _EventFiles:
+    """TensorBoard's event files, written by the caller.
+
+    The library's `SummaryWriter` has a thread for it, which dies of a full disk; whoever logs then
+    waits for it without end. After an error the next event begins another file.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self._folder, self._purge_step = folder, purge_step
+        self._file: EventsWriter | None = None
+        self._num_files = 0
+
+    def write(self, summary: Summary, env_steps: int) -> None:
+        """One event, on the disk when this returns."""
+        try:
+            file = self._file or self._open()
+            file.write_event(Event(wall_time=time.time(), step=env_steps, summary=summary))
+            file.flush()
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file, if one is open; what could not be written is lost."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def _open(self) -> EventsWriter:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Names have seconds, and two files may begin within one.
+        suffix = f".{self._num_files}" if self._num_files else ""
+        self._file = EventsWriter(str(self._folder / "events"), suffix)
+        if self._purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._file.write_event(Event(step=self._purge_step, file_version="brain.Event:2"))
+            self._file.write_event(Event(step=self._purge_step, session_log=start))
+        self._file.flush()
+        self._purge_step = None
+        self._num_files += 1
+        return self._file
 
 
 def episode_returns(run: RunFolder) -> list[float]:
     """The returns of a run's training episodes, in order."""
-    with run.episodes_csv.open(newline="", encoding="utf-8") as file:
-        return [float(row["episode_return"]) for row in csv.DictReader(file)]
+    return [float(row["episode_return"]) for row in read_rows(run.episodes_csv)]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of numbers; without those that were cut in the middle of a write."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    header = _cells(lines[0]) if lines else []
+    rows = (_whole_row(line, len(header)) for line in lines[1:])
+    return [dict(zip(header, row, strict=True)) for row in rows if row is not None]
 
 
 def flatten_numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -121,33 +205,104 @@ def flatten_numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tup
             yield f"{prefix}{key}", value
 
 
-def _start_csv(path: Path, columns: list[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(columns)
+def _csv_line(cells: Iterable[Any]) -> str:
+    """All that is written here is numbers and names: there is nothing to quote."""
+    return ",".join("" if cell is None else str(cell) for cell in cells) + "\r\n"
 
 
-def _append_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+def _append_rows(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    header = "" if path.exists() else _csv_line(columns)
+    _append(path, header + "".join(map(_csv_line, rows)))
 
 
-def _csv_steps(text: str) -> int:
-    first = text.partition(",")[0]
-    return int(first) if first.isdigit() else 0  # The header stays.
+def _append(path: Path, text: str) -> None:
+    """All of `text`, or nothing: half a line would spoil the next one too."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        data = text.encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
 
 
-def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
-    """Drop the other lines of a file that stays as it was if this does not come to its end."""
+def _cells(line: bytes) -> list[str]:
+    return line.decode("utf-8", "replace").rstrip("\r\n").split(",")
+
+
+def _whole_row(line: bytes, num_cells: int) -> list[str] | None:
+    """The cells of a row of numbers; None if it was cut, perhaps with the next one behind it."""
+    cells = _cells(line)
+    if len(cells) != num_cells or not line.endswith(b"\n"):
+        return None
+    try:
+        for cell in cells:
+            float(cell or 0)
+    except ValueError:
+        return None
+    return cells
+
+
+def _repair_csv(
+    path: Path, columns: list[str], resume_at: int, report: Callable[[str], None]
+) -> None:
+    header = _csv_line(columns)
+    first = _cells(next(_lines(path), b""))
+    # Another version may have had other columns.
+    if first[0] == columns[0] and all(cell.isidentifier() for cell in first):
+        header = _csv_line(first)
+    num_cells = len(header.split(","))
+
+    def steps(line: bytes) -> float | None:
+        row = _whole_row(line, num_cells)
+        return None if row is None else float(row[0])
+
+    _repair(path, header, steps, resume_at, report)
+
+
+def _json_steps(line: bytes) -> float | None:
+    try:
+        return float(json.loads(line)["env_steps"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _repair(
+    path: Path,
+    header: str,
+    steps_of: Callable[[bytes], float | None],
+    resume_at: int,
+    report: Callable[[str], None],
+) -> None:
+    """Keep the lines up to `resume_at`, and none that was cut: those of which no steps are known.
+
+    The file stays as it was if this does not come to its end.
+    """
     if not path.is_file():
         return
     beside = path.with_name(f".{path.name}")
     beside.unlink(missing_ok=True)  # Of a process that was killed here.
+    num_cut = 0
     try:
-        with path.open("rb") as file, durable_file(beside) as kept:
-            for line in file:
-                # A line without its end was cut off in the middle of a write.
-                if line.endswith(b"\n") and wanted(line.decode("utf-8")):
+        with durable_file(beside) as kept:
+            kept.write(header.encode())
+            for line in _lines(path):
+                steps = steps_of(line)
+                if steps is None:
+                    num_cut += line != header.encode()
+                elif steps <= resume_at:
                     kept.write(line)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+    if num_cut:
+        report(f"{path}: {num_cut} cut line{'s' * (num_cut > 1)} dropped")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from file

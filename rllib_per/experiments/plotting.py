@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 import yaml
 from matplotlib.figure import Figure
 
-from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.metrics_log import read_rows
+from rllib_per.experiments.run_folder import RunFolder, write_bytes
 
 WINDOW_EPISODES = 50
 
@@ -48,7 +49,9 @@ def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | N
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:] or "png", dpi=150)
+    write_bytes(path, picture.getvalue())
 
 
 def moving_mean(values: Floats, window: int) -> Floats:
@@ -72,7 +75,6 @@ def read_columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
     """Two columns of a CSV file, without the rows where the second is empty."""
     if not path.is_file():
         return np.empty(0), np.empty(0)
-    with path.open(newline="", encoding="utf-8") as file:
-        pairs = [(float(row[x]), float(row[y])) for row in csv.DictReader(file) if row[y]]
+    pairs = [(float(row[x]), float(row[y])) for row in read_rows(path) if row[y]]
     table = np.array(pairs, np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]

@@ -7,14 +7,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import ray
+import torch
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
 from rllib_per.checkpoints.beside import REPLACED, filled_beside
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import MANIFEST, verify
+from rllib_per.replay import TrainingDivergedError
 from rllib_per.replay.archive import ArchiveWriter
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
@@ -103,6 +106,29 @@ def test_a_folder_with_content_is_saved_into_and_keeps_what_is_not_ours(trained,
     assert (tmp_path / "notes.txt").read_text() == "mine"
     other.restore_from_path(tmp_path)
     assert_same(trained, other)
+
+
+def test_one_that_was_about_to_be_replaced_when_its_process_was_killed_is_restored(
+    trained, other, tmp_path
+):
+    saved = tmp_path / "checkpoint"
+    trained.save_to_path(saved)
+    saved.rename(tmp_path / f"{REPLACED}checkpoint")
+    other.restore_from_path(saved)
+    assert_same(trained, other)
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(build, tmp_path):
+    algorithm = build(config(store_buffer_in_checkpoints=False))
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    parameters = list(algorithm.learner_group._learner.module[DEFAULT_MODULE_ID].parameters())
+    with torch.no_grad():
+        parameters[0][0] = float("nan")
+    with pytest.raises(TrainingDivergedError, match="default_policy/.* has NaN"):
+        algorithm.save_to_path(tmp_path / "checkpoint")
+    verify(tmp_path / "checkpoint")
+    algorithm.restore_from_path(tmp_path / "checkpoint")
+    assert all(parameter.isfinite().all() for parameter in parameters)
 
 
 def weights_of_runners(algorithm, group):

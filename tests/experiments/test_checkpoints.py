@@ -3,6 +3,7 @@
 
 import errno
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rllib_per.checkpoints.beside import UNFINISHED
+from rllib_per.checkpoints.beside import REMOVED, UNFINISHED
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.checkpoints.manifest import verify
 from rllib_per.cli import main
@@ -122,6 +123,28 @@ def test_what_a_killed_process_left_behind_is_removed(series, tmp_path):
     (tmp_path / "c" / f"{UNFINISHED}step-000000000500" / "part").mkdir(parents=True)
     save(series, 1000)
     assert names(tmp_path) == ["step-000000001000"]
+
+
+def test_one_whose_removal_was_cut_short_has_no_checkpoints_name_and_goes_at_the_next_start(
+    series, tmp_path, monkeypatch
+):
+    for env_steps in (1000, 2000):
+        save(series, env_steps)
+
+    def killed(folder, ignore_errors=False):
+        if folder.is_dir():
+            (folder / "rest.npy").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(series, 3000)
+    assert f"{REMOVED}step-000000001000" in names(tmp_path)
+    for checkpoint in (tmp_path / "c").glob("step-*"):
+        verify(checkpoint)
+    CheckpointSeries(tmp_path / "c", keep=2, max_failures=3, report=print)
+    assert names(tmp_path) == ["step-000000002000", "step-000000003000"]
 
 
 def test_every_checkpoint_is_told_of_before_the_one_that_it_replaces_goes(tmp_path):

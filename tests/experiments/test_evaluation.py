@@ -7,9 +7,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_per.experiments.evaluation import EvaluationStoppedError, GreedyPolicy, play_episodes
+from rllib_per.experiments.evaluation import (
+    EvaluationStoppedError,
+    GreedyPolicy,
+    play_episodes,
+    save_policy,
+)
 from rllib_per.experiments.experiment import build_experiment
 from rllib_per.experiments.yaml_source import parse_yaml
+from rllib_per.replay import TrainingDivergedError
+from tests.support.full_disk import files_of_at_most
 
 
 class FixedLength(gym.Env):
@@ -92,3 +99,19 @@ def test_weights_of_another_network_are_refused(policy):
         policy.set_state(state)
     with pytest.raises(ValueError, match="not of this network"):
         policy.set_state({})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_policy_that_is_not_finite_does_not_replace_one_that_is(tmp_path, value):
+    text = "environment: {env: CartPole-v1}\nstop: {updates: 1}"
+    experiment = build_experiment(parse_yaml(text, "x.yaml"))
+    path = tmp_path / "policy.safetensors"
+    save_policy({"layer": np.ones(3, np.float32)}, path, experiment)
+    before = path.read_bytes()
+    with pytest.raises(TrainingDivergedError, match="layer has NaN or infinite"):
+        save_policy({"layer": np.array([1.0, value], np.float32)}, path, experiment)
+    assert path.read_bytes() == before
+    with files_of_at_most(10), pytest.raises(OSError, match="too large"):
+        save_policy({"layer": np.zeros(3, np.float32)}, path, experiment)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

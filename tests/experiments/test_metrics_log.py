@@ -11,12 +11,18 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import SessionLog
 
-from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns, flatten_numbers
+from rllib_per.experiments.metrics_log import (
+    MetricsLog,
+    Snapshot,
+    episode_returns,
+    flatten_numbers,
+    read_rows,
+)
 from rllib_per.experiments.plotting import moving_mean, plot_runs
 from rllib_per.experiments.progress import ProgressDisplay, describe, remaining_s
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.sections import Stop
-from tests.support.event_files import events_in
+from tests.support.event_files import events_in, events_of
 from tests.support.full_disk import files_of_at_most
 
 SNAPSHOT = Snapshot(
@@ -75,6 +81,43 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(run):
     assert start == 2001
 
 
+CUTS = {
+    "its last line": lambda data: data[:-7],
+    "a line in the middle": lambda data: (lines := data.splitlines(True))[0].join(
+        [b"", lines[1][:6] + lines[2], *lines[3:]]
+    ),
+    "a line that ends all the same": lambda data: data + b"17,\n",
+    "a line of zeros, after a power failure": lambda data: data + b"\0" * 100,
+    "its first line": lambda data: data[data.index(b"\n") // 2 :],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("name", ["metrics_csv", "episodes_csv", "metrics_jsonl"])
+def test_a_cut_line_is_dropped_and_told_of_and_the_run_goes_on(run, name, cut):
+    path = getattr(run, name)
+    path.write_bytes(cut(path.read_bytes()))
+    said = []
+    with MetricsLog(run, resume_at=3000, report=said.append) as log:
+        log.write(replace(SNAPSHOT, env_steps=3500), {}, [(3500, 1.0, 1)])
+    assert [text.partition(": ")[0] for text in said] == [str(path)]
+    assert "1 cut line dropped" in said[0]
+    assert csv_steps(run.metrics_csv)[-1] == csv_steps(run.episodes_csv)[-1] == 3500
+    assert episode_returns(run)[-1] == 1.0
+    lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
+    assert lines[-1]["env_steps"] == 3500
+
+
+@pytest.mark.parametrize("name", ["metrics_csv", "episodes_csv"])
+def test_readers_pass_over_a_row_that_was_cut(run, name, tmp_path):
+    path = getattr(run, name)
+    before = read_rows(path)
+    with path.open("a") as file:
+        file.write("4000,3")
+    assert read_rows(path) == before
+    plot_runs([run], tmp_path / "curve.png")
+
+
 def test_a_run_that_begins_anew_keeps_nothing_of_an_earlier_start(run):
     (earlier,) = run.tensorboard.iterdir()
     earlier = earlier.rename(earlier.with_name("events.out.tfevents.1.vm"))  # Names have seconds.
@@ -103,6 +146,23 @@ def test_what_a_killed_resumption_left_is_no_obstacle(run):
     with MetricsLog(run, resume_at=2000):
         pass
     assert csv_steps(run.metrics_csv) == [1000, 2000]
+
+
+def test_a_full_disk_is_an_error_each_time_and_leaves_no_half_of_a_line(run):
+    """The library's own writer of events blocks for ever after ten of them."""
+    files = (run.metrics_csv, run.episodes_csv, run.metrics_jsonl)
+    before = [path.read_bytes() for path in files]
+    rows = [(4000, 1.0, 1)] * 1000
+    with MetricsLog(run, resume_at=3000) as log:
+        with files_of_at_most(max(map(len, before)) + 100):
+            for _ in range(30):
+                with pytest.raises(OSError, match="too large"):
+                    log.write(replace(SNAPSHOT, env_steps=4000), {"a": {"b" * 9000: 1.0}}, rows)
+        assert [path.read_bytes() for path in files[1:]] == before[1:]
+        log.write(replace(SNAPSHOT, env_steps=5000), {}, [(5000, 1.0, 1)])
+    assert csv_steps(run.episodes_csv)[-2:] == [3000, 5000]
+    newest = max(run.tensorboard.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert any(event.step == 5000 for event in events_of(newest))
 
 
 def test_only_finite_numbers_are_kept():

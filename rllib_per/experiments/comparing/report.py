@@ -16,6 +16,7 @@ from rich.table import Table
 from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
 from rllib_per.experiments.comparing.plot import plot_comparison
 from rllib_per.experiments.intervals import CONFIDENCE, Interval
+from rllib_per.experiments.metrics_log import read_rows
 from rllib_per.experiments.run_folder import RunFolder, write_json
 
 
@@ -71,7 +72,7 @@ def report(folder: ComparisonFolder, contestants: Sequence[Contestant]) -> Table
 def outcome_of(contestant: Contestant, run: RunFolder, target: float | None) -> Outcome:
     """The figures of a finished run, from its own files."""
     result = json.loads(run.result.read_text(encoding="utf-8"))
-    rows = _metrics(run)
+    rows = read_rows(run.metrics_csv)
     steps_per_s, updates_per_s = _speeds(rows)
     reached = [
         int(row["env_steps"])
@@ -106,11 +107,6 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             "env_steps_to_target": Interval.of(solved) if len(solved) == len(own) else None,
         }
     return summary
-
-
-def _metrics(run: RunFolder) -> list[dict[str, str]]:
-    with run.metrics_csv.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _speeds(rows: Sequence[dict[str, str]]) -> tuple[float, float]:
