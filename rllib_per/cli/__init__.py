@@ -8,18 +8,27 @@ been checked, so that help and configuration errors come at once.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import click
 
 from rllib_per.cli.comparing import compare
+from rllib_per.cli.errors import unbroken_output
 from rllib_per.cli.inspecting import doctor, plot, show_config
 from rllib_per.cli.playing import evaluate, play
 from rllib_per.cli.resuming import resume
 from rllib_per.cli.searching import tune
 from rllib_per.cli.training import train
+from rllib_per.experiments.interruption import StartUp
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        with unbroken_output(), StartUp():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rllib-per")
 def main() -> None:
     """Prioritized experience replay and Ape-X dueling double DQN on RLlib."""

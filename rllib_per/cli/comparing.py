@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import interruptible, reported, saving
+from rllib_per.cli.errors import reported, saving
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE
 
@@ -83,7 +83,7 @@ def run_comparison(
 
     console = Console()
     largest = max((c.experiment for c in contestants), key=num_cpus)
-    with interruptible(), ExitStack() as session:
+    with ExitStack() as session:
         with reported():
             session.enter_context(ray_session(largest, address))
         from rllib_per.experiments.comparing.report import report

@@ -3,28 +3,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.experiments.interruption import EXIT_CODE
 from rllib_per.experiments.yaml_source import ConfigError
 
 NO_RESULT = 1
 USAGE_ERROR = 2
 STORAGE_ERROR = 4
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C before training has begun: there is nothing to save."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(EXIT_CODE)
 
 
 @contextmanager
@@ -46,9 +39,55 @@ def reported() -> Iterator[None]:
 
 @contextmanager
 def saving() -> Iterator[None]:
-    """Training that ends because its checkpoints can't be saved: a message and exit code 4."""
+    """Training of which not everything could be saved: a message and exit code 4."""
     try:
         yield
     except CheckpointError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(STORAGE_ERROR)
+
+
+class _Unbroken:
+    """A stream that nobody may be reading any more, or whose disk is full: training goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of a stream; what can't be written is lost."""
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """As of a stream."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: OSError) -> None:
+        """A pipe or terminal that is closed stays so; a disk may have room again."""
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def unbroken_output() -> Iterator[None]:
+    """Output into a pipe that is closed, a terminal that is gone or a full disk ends nothing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Unbroken(sys.stdout), _Unbroken(sys.stderr)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before

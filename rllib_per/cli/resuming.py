@@ -12,7 +12,7 @@ from rllib_per.cli.comparing import run_comparison
 from rllib_per.cli.errors import reported
 from rllib_per.cli.options import FOLDER, allow_custom_classes, cluster_address, smoke_option
 from rllib_per.cli.searching import run_search
-from rllib_per.cli.training import rehearse, reopen, train_run
+from rllib_per.cli.training import go_on, rehearse, reopen
 
 
 @click.command()
@@ -44,4 +44,4 @@ def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | No
         sys.exit(run_search(plan, folder, address, resume=True))
     with reported():
         again, experiment = reopen(run, (), allow_custom_classes)
-    sys.exit(train_run(experiment, again, address, resume=True))
+    sys.exit(go_on(experiment, again, address))

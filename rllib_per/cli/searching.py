@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import NO_RESULT, interruptible, reported
+from rllib_per.cli.errors import NO_RESULT, reported
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
     from rllib_per.experiments.ray_session import num_cpus, ray_session
 
     largest = max((plan.config, *plan.variants()), key=num_cpus)
-    with interruptible(), ExitStack() as session:
+    with ExitStack() as session:
         from rllib_per.experiments.tuning import search
 
         search.set_tunes_environment()

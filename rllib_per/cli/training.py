@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from rllib_per.cli.errors import interruptible, reported, saving
+from rllib_per.cli.errors import reported, saving
 from rllib_per.cli.options import FILE, FOLDER, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
-from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.interruption import no_longer_than
+from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder
 from rllib_per.experiments.run_lock import run_lock
+
+# How long Ray may take to end.
+_PATIENCE_S = 8.0
 
 
 @click.command()
@@ -61,7 +64,9 @@ def train(
             check_environment(experiment)
             check_algorithm(experiment)
             run = RunFolder.create(root, config.stem, experiment)
-    sys.exit(train_run(experiment, run, address, resume=resume is not None))
+    if resume is not None:
+        sys.exit(go_on(experiment, run, address))
+    sys.exit(train_run(experiment, run, address))
 
 
 def rehearse(
@@ -75,7 +80,7 @@ def rehearse(
             copy = stack.enter_context(rehearsal(RunFolder.open(path)))
             changes = (*ONE_ITERATION, *overrides)
             again, experiment = reopen(copy.path, changes, allow_custom_classes)
-        exit_code = train_run(experiment, again, address, resume=True)
+        exit_code = train_run(experiment, again, address, resume=True, is_rehearsal=True)
     click.echo(f"{path} can go on; the copy on which this was tried is removed")
     return exit_code
 
@@ -85,39 +90,67 @@ def reopen(
 ) -> tuple[RunFolder, ExperimentConfig]:
     """A training run that is to go on."""
     run = RunFolder.open(path)
-    experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
-    click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
-    return run, experiment
+    return run, run.experiment(overrides, allow_custom_classes=allow_custom_classes)
+
+
+def go_on(experiment: ExperimentConfig, run: RunFolder, address: str | None) -> int:
+    """Resume a run, unless it has come to its end."""
+    ending = run.ending_under(experiment.stop)
+    if ending is None:
+        return train_run(experiment, run, address, resume=True)
+    result = run.read_result()
+    click.echo(
+        f"{run.path} is finished, {ending.replace('_', ' ')} after {result['env_steps']:,} env "
+        "steps: nothing is left to train. To go on, raise what ended it: rllib-per train "
+        f"--resume {run.path} --set stop.env_steps={2 * result['env_steps']}"
+    )
+    return EXIT_CODES[ending]
 
 
 def train_run(
-    experiment: ExperimentConfig, run: RunFolder, address: str | None, *, resume: bool
+    experiment: ExperimentConfig,
+    run: RunFolder,
+    address: str | None,
+    *,
+    resume: bool = False,
+    is_rehearsal: bool = False,
 ) -> int:
+    """Train, and say how it ended; the exit code."""
     from rich.console import Console
 
     from rllib_per.experiments.ray_session import ray_session
 
+    if resume:
+        click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
     console = Console()
-    with interruptible(), ExitStack() as session:
+    with ExitStack() as start, ExitStack() as session:
+        if not resume:
+            start.enter_context(run.starting())
         with reported():
             session.enter_context(run_lock(run.checkpoints))
             if resume:
                 run.record(experiment)
             session.enter_context(ray_session(experiment, address))
         from rllib_per.experiments.progress import ProgressDisplay
-        from rllib_per.experiments.training import EXIT_CODES, Training
+        from rllib_per.experiments.training import Training
 
         display = ProgressDisplay(console, experiment.stop, run.label)
         with reported():
-            training = Training(experiment, run, display, resume=resume)
+            training = Training(experiment, run, display, resume=resume, is_rehearsal=is_rehearsal)
+        start.close()
         with saving():
             ending = training.run()
-    result = json.loads(run.result.read_text(encoding="utf-8"))
-    display.say(f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}")
-    if result["evaluation"] is not None:
+        result = run.read_result()
         display.say(
-            "greedy return {episode_return_mean:.1f} over {num_episodes} episodes".format(
-                **result["evaluation"]
-            )
+            f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}"
         )
+        if result["evaluation"] is not None:
+            display.say(
+                "greedy return {episode_return_mean:.1f} over {num_episodes} episodes".format(
+                    **result["evaluation"]
+                )
+            )
+        # Ray may wait for processes that are dead.
+        with no_longer_than(_PATIENCE_S, EXIT_CODES[ending]):
+            session.close()
     return EXIT_CODES[ending]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,12 @@ from rllib_per.dqn.reconfiguration import (
     changed_settings,
     keep_alpha,
     resolve,
+    without_minimum,
 )
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
-from rllib_per.dqn.runner_randomness import random_states, set_random_states
+from rllib_per.dqn.runner_randomness import RANDOM_STATES, random_states, set_random_states
 from rllib_per.dqn.runner_weights import let_take_any_weights
 from rllib_per.dqn.silent_actors import actors_of, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
@@ -70,6 +72,11 @@ class ApexDQN(DQN):
 
     config: Any
     learner_group: LearnerGroup
+
+    @staticmethod
+    def should_stop() -> bool:
+        """Asked after every round of fragments; replace it to end iterations early."""
+        return False
 
     @classmethod
     def get_default_config(cls) -> ApexDQNConfig:
@@ -118,6 +125,9 @@ class ApexDQN(DQN):
         while self.progress.env_steps < goal:
             if not self.loop.advance(watch):
                 break  # No runner is healthy: let RLlib restart them before the next step.
+            if self.should_stop():
+                self.config = without_minimum(self.config)
+                break
         self._log(watch)
 
     def _log(self, watch: Stopwatch) -> None:
@@ -160,9 +170,12 @@ class ApexDQN(DQN):
         return build_replay(self.config, rows, self.learners.batch_allocator)
 
     def step(self) -> Any:
-        """RLlib's iteration."""
+        """RLlib's iteration; it ends early, with the round under way, where `should_stop`."""
         self._begin_trial()
-        return super().step()
+        try:
+            return super().step()
+        finally:
+            self.config = self._settings
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """RLlib's, from Tune; settings stay those of this trial, α among them."""
@@ -216,18 +229,24 @@ class ApexDQN(DQN):
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> Any:
-        """RLlib's state, and ours; with the buffer it is as large as that."""
-        self.loop.settle()
+        """RLlib's state, and ours; with the buffer it is as large as that.
+
+        Without the buffer and `RANDOM_STATES`, no other process than learners is asked.
+        """
+        with_replay = self._check_component(REPLAY_BUFFER_RESULTS, components, not_components)
+        if with_replay:
+            self.loop.settle()
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_STATE, components, not_components):
             state[_STATE] = {
                 "progress": asdict(self.progress),
                 "replay_ratio": self.replay_ratio.state(),
-                "env_runners": random_states(self.env_runner_group, self.config.sample_timeout_s),
             }
-        if self.config.store_buffer_in_checkpoints and self._check_component(
-            REPLAY_BUFFER_RESULTS, components, not_components
-        ):
+            if self._check_component(RANDOM_STATES, None, not_components):
+                state[_STATE][RANDOM_STATES] = random_states(
+                    self.env_runner_group, self.config.sample_timeout_s
+                )
+        if self.config.store_buffer_in_checkpoints and with_replay:
             # A checkpoint's buffer goes to the disk by itself, a few megabytes at a time.
             checkpoint = self._replay_checkpoint
             state[REPLAY_BUFFER_RESULTS] = (
@@ -249,10 +268,9 @@ class ApexDQN(DQN):
             self.replay_ratio.load_state(
                 state[_STATE]["replay_ratio"], with_buffer=len(self.replay) > 0
             )
-            runners = state[_STATE].get("env_runners", {})
             set_random_states(
                 self.env_runner_group,
-                runners,
+                state[_STATE].get(RANDOM_STATES, {}),
                 self.progress.env_steps,
                 self.config.sample_timeout_s,
             )
@@ -262,15 +280,24 @@ class ApexDQN(DQN):
             let_take_any_weights(group, self.config.sample_timeout_s)
 
     def begin_save(
-        self, folder: Path, *, state: Any = None, use_msgpack: bool = False
+        self,
+        folder: Path,
+        *,
+        state: Any = None,
+        without: Collection[str] = (),
+        use_msgpack: bool = False,
     ) -> AlgorithmSave:
         """Save this moment into the empty `folder`; training may go on while replay is written.
 
+        Args:
+            without: Parts of the state to leave out, since their processes are gone.
         Raises:
             TrainingDivergedError: Weights are not finite; nothing is written.
         """
         require_finite(self.learner_group.get_weights())
         with self._replay_checkpoint.deferring():
+            if without:
+                state = self.get_state(not_components=list(without))
             super().save_to_path(str(folder.absolute()), state=state, use_msgpack=use_msgpack)
         return AlgorithmSave(folder, self._replay_checkpoint.take_save())
 

@@ -9,6 +9,9 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.runners.env_runner import ApexEnvRunner
 
+# Under which name an algorithm's state has them.
+RANDOM_STATES = "env_runners"
+
 
 def random_states(group: EnvRunnerGroup, timeout_s: float) -> dict[int, Any]:
     """By worker index; without runners that are not ours, or don't answer in time."""

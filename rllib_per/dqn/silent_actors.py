@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.rllib.core import COMPONENT_LEARNER_GROUP
+from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
+
+from rllib_per.dqn.runner_randomness import RANDOM_STATES
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +31,31 @@ def end_silent(actors: Sequence[Any], what: str, patience_s: float = PATIENCE_S)
     if silent:
         logger.warning("%d of %d %s hang and were ended", len(silent), len(pings), what)
     return len(silent)
+
+
+def silent_parts(algorithm: Any, patience_s: float) -> set[str]:
+    """What of an algorithm's state is in actors of which not all answer: parts of `get_state`."""
+    (learners, _), *runners = actors_of(algorithm)
+    actors = {
+        COMPONENT_LEARNER_GROUP: learners,
+        RANDOM_STATES: [runner for group, _ in runners for runner in group],
+        REPLAY_BUFFER_RESULTS: [handle.actor for handle in algorithm._shard_handles],
+    }
+    pings = {a.__ray_ready__.remote(): part for part, group in actors.items() for a in group}
+    if not pings:
+        return set()
+    ready, silent = ray.wait(
+        list(pings), num_returns=len(pings), timeout=patience_s, fetch_local=False
+    )
+    return {pings[ping] for ping in [*silent, *(p for p in ready if _is_lost(p))]}
+
+
+def _is_lost(answer: ray.ObjectRef) -> bool:
+    try:
+        ray.get(answer)
+    except RayError:
+        return True
+    return False
 
 
 def actors_of(algorithm: Any) -> list[tuple[list[Any], str]]:

@@ -85,6 +85,10 @@ class CheckpointSeries:
         """Wait until no checkpoint is under way. Raises as `begin`."""
         self._attempt(self._finish)
 
+    def abandon(self) -> None:
+        """Give up a checkpoint that is under way."""
+        self._discard()
+
     def require_saved(self) -> None:
         """Raises CheckpointError if the last checkpoint failed."""
         if self._num_failed_in_a_row:

@@ -22,7 +22,7 @@ from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
 from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.runners.vector_env import episodes_over, make_vector_env
+from rllib_per.runners.vector_env import episodes_over, make_vector_env, resolve_env
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -56,6 +56,7 @@ class GreedyPolicy:
 
     def __init__(self, experiment: ExperimentConfig) -> None:
         self._config = evaluation_config(experiment)
+        self._env = resolve_env(self._config.env)
         env = self.make_env(1)
         spaces = (env.single_observation_space, env.single_action_space)
         env.close()
@@ -102,11 +103,13 @@ class GreedyPolicy:
     def make_env(self, num_envs: int) -> VectorEnv:
         """Environments as they are in evaluation."""
         config = self._config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=num_envs)
+        config.environment(env=self._env)
         return make_vector_env(config, EnvContext(config.env_config, worker_index=0))
 
     def make_drawing_env(self) -> VectorEnv:
         """One environment of which `render()` returns pictures."""
         config = self._config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=1)
+        config.environment(env=self._env)
         env_config = config.env_config | {"render_mode": "rgb_array"}
         return make_vector_env(config, EnvContext(env_config, worker_index=0))
 

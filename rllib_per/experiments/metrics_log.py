@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 from rllib_per.checkpoints.durable import durable_file
@@ -146,14 +147,14 @@ class _EventFiles:
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         self._folder, self._purge_step = folder, purge_step
-        self._file: EventsWriter | None = None
+        self._file: RecordWriter | None = None
         self._num_files = 0
 
     def write(self, summary: Summary, env_steps: int) -> None:
         """One event, on the disk when this returns."""
         try:
             file = self._file or self._open()
-            file.write_event(Event(wall_time=time.time(), step=env_steps, summary=summary))
+            _put(file, wall_time=time.time(), step=env_steps, summary=summary)
             file.flush()
         except OSError:
             self.close()
@@ -166,19 +167,24 @@ class _EventFiles:
                 self._file.close()
             self._file = None
 
-    def _open(self) -> EventsWriter:
+    def _open(self) -> RecordWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         # Names have seconds, and two files may begin within one.
-        suffix = f".{self._num_files}" if self._num_files else ""
-        self._file = EventsWriter(str(self._folder / "events"), suffix)
+        number = f".{self._num_files}" if self._num_files else ""
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}{number}"
+        self._file = RecordWriter(str(self._folder / name))
+        _put(self._file, wall_time=time.time(), file_version="brain.Event:2")
         if self._purge_step is not None:
             start = SessionLog(status=SessionLog.START)
-            self._file.write_event(Event(step=self._purge_step, file_version="brain.Event:2"))
-            self._file.write_event(Event(step=self._purge_step, session_log=start))
+            _put(self._file, step=self._purge_step, session_log=start)
         self._file.flush()
         self._purge_step = None
         self._num_files += 1
         return self._file
+
+
+def _put(file: RecordWriter, **event: Any) -> None:
+    file.write(Event(**event).SerializeToString())
 
 
 def episode_returns(run: RunFolder) -> list[float]:

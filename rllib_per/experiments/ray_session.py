@@ -6,7 +6,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,11 @@ from rllib_per.experiments.experiment import ExperimentConfig
 
 # RLlib puts its config into the object store even when nothing is remote.
 _LOCAL_STORE_BYTES = 100_000_000
+
+# A driver without actors needs Ray's control process only to start; Ray would end it after a minute
+# without.
+_RECONNECT_S = "RAY_gcs_rpc_server_reconnect_timeout_s"
+_PATIENCE_WITHOUT_ACTORS_S = "86400"
 
 # Ray itself tries for half a minute, and then ends the process.
 _REACH_S = 5.0
@@ -61,7 +68,8 @@ def connect(address: str) -> str:
 
     _check_reachable(address)
     try:
-        context = ray.init(address=address, logging_level=logging.ERROR)
+        with _own_signals(kept_from_processes=False):
+            context = ray.init(address=address, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RuntimeError(
             f"cannot join a Ray cluster at {address}: {str(error).splitlines()[0]}; if it runs, it "
@@ -98,14 +106,40 @@ def _start(experiment: ExperimentConfig) -> None:
 
     _check_gpus(experiment)
     actors = num_cpus(experiment)
-    ray.init(
-        "local",
-        num_cpus=max(os.cpu_count() or 1, actors + 1),
-        object_store_memory=None if actors else _LOCAL_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=actors > 0,
-        logging_level=logging.ERROR,
-    )
+    if not actors:
+        os.environ.setdefault(_RECONNECT_S, _PATIENCE_WITHOUT_ACTORS_S)
+    with _own_signals(kept_from_processes=actors > 0):
+        ray.init(
+            "local",
+            num_cpus=max(os.cpu_count() or 1, actors + 1),
+            object_store_memory=None if actors else _LOCAL_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=actors > 0,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextmanager
+def _own_signals(*, kept_from_processes: bool) -> Iterator[None]:
+    """Leave SIGTERM to those who had it: `ray.init`, called in the block, takes it.
+
+    Args:
+        kept_from_processes: Neither SIGTERM nor SIGHUP is to end a process that is begun in the
+            block, or one that it begins. `timeout`, systemd and Slurm send theirs to all processes
+            at once; replay is in Ray's, and Ray ends this process if they go first. They end with
+            this process, however it ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    blocked = {signal.SIGTERM, signal.SIGHUP} if kept_from_processes else set()
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_gpus(experiment: ExperimentConfig) -> None:

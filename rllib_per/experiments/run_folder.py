@@ -5,21 +5,38 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
+from rllib_per.experiments.interruption import undone_by_signals
+from rllib_per.experiments.sections import Stop
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Ending = Literal["target_met", "finished", "budget_ended", "interrupted"]
+
+EXIT_CODES: dict[Ending, int] = {
+    "target_met": 0,
+    "finished": 0,  # There was no target.
+    "budget_ended": 3,
+    "interrupted": 130,
+}
+
+# Those after which there may be something left to do; the second is no ending of a good run.
+_UNFINISHED = ("interrupted", "failed")
 
 _PACKAGES = ("rllib-per", "ray", "torch", "gymnasium", "numpy", "ale-py")
 
@@ -40,7 +57,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, name: str, experiment: Described) -> Self:
-        """Make `root/name/<time>` and record there what is about to run; `latest` points to it."""
+        """Make `root/name/<time>` and record there what is about to run, in `starting`."""
         started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
         path, repeat = root / name / started, 1
         while True:
@@ -52,8 +69,21 @@ class RunFolder:
                 path = root / name / f"{started}-{repeat}"
         run = cls(path)
         run.record(experiment)
-        _point(root / name / "latest", path.name)
         return run
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """After the block `latest` points to this new run; if the start fails, the run is gone."""
+        try:
+            with undone_by_signals(self._remove):
+                yield
+                _point(self.path.with_name("latest"), self.path.name)
+        except BaseException:
+            self._remove()
+            raise
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -82,11 +112,24 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it came to its end; one that was interrupted can go on."""
-        if not self.result.is_file():
-            return False
-        ending = json.loads(self.result.read_text(encoding="utf-8"))["ending"]
-        return bool(ending != "interrupted")
+        """Whether it came to its end; one that was interrupted, or failed, can go on."""
+        return self.result.is_file() and self.read_result()["ending"] not in _UNFINISHED
+
+    def read_result(self) -> dict[str, Any]:
+        """How it ended."""
+        result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        return result
+
+    def ending_under(self, stop: Stop) -> Ending | None:
+        """How it ended, if `stop`, which may have changed since, leaves nothing to train."""
+        if not self.is_finished:
+            return None
+        result = self.read_result()
+        score = (result["evaluation"] or {}).get("episode_return_mean", -math.inf)
+        is_over = stop.is_used_up(result["env_steps"], result["updates"], result["time_s"])
+        is_met = stop.target_return is not None and score >= stop.target_return
+        ending: Ending = result["ending"]
+        return ending if is_over or is_met else None
 
     @property
     def label(self) -> str:
@@ -148,6 +191,11 @@ class RunFolder:
     def result(self) -> Path:
         """How it ended."""
         return self.path / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        """The traceback of what ended it, if it failed."""
+        return self.path / "failure.txt"
 
     @property
     def learning_curve(self) -> Path:

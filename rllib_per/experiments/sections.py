@@ -406,7 +406,10 @@ class Evaluation(Section):
 
 
 class Stop(Section):
-    """When a run ends; at least one of env_steps, updates and time_s is required."""
+    """When a run ends; at least one of env_steps, updates and time_s is required.
+
+    Training ends with the round of fragments in which one of them is used up.
+    """
 
     env_steps: Positive | None = None
     """Budget in env steps."""
@@ -416,6 +419,11 @@ class Stop(Section):
     """Budget in seconds, those of a run's earlier sessions counted."""
     target_return: Float | None = None
     """Mean return that ends training early, once the final evaluation confirms it."""
+
+    def is_used_up(self, env_steps: int, updates: int, time_s: float) -> bool:
+        """Whether a budget is spent."""
+        spent = ((env_steps, self.env_steps), (updates, self.updates), (time_s, self.time_s))
+        return any(limit is not None and value >= limit for value, limit in spent)
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Stop:

@@ -1,45 +1,59 @@
 # SPDX-License-Identifier: MIT
-"""Train one experiment into one run folder: until it is solved, its budget ends, or Ctrl-C."""
+"""Train one experiment into one run folder: until it is solved, its budget ends, or a signal."""
 
 from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, REPLAY_BUFFER_RESULTS
 
+from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.dqn.algorithm_checkpoint import AlgorithmSave
+from rllib_per.dqn.silent_actors import silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
-from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy, save_policy
+from rllib_per.experiments.evaluation import (
+    Evaluation,
+    EvaluationStoppedError,
+    GreedyPolicy,
+    save_policy,
+)
 from rllib_per.experiments.experiment import ExperimentConfig
-from rllib_per.experiments.interruption import Interruption
+from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
+from rllib_per.experiments.interruption import Interruption, no_longer_than
 from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns
 from rllib_per.experiments.plotting import plot_runs
 from rllib_per.experiments.progress import ProgressDisplay
-from rllib_per.experiments.run_folder import RunFolder, write_json
+from rllib_per.experiments.ray_session import num_cpus
+from rllib_per.experiments.run_folder import (
+    EXIT_CODES,
+    Ending,
+    RunFolder,
+    write_json,
+    write_text,
+)
 
-Ending = Literal["target_met", "finished", "budget_ended", "interrupted"]
-
-EXIT_CODES: dict[Ending, int] = {
-    "target_met": 0,
-    "finished": 0,  # There was no target.
-    "budget_ended": 3,
-    "interrupted": 130,
-}
+__all__ = ["EXIT_CODES", "Ending", "Training"]
 
 FINISHED_EPISODES = "finished_episodes"
 
 # Evaluations draw their seeds from (experiment's seed, stream, env steps): no two share one.
 _PERIODIC, _FINAL = 1, 2
+
+# After a signal, what waits for other processes has this long, each: they may be dead.
+_PATIENCE_S = 5.0
 
 
 class EpisodeLog(RLlibCallback):  # type: ignore[misc]
@@ -60,8 +74,12 @@ class Training:
         display: ProgressDisplay,
         *,
         resume: bool = False,
+        is_rehearsal: bool = False,
     ) -> None:
         self._experiment = experiment
+        self._is_rehearsal = is_rehearsal
+        self._has_actors = num_cpus(experiment) > 0
+        self._interruption = Interruption()
         self._run = run
         self._display = display
         if experiment.learners.num_torch_threads is not None:
@@ -73,13 +91,18 @@ class Training:
         )
         checkpoint = newest_checkpoint(run.checkpoints, ignore=ignored) if resume else None
         self._algorithm: ApexDQN = config.build_algo()
+        self._algorithm.should_stop = lambda: self._interruption.requested or self._is_over
         self._policy = GreedyPolicy(experiment)
         self._time_before_s = 0.0
         if checkpoint is not None:
             self._restore(checkpoint)
         self._started_s = time.monotonic()
+        self._left_at: int | None = None
         self._saved_at = self._evaluated_at = self._filmed_at = self._env_steps
-        self._log = MetricsLog(run, resume_at=self._env_steps if resume else None)
+        self._log = MetricsLog(
+            run, resume_at=self._env_steps if resume else None, report=display.say
+        )
+        self._num_unwritten = 0
         window = experiment.reporting.metrics_num_episodes_for_smoothing
         self._recent_returns = deque(episode_returns(run), window)
         self._checkpoints = CheckpointSeries(
@@ -87,39 +110,54 @@ class Training:
             keep=experiment.checkpoint.keep,
             max_failures=experiment.checkpoint.max_failures,
             report=display.say,
-            on_saved=lambda saved: self._algorithm.recover_shards_from(saved / "algorithm"),
+            on_saved=self._note_saved,
         )
 
     def run(self) -> Ending:
-        """Train to the end, and leave policy, result and learning curve in the run folder."""
-        with Interruption() as interruption, self._log, self._display:
-            try:
-                ending, final = self._train(interruption)
-                self._finish(ending, final)
-            finally:
-                self._algorithm.stop()
-        return ending
+        """Train to the end, and leave policy, result and learning curve in the run folder.
 
-    def _train(self, interruption: Interruption) -> tuple[Ending, Evaluation | None]:
-        stop, target = self._experiment.stop, self._experiment.stop.target_return
-        while True:
-            snapshot = self._iterate()
-            if interruption.requested:
-                return "interrupted", None
-            is_over = (
-                self._env_steps >= (stop.env_steps or float("inf"))
-                or snapshot.updates >= (stop.updates or float("inf"))
-                or snapshot.time_s >= (stop.time_s or float("inf"))
-            )
-            if is_over or self._seems_solved(snapshot):
+        Raises:
+            CheckpointError: Some of it could not be written; the message names it.
+        """
+        self._run.failure.unlink(missing_ok=True)
+        with self._interruption, self._log, self._display:
+            try:
+                return self._train()
+            except Exception as error:
+                self._note_failure(error)
+                raise
+            finally:
+                if self._interruption.requested:
+                    with no_longer_than(_PATIENCE_S, INTERRUPTED):
+                        self._algorithm.stop()
+                else:
+                    self._algorithm.stop()
+
+    def _train(self) -> Ending:
+        target = self._experiment.stop.target_return
+        snapshot = self._iterate() if self._is_rehearsal else None
+        while not self._interruption.requested:
+            if self._is_over or (snapshot is not None and self._seems_solved(snapshot)):
+                # Whatever happens in the evaluation, what was trained is there.
+                self._leave("interrupted", None)
                 final = self._evaluate(self._experiment.evaluation.final_num_episodes, _FINAL)
+                if final is None:
+                    break
                 mean = final.summary()["episode_return_mean"]
                 if target is not None and mean >= target:
-                    return "target_met", final
-                if is_over:
-                    return "finished" if target is None else "budget_ended", final
+                    return self._leave("target_met", final)
+                if self._is_over:
+                    return self._leave("finished" if target is None else "budget_ended", final)
                 self._display.say(f"final evaluation {mean:.1f} < {target:g}: training goes on")
             self._save_if_due()
+            try:
+                with self._interruption.breaking_off(_PATIENCE_S if self._has_actors else None):
+                    snapshot = self._iterate()
+            except Exception as error:
+                if not (self._has_actors and self._interruption.requested):
+                    raise
+                self._display.say(f"broken off, for other processes ended too: {error}")
+        return self._leave("interrupted", None)
 
     def _iterate(self) -> Snapshot:
         """One RLlib iteration, measured and written down."""
@@ -145,6 +183,7 @@ class Training:
             buffer_capacity=self._experiment.replay.capacity,
         )
         self._write_metrics(snapshot, result, _spread(episodes, steps, self._env_steps))
+        self._write_game_if_due()
         self._display.show(snapshot)
         return snapshot
 
@@ -159,7 +198,16 @@ class Training:
         try:
             self._log.write(snapshot, result | {"checkpoints": {"num_failed": failed}}, episodes)
         except OSError as error:
-            self._display.say(f"metrics could not be written: {error}; training goes on")
+            if not self._num_unwritten:
+                self._display.say(f"metrics could not be written: {error}; training goes on")
+            self._num_unwritten += 1
+        else:
+            if self._num_unwritten:
+                self._display.say(
+                    f"metrics can be written again; those of {self._num_unwritten} iterations are "
+                    "missing"
+                )
+            self._num_unwritten = 0
 
     def _seems_solved(self, snapshot: Snapshot) -> bool:
         """Worth a final evaluation: by greedy play if there is any, else by training episodes."""
@@ -180,26 +228,38 @@ class Training:
 
     def _evaluate_if_due(self) -> float | None:
         evaluation = self._experiment.evaluation
-        if _is_due(evaluation.video_interval_env_steps, self._filmed_at, self._env_steps):
-            self._filmed_at = self._env_steps
-            self._record_game()
         if not _is_due(evaluation.interval_env_steps, self._evaluated_at, self._env_steps):
             return None
         self._evaluated_at = self._env_steps
-        return self._evaluate(evaluation.num_episodes, _PERIODIC).summary()["episode_return_mean"]
+        played = self._evaluate(evaluation.num_episodes, _PERIODIC)
+        return None if played is None else played.summary()["episode_return_mean"]
 
-    def _evaluate(self, num_episodes: int, stream: int) -> Evaluation:
+    def _evaluate(self, num_episodes: int, stream: int) -> Evaluation | None:
+        """Greedy play; None if a signal ended it."""
         self._policy.set_state(self._weights())
         seed = [self._experiment.seed, stream, self._env_steps]
-        return self._policy.evaluate(num_episodes, self._experiment.evaluation.num_envs, seed)
+        num_envs = self._experiment.evaluation.num_envs
+        try:
+            return self._policy.evaluate(
+                num_episodes, num_envs, seed, lambda: self._interruption.requested
+            )
+        except EvaluationStoppedError:
+            return None
 
-    def _record_game(self) -> None:
+    def _write_game_if_due(self) -> None:
+        interval = self._experiment.evaluation.video_interval_env_steps
+        if self._interruption.requested or not _is_due(interval, self._filmed_at, self._env_steps):
+            return
         from rllib_per.experiments.video import as_gif, record_games
 
+        self._filmed_at = self._env_steps
         self._policy.set_state(self._weights())
         path = self._run.videos / f"step-{self._env_steps:012d}.mp4"
-        record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
-        self._log.write_game(as_gif(path), self._env_steps)
+        try:
+            record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
+            self._log.write_game(as_gif(path), self._env_steps)
+        except OSError as error:
+            self._display.say(f"a game could not be recorded: {error}; training goes on")
 
     def _weights(self) -> dict[str, Any]:
         state = self._algorithm.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
@@ -215,21 +275,63 @@ class Training:
         self._saved_at = self._env_steps
         self._checkpoints.begin(self._env_steps, self._begin_checkpoint)
 
-    def _begin_checkpoint(self, folder: Path) -> AlgorithmSave:
-        save = self._algorithm.begin_save(folder / "algorithm")
+    def _begin_checkpoint(self, folder: Path, without: Collection[str] = ()) -> AlgorithmSave:
+        save = self._algorithm.begin_save(folder / "algorithm", without=without)
         write_json(folder / "training.json", {"time_s": self._time_s})
         return save
+
+    def _note_saved(self, checkpoint: Path) -> None:
+        if (checkpoint / "algorithm" / REPLAY_BUFFER_RESULTS).is_dir():
+            self._algorithm.recover_shards_from(checkpoint / "algorithm")
+
+    def _save_at_the_end(self) -> None:
+        """All there is: a signal may have ended other processes too."""
+        is_signal = self._interruption.requested
+        lost = silent_parts(self._algorithm, _PATIENCE_S) if is_signal else set()
+        if lost:
+            self._checkpoints.abandon()
+        if COMPONENT_LEARNER_GROUP in lost:
+            self._display.say("learners do not answer any more: the last checkpoint is the newest")
+            return
+        if REPLAY_BUFFER_RESULTS in lost:
+            self._display.say(
+                "replay shards do not answer any more: replay is gone, and the checkpoint is of "
+                "weights, optimizer and counters"
+            )
+        self._checkpoints.begin(self._env_steps, partial(self._begin_checkpoint, without=lost))
+        self._checkpoints.finish()
 
     def _restore(self, checkpoint: Path) -> None:
         folder = str((checkpoint / "algorithm").resolve())
         self._algorithm.restore_from_path(folder, is_verified=True)
         self._time_before_s = json.loads((checkpoint / "training.json").read_text())["time_s"]
 
-    def _finish(self, ending: Ending, final: Evaluation | None) -> None:
-        self._save()
-        self._checkpoints.finish()
-        save_policy(self._weights(), self._run.policy, self._experiment)
-        result = {
+    def _leave(self, ending: Ending, final: Evaluation | None) -> Ending:
+        """Leave checkpoint, policy, result and learning curve of this moment in the run folder."""
+        if self._left_at != self._env_steps:
+            with self._interruption.breaking_off(None):
+                self._save_at_the_end()
+            self._left_at = self._env_steps
+        result = self._result(ending) | {"evaluation": None if final is None else final.summary()}
+        unwritten = []
+        for path, write in (
+            (self._run.policy, self._save_policy),
+            (self._run.result, partial(write_json, value=result)),
+            (self._run.learning_curve, self._plot),
+        ):
+            try:
+                write(path)
+            except OSError as error:
+                unwritten.append(f"{path} ({error.strerror})")
+        if self._num_unwritten:
+            unwritten.append(f"metrics of the last {self._num_unwritten} iterations")
+        if unwritten:
+            raise CheckpointError(f"could not be written: {', '.join(unwritten)}; make room there")
+        self._checkpoints.require_saved()
+        return ending
+
+    def _result(self, ending: str) -> dict[str, Any]:
+        return {
             "ending": ending,
             "target_return": self._experiment.stop.target_return,
             "env_steps": self._env_steps,
@@ -237,13 +339,26 @@ class Training:
             "episodes": self._algorithm.progress.episodes,
             "time_s": round(self._time_s, 3),
             "seed": self._experiment.seed,
-            "evaluation": None if final is None else final.summary(),
         }
-        write_json(self._run.result, result)
-        self._checkpoints.require_saved()
-        if self._algorithm.progress.episodes:
-            target = self._experiment.stop.target_return
-            plot_runs([self._run], self._run.learning_curve, target_return=target)
+
+    def _save_policy(self, path: Path) -> None:
+        save_policy(self._weights(), path, self._experiment)
+
+    def _plot(self, path: Path) -> None:
+        if self._algorithm.progress.episodes and self._run.episodes_csv.is_file():
+            plot_runs([self._run], path, target_return=self._experiment.stop.target_return)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Why the run failed, for those who did not see it; a full disk may not take it."""
+        with suppress(OSError):
+            write_text(self._run.failure, "".join(traceback.format_exception(error)))
+            told = f"{type(error).__name__}: {error}"
+            result = self._result("failed") | {"error": told, "evaluation": None}
+            write_json(self._run.result, result)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._experiment.stop.is_used_up(self._env_steps, self._updates, self._time_s)
 
     @property
     def _env_steps(self) -> int:

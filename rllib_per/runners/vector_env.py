@@ -60,10 +60,22 @@ def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
     return env
 
 
+def resolve_env(env: Any) -> Any:
+    """What a name in `config.env` stands for: a creator of `register_env`, or Gymnasium's spec.
+
+    Names are asked of Ray's control process; what is returned needs it no more.
+    """
+    if not isinstance(env, str):
+        return env
+    if _global_registry.contains(ENV_CREATOR, env):
+        return _global_registry.get(ENV_CREATOR, env)
+    return gym.envs.registration._find_spec(env)
+
+
 def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, Any]]:
-    if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
-        return gym.envs.registration._find_spec(env), dict(context)
-    creator = _global_registry.get(ENV_CREATOR, env) if isinstance(env, str) else env
+    creator = resolve_env(env)
+    if isinstance(creator, EnvSpec):
+        return creator, dict(context)
 
     def make() -> Any:
         return creator(context)

@@ -65,6 +65,11 @@ class RemoteShard:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
+    @property
+    def actor(self) -> Any:
+        """Ray's handle."""
+        return self._actor
+
     def call(self, method: str, *arguments: Any, num_returns: int = 1) -> Any:
         """A reference to the result, or a list of `num_returns` of them.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,3 +39,21 @@ def is_alive(process: int) -> bool:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def descendants(process: int) -> dict[int, str]:
+    """The processes that `process` has begun, and those that they have: their command lines."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdigit():
+                stat = (folder / "stat").read_text()
+                parents[int(folder.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                commands[int(folder.name)] = command.decode(errors="replace")
+    found: dict[int, str] = {}
+    added = {process}
+    while added:
+        added = {child for child, parent in parents.items() if parent in added}
+        found |= {child: commands[child] for child in added}
+    return found

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rllib_per.experiments.interruption import SIGNALS, is_same, leave
 from rllib_per.experiments.progress import LINE_INTERVAL_S
 from rllib_per.experiments.tuning.plan import parameters
 from rllib_per.experiments.tuning.space import SearchValue
@@ -59,16 +60,23 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         self._catch_interruptions()
 
     def _catch_interruptions(self) -> None:
-        """Ctrl-C and SIGTERM end the search in good order, and are remembered; twice: now."""
+        """A signal ends the search in good order, and is remembered; twice: now."""
         end_in_order = signal.getsignal(signal.SIGINT)
 
         def note(number: int, frame: Any) -> None:
             self.was_interrupted = True
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            noted_s = time.monotonic()
+
+            def again(number: int, frame: Any) -> None:
+                if not is_same(noted_s):
+                    leave()
+
+            signal.signal(signal.SIGTERM, again)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             if callable(end_in_order):  # Tune's; it puts the handler of before back.
                 end_in_order(number, frame)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, note)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
