@@ -2,18 +2,24 @@
 """What a user can mend is one line; what breaks while training keeps its traceback."""
 
 import contextlib
+import os
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.cli import main
+from rllib_per.cli.errors import unbroken_output
 from rllib_per.experiments import ray_session
 from rllib_per.experiments.comparing import runs
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.tuning import search
 from rllib_per.replay import TrainingDivergedError
+from tests.support.full_disk import files_of_at_most
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMPARE = ("compare", CONFIGS / "cartpole.yaml", "--replay", "uniform", "--smoke")
@@ -140,3 +146,29 @@ def test_a_setting_that_is_refused_leaves_no_run_folder(tmp_path, without_ray, s
     expect_one_line(done, 2, "")
     assert text in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+# -- output ----------------------------------------------------------------------------------
+
+
+def test_output_into_a_closed_pipe_is_lost_and_ends_nothing(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with unbroken_output():
+            for _ in range(3):
+                Console().print("a line")
+                click.echo("another")
+        stream.flush()  # As Python does when it ends.
+
+
+def test_output_onto_a_full_disk_comes_again_once_there_is_room(monkeypatch, tmp_path):
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with unbroken_output():
+            with files_of_at_most(0):
+                click.echo("lost, or late")
+            click.echo("there")
+    assert path.read_text().splitlines()[-1] == "there"

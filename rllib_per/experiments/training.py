@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.utils import force_list
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, REPLAY_BUFFER_RESULTS
+from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.dqn.algorithm_checkpoint import AlgorithmSave
 from rllib_per.dqn.silent_actors import silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
+from rllib_per.experiments.episode_log import EpisodeLog, pop_episodes, spread
 from rllib_per.experiments.evaluation import (
     Evaluation,
     EvaluationStoppedError,
@@ -47,21 +47,11 @@ from rllib_per.experiments.run_folder import (
 
 __all__ = ["EXIT_CODES", "Ending", "Training"]
 
-FINISHED_EPISODES = "finished_episodes"
-
 # Evaluations draw their seeds from (experiment's seed, stream, env steps): no two share one.
 _PERIODIC, _FINAL = 1, 2
 
 # After a signal, what waits for other processes has this long, each: they may be dead.
 _PATIENCE_S = 5.0
-
-
-class EpisodeLog(RLlibCallback):  # type: ignore[misc]
-    """Brings every episode's return and length into the result, for the learning curve."""
-
-    def on_episode_end(self, *, episode: Any, metrics_logger: Any, **kwargs: Any) -> None:
-        value = (episode.get_return(), len(episode))
-        metrics_logger.log_value(FINISHED_EPISODES, value, reduce="item_series")
 
 
 class Training:
@@ -164,7 +154,7 @@ class Training:
         began_s, steps, updates = time.monotonic(), self._env_steps, self._updates
         result = self._algorithm.train()
         took_s = time.monotonic() - began_s
-        episodes = _pop_episodes(result)
+        episodes = pop_episodes(result)
         self._recent_returns.extend(episode_return for episode_return, _ in episodes)
         replay = result[REPLAY_BUFFER_RESULTS]
         snapshot = Snapshot(
@@ -182,7 +172,7 @@ class Training:
             buffer_size=len(self._algorithm.replay),
             buffer_capacity=self._experiment.replay.capacity,
         )
-        self._write_metrics(snapshot, result, _spread(episodes, steps, self._env_steps))
+        self._write_metrics(snapshot, result, spread(episodes, steps, self._env_steps))
         self._write_game_if_due()
         self._display.show(snapshot)
         return snapshot
@@ -376,18 +366,3 @@ class Training:
 def _is_due(interval: int | None, last: int, now: int) -> bool:
     """Whether a multiple of `interval` was reached after `last`."""
     return interval is not None and now // interval > last // interval
-
-
-def _pop_episodes(result: dict[str, Any]) -> list[tuple[float, int]]:
-    """Return and length of every episode that ended in the iteration."""
-    episodes = result.get(ENV_RUNNER_RESULTS, {}).pop(FINISHED_EPISODES, [])
-    return [episodes] if isinstance(episodes, tuple) else episodes  # RLlib unpacks a series of one.
-
-
-def _spread(
-    episodes: list[tuple[float, int]], begin: int, end: int
-) -> Iterator[tuple[int, float, int]]:
-    """Give the episodes of one iteration env steps between its begin and end, in their order."""
-    for number, (episode_return, length) in enumerate(episodes, start=1):
-        steps = begin + (end - begin) * number // len(episodes)
-        yield steps, float(episode_return), int(length)

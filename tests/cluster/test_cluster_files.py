@@ -159,7 +159,8 @@ def test_slurm_runs_the_experiment_behind_a_token_of_its_own(submit, tmp_path):
     separator = command.index("--")
     start_options, experiment = command[2:separator], command[separator + 1 :]
     assert (
-        " ".join(experiment) == "rllib-per train configs/cartpole_apex.yaml --address auto --seed 1"
+        " ".join(experiment) == "rllib-per train configs/cartpole_apex.yaml --runs runs/slurm-7 "
+        "--address auto --seed 1"
     )
     given = {word for word in start_options if word.startswith("--")}
     assert given <= options_of(symmetric_run) | options_of(start)
@@ -175,6 +176,34 @@ def test_slurm_runs_the_experiment_behind_a_token_of_its_own(submit, tmp_path):
 
 def test_slurm_sees_how_the_experiment_ended_and_no_token_stays(submit, tmp_path):
     assert submit("configs/cartpole_apex.yaml", srun_exit=3).returncode == 3
+    assert list((tmp_path / ".ray").iterdir()) == []
+
+
+def test_slurm_goes_on_with_the_run_that_the_job_has(submit, tmp_path):
+    (tmp_path / "runs" / "slurm-7" / "cartpole_apex" / "latest").mkdir(parents=True)
+    done = submit("configs/cartpole_apex.yaml", "--seed", "1", "--allow-custom-classes")
+    assert done.returncode == 0, done.stderr
+    command = " ".join(done.stdout.split("\x1f"))
+    assert (
+        "-- rllib-per resume runs/slurm-7/cartpole_apex/latest --address auto "
+        "--allow-custom-classes" in command
+    )
+
+
+def test_slurm_tells_the_driver_before_the_time_is_up_and_goes_back_into_the_queue(
+    submit, tmp_path
+):
+    """Nobody else is told: Ray must live on until the driver has saved."""
+    lock = tmp_path / "runs" / "slurm-7" / "cartpole_apex" / "latest" / "checkpoints" / ".lock"
+    lock.parent.mkdir(parents=True)
+    commands = tmp_path / ".venv" / "bin"
+    (commands / "srun").write_text(
+        f"#!/bin/bash\nsleep 60 &\necho process $! on here > {lock}\nkill -TERM $PPID\n"
+        "wait $! || true\nexit 130\n"
+    )
+    (commands / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/asked; echo node1\n')
+    assert submit("configs/cartpole_apex.yaml").returncode == 130
+    assert (tmp_path / "asked").read_text().splitlines()[-1] == "requeue 7"
     assert list((tmp_path / ".ray").iterdir()) == []
 
 
