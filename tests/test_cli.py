@@ -244,7 +244,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_says_which_file_is_
     shutil.copytree(run.resolve(), damaged)
     for path in (damaged / "checkpoints").rglob("state.pkl"):
         path.write_bytes(path.read_bytes()[:-1])
-    done = call("train", "--resume", damaged)
+    done = call("train", "--resume", damaged, "--set", "stop.env_steps=2000")
     assert done.exit_code == 2
     assert "state.pkl was changed or cut after it was saved" in done.output
 

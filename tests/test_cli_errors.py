@@ -172,3 +172,20 @@ def test_output_onto_a_full_disk_comes_again_once_there_is_room(monkeypatch, tmp
                 click.echo("lost, or late")
             click.echo("there")
     assert path.read_text().splitlines()[-1] == "there"
+
+
+def test_a_start_that_fails_leaves_no_run(tmp_path):
+    folder = tmp_path / "cartpole"
+    (folder / "earlier").mkdir(parents=True)
+    (folder / "latest").symlink_to("earlier")
+    done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, *NOWHERE)
+    expect_one_line(done, 2, "nothing answers at 127.0.0.1:1")
+    assert (folder / "latest").readlink() == Path("earlier")
+    assert sorted(path.name for path in folder.iterdir()) == ["earlier", "latest"]
+
+
+def test_a_search_that_cannot_start_leaves_no_folder_behind(tmp_path):
+    done = call(*TUNE, "--runs", tmp_path, *NOWHERE)
+    expect_one_line(done, 2, "nothing answers at 127.0.0.1:1")
+    assert not any(tmp_path.rglob("config.yaml"))
+    assert not any(tmp_path.rglob("latest"))

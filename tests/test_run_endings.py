@@ -237,18 +237,6 @@ def test_an_error_in_the_final_evaluation_loses_nothing(finished, tmp_path, monk
     assert not (copy / "failure.txt").exists()
 
 
-@pytest.mark.usefixtures("ray_is_there")
-def test_a_start_that_fails_leaves_no_run(tmp_path):
-    folder = tmp_path / "cartpole"
-    (folder / "earlier").mkdir(parents=True)
-    (folder / "latest").symlink_to("earlier")
-    wrong = arguments("model.fcnet_activation=no_such_thing")
-    done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, *wrong)
-    assert done.exit_code != 0
-    assert (folder / "latest").readlink() == Path("earlier")
-    assert sorted(path.name for path in folder.iterdir()) == ["earlier", "latest"]
-
-
 # -- a full disk -------------------------------------------------------------------------------
 
 

@@ -13,12 +13,15 @@ import click
 
 from rllib_per.cli.errors import reported, saving
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
-from rllib_per.experiments.interruption import EXIT_CODE
+from rllib_per.experiments.interruption import EXIT_CODE, no_longer_than
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
+
+# How long Ray may take to end.
+_PATIENCE_S = 8.0
 
 
 @click.command()
@@ -91,6 +94,9 @@ def run_comparison(
         is_complete = _train_all(folder, contestants, console)
         if is_complete:
             console.print(report(folder, contestants))
+        # Ray may wait for processes that are dead.
+        with no_longer_than(_PATIENCE_S, 0 if is_complete else EXIT_CODE):
+            session.close()
     for replay, ignored in {c.replay: c.ignored for c in contestants}.items():
         if ignored:
             click.echo(f"{replay} has no {', '.join(ignored)}: left out.")

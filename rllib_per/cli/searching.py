@@ -58,13 +58,16 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
     from rllib_per.experiments.ray_session import num_cpus, ray_session
 
     largest = max((plan.config, *plan.variants()), key=num_cpus)
-    with ExitStack() as session:
+    with ExitStack() as start, ExitStack() as session:
+        if not resume:
+            start.enter_context(folder.starting())
         from rllib_per.experiments.tuning import search
 
         search.set_tunes_environment()
         with reported():
             session.enter_context(ray_session(largest, address))
             tuner = search.resume(folder) if resume else search.start(plan, folder)
+        start.close()
         try:
             ending = search.run(tuner, plan, folder)
         except search.NoResultError as error:
