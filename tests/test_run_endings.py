@@ -90,7 +90,9 @@ def ray_is_there():
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_after_rays_processes_were_killed_loses_nothing_of_a_local_run(tmp_path, number):
-    with start(tmp_path, "cartpole.yaml", ENDLESS) as process:
+    # Evaluations need no Ray either.
+    playing = ("evaluation.interval_env_steps=500", "evaluation.num_episodes=1")
+    with start(tmp_path, "cartpole.yaml", ENDLESS, *playing) as process:
         run = wait_for_training(tmp_path, "cartpole.yaml", process)
         rays = descendants(process.pid)
         assert all(any(name in command for command in rays.values()) for name in RAYS)

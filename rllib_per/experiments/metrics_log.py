@@ -151,11 +151,11 @@ class _EventFiles:
         self._num_files = 0
 
     def write(self, summary: Summary, env_steps: int) -> None:
-        """One event, on the disk when this returns."""
+        """One event, which the system has when this returns."""
         try:
             file = self._file or self._open()
             _put(file, wall_time=time.time(), step=env_steps, summary=summary)
-            file.flush()
+            file._writer.flush()  # Its own `flush` waits for the disk.
         except OSError:
             self.close()
             raise
@@ -177,7 +177,7 @@ class _EventFiles:
         if self._purge_step is not None:
             start = SessionLog(status=SessionLog.START)
             _put(self._file, step=self._purge_step, session_log=start)
-        self._file.flush()
+        self._file._writer.flush()
         self._purge_step = None
         self._num_files += 1
         return self._file
