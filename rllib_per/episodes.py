@@ -11,6 +11,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.frame_stack import FrameStack
+from rllib_per.observations import first_not_finite, fitted
 from rllib_per.replay.fragment import Array, Float32s, Fragment, RowSpec
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
@@ -45,17 +46,17 @@ class EpisodeFragmenter:
         # Ongoing episodes' streams by episode id, the one fed longest ago first.
         self._ongoing: OrderedDict[str, _Stream] = OrderedDict()
         self._num_streams = 0
-        self._frame_shape: tuple[int, ...] = ()
+        self._obs_shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def row_spec(self, spaces: tuple[Any, Any]) -> RowSpec:
         """What one row looks like, by the module's observation and action spaces."""
         obs_space, action_space = spaces
-        self._frame_shape = obs_space.shape[1:] if self._stack else obs_space.shape
+        self._obs_shape = tuple(obs_space.shape)
         is_double = obs_space.dtype == np.float64
         self._dtype = np.dtype(np.float32) if is_double else obs_space.dtype
         return RowSpec(
-            frame_shape=self._frame_shape,
+            frame_shape=self._obs_shape[1:] if self._stack else self._obs_shape,
             frame_dtype=self._dtype,
             action_shape=action_space.shape,
             action_dtype=action_space.dtype,
@@ -74,7 +75,8 @@ class EpisodeFragmenter:
 
         Raises:
             ValueError: Observations are not what the module's space says, or no stacks of frames,
-                or a reward is no finite number. That chunk is then like one that never came.
+                or a number in them or a reward is not finite. That chunk is then like one that
+                never came.
         """
         return [self._fragment(episode) for episode in episodes if len(episode)]
 
@@ -111,14 +113,22 @@ class EpisodeFragmenter:
         return abandoned
 
     def _frames(self, episode: SingleAgentEpisode) -> Array:
-        obs = np.asarray(episode.get_observations(), self._dtype)
-        shape = obs.shape[2:] if self._stack else obs.shape[1:]
-        if shape != self._frame_shape:
+        given = episode.get_observations()
+        try:
+            obs = fitted(given, (len(episode) + 1, *self._obs_shape), self._dtype)
+        except ValueError as error:
             raise ValueError(
-                "Episodes must hold observations as the module gets them: their shape is "
-                f"{obs.shape[1:]}, but the module's frames have {self._frame_shape}. A connector "
-                "that changes observations must write them back into the episode, as RLlib's "
-                "FlattenObservations does; stack frames in the environment"
+                "Episodes must hold observations as the module gets them, of shape "
+                f"{self._obs_shape} and dtype {self._dtype}: those of episode {episode.id_} are "
+                f"{error}. A connector that changes observations must write them back into the "
+                "episode, as RLlib's FlattenObservations does; stack frames in the environment"
+            ) from error
+        at = first_not_finite(obs)
+        if at is not None:
+            raise ValueError(
+                f"observations must be finite: got {obs[at]} before step "
+                f"{episode.t_started + at[0]} of episode {episode.id_}; fix the environment, or "
+                "the connector that makes them"
             )
         if self._stack is None:
             return obs

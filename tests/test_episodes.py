@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import gymnasium as gym
 import numpy as np
 import pytest
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -191,3 +192,26 @@ def test_rllibs_own_runner_gives_the_rows_that_the_environments_gave():
         *("0.0", "0.1", "0.2T", "0.3r", "1.0U", "1.1r", "2.0", "2.1", "2.2", "2.3T", "2.4r"),
         *("3.0", "3.1", "3.2U", "3.3r", "4.0T"),
     ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_observation_that_is_no_number_is_refused_with_its_step_and_takes_no_stream(value):
+    built = fragmenter(num_envs=1)[0]
+    chunk = chunks_of(episode_of(7, 6), 2, 4)[1].to_numpy()
+    chunk.set_observations(new_data=np.full(3, value, np.float32), at_indices=1)
+    with pytest.raises(ValueError, match=rf"got {value} before step 3 of episode 7; fix"):
+        built.fragments([chunk])
+    assert rows_of(built, [episode_of(1, 2)]) == {0: ["1.0", "1.1"]}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"), [(np.uint8, np.float32), (np.uint8, np.int64), (np.int64, np.float64)]
+)
+def test_observations_of_another_kind_than_the_modules_are_refused(dtype, given):
+    built = EpisodeFragmenter(runner_config("CartPole-v1"))
+    built.row_spec((gym.spaces.Box(0, 100, (3,), dtype), gym.spaces.Discrete(3)))
+    episode = SingleAgentEpisode(
+        observations=[np.full(3, 1.5, given)] * 2, actions=[0], rewards=[0.0], len_lookback_buffer=0
+    )
+    with pytest.raises(ValueError, match=f"and dtype {np.dtype(dtype)}: .* {np.dtype(given)}"):
+        built.fragments([episode])

@@ -13,6 +13,7 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
 
+from rllib_per.observations import first_not_finite
 from rllib_per.replay.fragment import Array, Fragment, Int64s
 from rllib_per.runners.env_streams import EnvStreams, Row
 from rllib_per.runners.exploration import EpsilonGreedy, choose
@@ -102,18 +103,26 @@ class Collector:
         if out.q_max is not None:
             self._cached_q = self._q_values()
             out.q_max[num_rows] = self._cached_q.max(axis=1)
-        self._check_rewards(out)
+        self._check_finite(out.rewards, out.obs)
         self._begins_with_reset = False
         self.next_row += num_rows
         return out
 
     def play_row(self, epsilon: float) -> bool:
-        """Step every stream once and keep nothing; False if the environment failed."""
+        """Step every stream once and keep nothing; False if the environment failed.
+
+        Raises:
+            RuntimeError: A reward or an observation was no finite number.
+        """
         explores, random_actions = self._policy.draw(1, epsilon)
         actions = random_actions[0]
         if not explores.all():
             actions = choose(self._q_values(), explores[0], actions)
-        return self._step(actions) is not None
+        row = self._step(actions)
+        if row is None:
+            return False
+        self._check_finite(row[0][None], self.streams.frames[None])
+        return True
 
     def _q_values(self) -> Array:
         """(N, A) of the current observations; each is computed once."""
@@ -165,13 +174,18 @@ class Collector:
             out.q_taken[t] = q_values[self._env_indices, actions]
             out.q_max[t] = q_values.max(axis=1)
 
-    def _check_rewards(self, fragment: Fragment) -> None:
-        finite = np.isfinite(fragment.rewards)
-        if not finite.all():
-            row, env = (int(i) for i in np.argwhere(~finite)[0])
-            raise RuntimeError(
-                f"A reward must be a finite number: environment {env} of the runner with streams "
-                f"{self._stream_ids[0]} to {self._stream_ids[-1]} returned "
-                f"{fragment.rewards[row, env]} at its step {self.next_row + row}. Learning from it "
-                "would make every Q-value NaN; fix the environment"
-            )
+    def _check_finite(self, rewards: Array, obs: Array) -> None:
+        """Rows of both, (T, N, ...): what is no number makes every Q-value NaN."""
+        for rule, values, verb in (
+            ("A reward must be a finite number", rewards, "returned"),
+            ("Observations must be finite numbers", obs, "observed"),
+        ):
+            at = first_not_finite(values)
+            if at is not None:
+                row, env = at[:2]
+                raise RuntimeError(
+                    f"{rule}: environment {env} of the runner with streams {self._stream_ids[0]} "
+                    f"to {self._stream_ids[-1]} {verb} {values[at]} at its step "
+                    f"{self.next_row + row}. Learning from it would make every Q-value NaN; fix "
+                    "the environment"
+                )

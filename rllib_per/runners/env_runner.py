@@ -159,7 +159,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             epsilon: Probability of a random action; None is 0.
             random_actions: Play at random, as if epsilon were 1.
         Raises:
-            RuntimeError: An environment returned a reward that is no finite number.
+            RuntimeError: A reward or an observation was no finite number.
+            ValueError: An environment returned something else than its spaces say.
         """
         if num_rows < 1:
             raise ValueError(f"`num_rows` must be at least 1: got {num_rows}")

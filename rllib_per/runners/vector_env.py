@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,9 @@ from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
+from rllib_per.envs.atari import AtariGames
 from rllib_per.replay.fragment import Bools
+from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 
 
@@ -54,10 +57,20 @@ def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
         env: gym.vector.VectorEnv = ColumnSyncVectorEnv(
             [lambda: gym.make(spec, **kwargs) for _ in range(num_envs)]
         )
+    elif mode is VectorizeMode.ASYNC:
+        env = gym.vector.AsyncVectorEnv(
+            [partial(_make_checked, spec, kwargs, i) for i in range(num_envs)]
+        )
+        env.spec = spec
     else:
         env = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
-    _check(env)
-    return env
+    _check(env, num_envs)
+    is_own = mode is VectorizeMode.VECTOR_ENTRY_POINT and not isinstance(env, AtariGames)
+    return CheckedVectorEnv(env) if is_own else env
+
+
+def _make_checked(spec: EnvSpec, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any]:
+    return CheckedEnv(gym.make(spec, **kwargs), index)
 
 
 def resolve_env(env: Any) -> Any:
@@ -88,7 +101,12 @@ def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, 
     return spec("rllib-single-agent-env-v0", entry_point=make, vector_entry_point=make_vec), {}
 
 
-def _check(env: gym.vector.VectorEnv) -> None:
+def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:
+    if env.num_envs != num_envs:
+        raise ValueError(
+            f"A vector environment of {num_envs} environments is required, as `num_envs` in its "
+            f"config says: got {env}, of {env.num_envs}"
+        )
     mode = env.metadata.get("autoreset_mode")
     if mode is not gym.vector.AutoresetMode.NEXT_STEP:
         raise ValueError(

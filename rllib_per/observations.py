@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Observations as a space declares them: what may be cast to it, what is refused, and NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rllib_per.replay.fragment import Array
+
+_LONGEST_REPR = 80
+
+
+def fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """`value` as an array of this shape and dtype, by the rule of Gymnasium's SyncVectorEnv.
+
+    Anything that NumPy makes an array of is taken, and cast to a dtype of the same kind or a wider
+    one: float64 to float32, integers to floats, but no float to an integer and no int64 to uint8.
+    Beyond that rule, integers must keep their values. Bounds are not looked at.
+
+    Raises:
+        ValueError: It is nothing of the kind; the message describes it.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{describe(value)}, which is no array of numbers ({error})") from error
+    if array.shape != shape or not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise ValueError(_describe(value, array))
+    if array.dtype == dtype:
+        return array
+    cast = array.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise ValueError(f"{_describe(value, array)}, with numbers that {dtype} can't hold")
+    return cast
+
+
+def _describe(value: Any, array: Array) -> str:
+    if array is value or not array.ndim:
+        return describe(value)
+    return f"a {type(value).__name__} that makes {describe(array)}"
+
+
+def describe(value: Any) -> str:
+    """What came, for messages: an array's shape and dtype, or type and value."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    if value is None:
+        return "None"
+    text = repr(value)
+    if len(text) > _LONGEST_REPR:
+        text = f"{text[:_LONGEST_REPR]}..."
+    return f"{type(value).__name__} {text}"
+
+
+def first_not_finite(values: Array) -> tuple[int, ...] | None:
+    """Where the first NaN or infinity stands, as one number per axis; None where there is none."""
+    if values.dtype.kind != "f":
+        return None
+    finite = np.isfinite(values)
+    if finite.all():
+        return None
+    return tuple(int(i) for i in np.argwhere(~finite)[0])
