@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.fragment import Array, Bools, Int64s
 
@@ -39,12 +40,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 _SCREEN = (210, 160)
 
 
-class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
+class AtariGames(LongEpisodes):
     """Several games of one title, played in threads; observations are stacks of grey frames.
 
     `terminated` is also True where a life was lost, if `life_loss_terminates`: the value ends
-    there, but the game and its frames go on. `infos["episode_over"]` says where the game is over
-    and the next step resets. Rewards are never clipped here, so returns are those of whole games.
+    there, but the game and its frames go on; `episodes_over` says where the game is over and the
+    next step resets. Rewards are never clipped here, so returns are those of whole games.
 
     Attributes:
         frame_stack: How the observations stack frames.
@@ -131,7 +132,7 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
         obs, infos = self._emulator.reset(seed=seeds)
         self._lives = infos["lives"]
         self._first_frames = infos["episode_frame_number"]
-        self._over = np.zeros(self.num_envs, np.bool_)
+        self.episodes_over = np.zeros(self.num_envs, np.bool_)
         if self._screens is not None:
             self._drawn = self._screens.reset(seed=seeds)[0]
         return obs, infos
@@ -139,7 +140,7 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
     def step(self, actions: Int64s) -> tuple[Array, Array, Bools, Bools, dict[str, Any]]:
         """One env step of every game, or its reset where it was over."""
         obs, rewards, terminated, truncated, infos = self._emulator.step(actions)
-        infos["episode_over"] = self._over = self._find_over(terminated, truncated, infos)
+        self.episodes_over = self._find_over(terminated, truncated, infos)
         if self._screens is not None:
             self._drawn = self._screens.step(actions)[0]
         return obs, rewards, terminated, truncated, infos
@@ -149,7 +150,7 @@ class AtariGames(gym.vector.VectorEnv[Array, Array, Array]):
         # A game that is over has no life left, or as many as before (Adventure).
         life_was_lost = (lives < self._lives) & (lives > 0)
         self._lives = lives
-        self._first_frames = np.where(self._over, frames, self._first_frames)
+        self._first_frames = np.where(self.episodes_over, frames, self._first_frames)
         # ale-py leaves `truncated` False where a life is lost on the very step of the frame cap.
         at_cap = frames - self._first_frames >= self._max_frames
         over: Bools = truncated | (terminated & (~life_was_lost | at_cap))

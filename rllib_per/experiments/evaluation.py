@@ -170,11 +170,11 @@ def play_episodes(
             raise EvaluationStoppedError(
                 f"stopped after {len(result.returns)} of {num_episodes} episodes of an evaluation"
             )
-        obs, rewards, terminated, truncated, infos = env.step(act(obs))
+        obs, rewards, terminated, truncated, _ = env.step(act(obs))
         # An environment that ended resets itself on this row, which is no step of its own.
         returns = np.where(ended, 0.0, returns + rewards)
         lengths = np.where(ended, 0, lengths + 1)
-        ended = episodes_over(terminated, truncated, infos)
+        ended = episodes_over(env, terminated, truncated)
         for i in np.flatnonzero(ended & (to_play > 0)):
             result.returns.append(float(returns[i]))
             result.lengths.append(int(lengths[i]))

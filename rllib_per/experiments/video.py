@@ -81,10 +81,10 @@ def _frames(
         yield _draw(env)
         total, over = 0.0, False
         while not over:
-            obs, rewards, terminated, truncated, infos = env.step(policy.actions(obs))
+            obs, rewards, terminated, truncated, _ = env.step(policy.actions(obs))
             yield _draw(env)
             total += float(rewards[0])
-            over = bool(episodes_over(terminated, truncated, infos)[0])
+            over = bool(episodes_over(env, terminated, truncated)[0])
         returns.append(total)
 
 

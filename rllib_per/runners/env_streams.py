@@ -25,8 +25,8 @@ class EnvStreams:
     """What the environments show now, and which episodes they are in.
 
     Gymnasium's next-step autoreset: where `resets_next`, the next step ignores its action and
-    begins an episode. A vector environment whose `terminated` does not always end the episode (a
-    lost life) says in `infos["episode_over"]` where it does.
+    begins an episode. A `LongEpisodes` says itself where an episode is over, as `terminated` (a
+    lost life) does not always end it.
 
     Attributes:
         obs: (N, ...) current observations, the environment's own array: read it before stepping.
@@ -103,10 +103,10 @@ class EnvStreams:
         result = self._step(actions)
         if result is ENV_STEP_FAILURE:
             return None
-        obs, rewards, terminated, truncated, infos = result
+        obs, rewards, terminated, truncated, _ = result
         self.obs = np.asarray(obs, self.dtype)
         was_reset = self.resets_next
-        self.resets_next = episodes_over(terminated, truncated, infos)
+        self.resets_next = episodes_over(self._env, terminated, truncated)
         self._lengths += ~was_reset
         self._returns += rewards
         if was_reset.any():
@@ -114,7 +114,7 @@ class EnvStreams:
                 self._announce("on_episode_start", self._episodes[begun])
         if self.resets_next.any():
             for i in np.flatnonzero(self.resets_next).tolist():
-                self._finish(i, bool(truncated[i]))
+                self._finish(i, bool(terminated[i]), bool(truncated[i]))
         return rewards, terminated, truncated
 
     def _checked_step(self, actions: Int64s) -> Row | None:
@@ -156,9 +156,10 @@ class EnvStreams:
         self._announce("on_episode_created", episode)
         return episode
 
-    def _finish(self, i: int, truncated: bool) -> None:
+    def _finish(self, i: int, terminated: bool, truncated: bool) -> None:
         episode = self._episodes[i]
-        episode.is_terminated, episode.is_truncated = not truncated, truncated
+        # Both may be set, as in RLlib's episodes.
+        episode.is_terminated, episode.is_truncated = terminated, truncated
         episode.record(int(self._lengths[i]), float(self._returns[i]))
         self._announce("on_episode_end", episode)
         self._finished.append(episode)

@@ -32,8 +32,8 @@ def find_frame_stack(
                 f"its shape is {shape}. Leave `frame_stack` at None if it is a single frame"
             )
         return FrameStack(size, padding)
-    declared = getattr(env, "frame_stack", None)
-    if declared is None:
+    declared: Any = getattr(env, "frame_stack", None)
+    if not isinstance(declared, FrameStack):  # An attribute of this name may mean something else.
         declared = _find_wrapper(env)
     # A wrapper further out may have changed the shape; then an observation is no stack any more.
     return declared if declared is not None and shape[:1] == (declared.size,) else None

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.envs.atari import AtariGames
+from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.replay.fragment import Bools
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
@@ -31,10 +31,16 @@ def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvC
     )
 
 
-def episodes_over(terminated: Bools, truncated: Bools, infos: dict[str, Any]) -> Bools:
-    """Where an episode is over (N,): a lost life may be `terminated` while its game goes on."""
-    over = infos.get("episode_over")
-    return terminated | truncated if over is None else np.array(over)
+def episodes_over(env: Any, terminated: Bools, truncated: Bools) -> Bools:
+    """Where an episode is over (N,) after the last step of `env`, wrapped or not.
+
+    Only a `LongEpisodes` goes on where it is `terminated`. Infos are not asked: they belong to the
+    environments, and what their keys mean is for these to say.
+    """
+    inner = env.unwrapped
+    if isinstance(inner, LongEpisodes):
+        return inner.episodes_over.copy()
+    return terminated | truncated
 
 
 def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
@@ -65,8 +71,8 @@ def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
     else:
         env = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
     _check(env, num_envs)
-    is_own = mode is VectorizeMode.VECTOR_ENTRY_POINT and not isinstance(env, AtariGames)
-    return CheckedVectorEnv(env) if is_own else env
+    is_users = mode is VectorizeMode.VECTOR_ENTRY_POINT and type(env) is not AtariGames
+    return CheckedVectorEnv(env) if is_users else env
 
 
 def _make_checked(spec: EnvSpec, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any]:

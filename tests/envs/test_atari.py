@@ -36,7 +36,7 @@ def test_the_game_is_over_exactly_where_the_emulator_resets_next(game, cap):
         np.testing.assert_array_equal(went_on, ~over)
         num_resets += int(over.sum())
         # Nothing else than the end of a game or of a life is flagged.
-        over, flagged = info["episode_over"], row[2] | row[3]
+        over, flagged = env.episodes_over, row[2] | row[3]
         assert (flagged | ~over).all()
     assert num_resets >= 1
 
@@ -54,11 +54,11 @@ def until_a_life_is_lost(**settings):
 
 def test_a_life_lost_on_the_very_step_of_the_frame_cap_ends_the_game_too():
     env, num_steps, info = until_a_life_is_lost()
-    assert not info["episode_over"][0]
+    assert not env.episodes_over[0]
     assert episode_frames(env.step(np.array([1]))[4]) > episode_frames(info)
     env, _, info = until_a_life_is_lost(max_frames_per_episode=4 * num_steps)
     assert info["lives"][0] > 0
-    assert info["episode_over"][0]
+    assert env.episodes_over[0]
     assert episode_frames(env.step(np.array([1]))[4]) < episode_frames(info)
 
 
@@ -67,7 +67,7 @@ def test_a_lost_life_ends_the_value_but_not_the_frames():
     for before, (obs, _, terminated, _, info), info_before, _ in play(env, 400):
         lost = (info["lives"] < info_before["lives"]) & (info["lives"] > 0)
         assert terminated[lost].all()
-        assert not info["episode_over"][lost].any()
+        assert not env.episodes_over[lost].any()
         np.testing.assert_array_equal(obs[lost, :-1], before[lost, 1:])
         num_lost += int(lost.sum())
     assert num_lost > 4
@@ -75,8 +75,8 @@ def test_a_lost_life_ends_the_value_but_not_the_frames():
 
 def test_in_whole_games_a_lost_life_is_nothing():
     env = AtariGames(2, game="Breakout", protocol="machado2018", frame_size=(20, 20))
-    for _, (_, _, terminated, truncated, info), _, _ in play(env, 500):
-        np.testing.assert_array_equal(terminated | truncated, info["episode_over"])
+    for _, (_, _, terminated, truncated, _), _, _ in play(env, 500):
+        np.testing.assert_array_equal(terminated | truncated, env.episodes_over)
 
 
 def test_rewards_are_not_clipped():
