@@ -62,6 +62,10 @@ class ApexDQNConfig(DQNConfig):
         per_env_epsilon: Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018).
         frame_stack: Frames per observation; None finds it from the environment.
         frame_stack_padding: "zero" or "repeat", what the environment puts before a first frame.
+    evaluation()
+        max_env_steps_per_episode: An episode of an evaluation is cut after so many and counted as
+            `num_episodes_cut`; None is 108,000 frames of an Atari game (27,000 env steps), else
+            the time limit with which the environment is registered, else 100,000.
     learners()
         fused_optimizer, mixed_precision (bfloat16), compile_module, channels_last: True or False.
         learner_timeout_s: How long learners may take for an update, or to start anew.
@@ -97,6 +101,7 @@ class ApexDQNConfig(DQNConfig):
         self.per_env_epsilon = False
         self.frame_stack: int | None = None
         self.frame_stack_padding = "zero"
+        self.max_env_steps_per_episode: int | None = None
         self.fused_optimizer = True
         self.mixed_precision = False
         self.compile_module = False
@@ -137,6 +142,13 @@ class ApexDQNConfig(DQNConfig):
             frame_stack=frame_stack,
             frame_stack_padding=frame_stack_padding,
         )
+
+    def evaluation(
+        self, *, max_env_steps_per_episode: int | None = NotProvided, **kwargs: Any
+    ) -> ApexDQNConfig:
+        """AlgorithmConfig's `evaluation`, and the setting named in the class docstring."""
+        super().evaluation(**kwargs)
+        return self._assign(max_env_steps_per_episode=max_env_steps_per_episode)
 
     def learners(
         self,

@@ -38,6 +38,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
 }
 _SCREEN = (210, 160)
+# Half an hour at 60 frames per second: the longest game that the field's evaluations know.
+_LONGEST_GAME_FRAMES = 108_000
 
 
 class AtariGames(LongEpisodes):
@@ -49,6 +51,7 @@ class AtariGames(LongEpisodes):
 
     Attributes:
         frame_stack: How the observations stack frames.
+        max_env_steps_per_episode: An evaluation needs to play no game for longer.
     """
 
     metadata = {  # noqa: RUF012
@@ -111,6 +114,8 @@ class AtariGames(LongEpisodes):
             size = {"img_height": _SCREEN[0], "img_width": _SCREEN[1]}
             self._screens = make(**common, **size, stack_num=1, grayscale=False)
         self._max_frames = settings["max_frames_per_episode"]
+        longest = max(_LONGEST_GAME_FRAMES, self._max_frames)
+        self.max_env_steps_per_episode = -(-longest // frame_skip)
         self.render_mode = render_mode
         self.num_envs = num_envs
         self.frame_stack = FrameStack(frame_stack, "zero")
@@ -224,5 +229,5 @@ def _emulator_seeds(seed: int | Sequence[int] | None, num_envs: int) -> Array | 
     """As ale-py takes them: one per game, of 31 bits."""
     if seed is None:
         return None
-    seeds = seed + np.arange(num_envs) if isinstance(seed, int) else np.asarray(seed, np.int64)
+    seeds = seed + np.arange(num_envs) if np.ndim(seed) == 0 else np.asarray(seed, np.int64)
     return seeds & 0x7FFFFFFF

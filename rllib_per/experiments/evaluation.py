@@ -21,8 +21,15 @@ from rllib_per.dqn.algorithm_checkpoint import require_finite
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
+from rllib_per.observations import first_not_finite
 from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.runners.vector_env import episodes_over, make_vector_env, resolve_env
+from rllib_per.runners.vector_env import (
+    episodes_over,
+    longest_episode,
+    make_vector_env,
+    reset_with_seeds,
+    resolve_env,
+)
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -34,10 +41,17 @@ class EvaluationStoppedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted, unclipped returns and lengths of whole episodes."""
+    """Undiscounted, unclipped returns and lengths of episodes.
+
+    Attributes:
+        returns: One per episode.
+        lengths: In env steps.
+        was_cut: Whether the episode was not over, and cut at the evaluation's bound.
+    """
 
     returns: list[float]
     lengths: list[int]
+    was_cut: list[bool]
 
     def summary(self) -> dict[str, float | int]:
         """The result under RLlib's keys."""
@@ -48,6 +62,7 @@ class Evaluation:
             numbers[f"{key}_max"] = max(values)
         numbers["episode_return_std"] = float(np.std(self.returns))
         numbers["num_episodes"] = len(self.returns)
+        numbers["num_episodes_cut"] = sum(self.was_cut)
         return numbers
 
 
@@ -113,6 +128,10 @@ class GreedyPolicy:
         env_config = config.env_config | {"render_mode": "rgb_array"}
         return make_vector_env(config, EnvContext(env_config, worker_index=0))
 
+    def max_length(self, env: VectorEnv) -> int:
+        """Env steps after which an episode is cut."""
+        return longest_episode(env, self._config.max_env_steps_per_episode)
+
     def actions(self, obs: Array) -> Int64s:
         """Greedy actions (B,) for observations (B, ...)."""
         with torch.inference_mode():
@@ -130,6 +149,8 @@ class GreedyPolicy:
     ) -> Evaluation:
         """Play whole episodes; the same `seed` and `num_envs` play the same ones.
 
+        One that goes on for `max_env_steps_per_episode` of the experiment is cut there.
+
         Args:
             num_episodes: How many.
             num_envs: At most so many at a time.
@@ -140,7 +161,14 @@ class GreedyPolicy:
         """
         env = self.make_env(min(num_envs, num_episodes))
         try:
-            return play_episodes(env, self.actions, num_episodes, seed, should_stop)
+            return play_episodes(
+                env,
+                self.actions,
+                num_episodes,
+                seed,
+                should_stop=should_stop,
+                max_length=self.max_length(env),
+            )
         finally:
             env.close()
 
@@ -150,35 +178,49 @@ def play_episodes(
     act: Callable[[Array], Int64s],
     num_episodes: int,
     seed: int | list[int],
+    *,
     should_stop: ShouldStop | None = None,
+    max_length: int | None = None,
 ) -> Evaluation:
     """Play `num_episodes`, shared out over the environments beforehand, so that none is favoured.
 
-    Taking the first so many to end would favour short ones. Each environment is seeded once.
+    Taking the first so many to end would favour short ones. Each environment is seeded once. After
+    `max_length` env steps an episode is cut; its environment, which can't be reset alone, idles
+    until those that have episodes left all do, and all are reset.
 
     Raises:
         EvaluationStoppedError: `should_stop` said so.
+        RuntimeError: A reward or an observation was no finite number.
     """
     num_envs = env.num_envs
+    max_length = longest_episode(env, max_length)
     to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
-    result = Evaluation([], [])
-    obs, _ = env.reset(seed=_env_seeds(seed, num_envs))  # type: ignore[arg-type]
-    returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-    ended = np.zeros(num_envs, np.bool_)
+    result = Evaluation([], [], [])
+    seeds = np.random.SeedSequence(seed)
+    idles = np.ones(num_envs, np.bool_)
     while to_play.any():
         if should_stop is not None and should_stop():
             raise EvaluationStoppedError(
                 f"stopped after {len(result.returns)} of {num_episodes} episodes of an evaluation"
             )
+        if idles[to_play > 0].all():
+            obs = reset_with_seeds(env, _env_seeds(seeds, num_envs))
+            seeds = seeds.spawn(1)[0]
+            returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+            ended, idles = np.zeros((2, num_envs), np.bool_)
         obs, rewards, terminated, truncated, _ = env.step(act(obs))
         # An environment that ended resets itself on this row, which is no step of its own.
         returns = np.where(ended, 0.0, returns + rewards)
         lengths = np.where(ended, 0, lengths + 1)
+        _check_finite(rewards, obs, lengths)
         ended = episodes_over(env, terminated, truncated)
-        for i in np.flatnonzero(ended & (to_play > 0)):
+        cut = ~ended & (lengths >= max_length)
+        for i in np.flatnonzero((ended | cut) & ~idles & (to_play > 0)):
             result.returns.append(float(returns[i]))
             result.lengths.append(int(lengths[i]))
+            result.was_cut.append(bool(cut[i]))
             to_play[i] -= 1
+        idles |= cut
     return result
 
 
@@ -205,6 +247,17 @@ def evaluation_config(experiment: ExperimentConfig) -> ApexDQNConfig:
     return config
 
 
-def _env_seeds(seed: int | list[int], num_envs: int) -> list[int]:
+def _env_seeds(sequence: np.random.SeedSequence, num_envs: int) -> list[int]:
     """Well mixed, so that no evaluation shares an environment's seed with training or another."""
-    return [int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs)]
+    return [int(word) for word in sequence.generate_state(num_envs)]
+
+
+def _check_finite(rewards: Array, obs: Array, lengths: Int64s) -> None:
+    for name, values in (("reward", rewards), ("observation", obs)):
+        at = first_not_finite(values)
+        if at is not None:
+            raise RuntimeError(
+                f"Rewards and observations must be finite numbers: environment {at[0]} of an "
+                f"evaluation gave {values[at]} as {name} of step {lengths[at[0]]} of its episode; "
+                "fix the environment"
+            )

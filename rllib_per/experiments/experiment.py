@@ -134,6 +134,9 @@ class ExperimentConfig(sections.Section):
         )
         config.learners(**self.learners.model_dump(exclude={"num_torch_threads"}))
         config.reporting(**self.reporting.model_dump())
+        config.evaluation(
+            max_env_steps_per_episode=self.evaluation.max_env_steps_per_episode,
+        )
         config.debugging(seed=self.seed)
         if self.model.module_class is None:
             config.rl_module(model_config=model)

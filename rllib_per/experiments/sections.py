@@ -399,6 +399,9 @@ class Evaluation(Section):
     """Episodes of the evaluation that decides whether the target is met."""
     num_envs: Positive = 10
     """Environments in which they are played together."""
+    max_env_steps_per_episode: Positive | None = None
+    """Longer episodes are cut there and counted as `num_episodes_cut`; null is 27,000 for Atari
+    (108,000 frames), else the environment's own time limit, else 100,000."""
     video_interval_env_steps: Positive | None = None
     """Record a game this often, into the run's `videos` and TensorBoard."""
     env_config: dict[str, Any] = {}

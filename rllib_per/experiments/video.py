@@ -12,13 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.experiments.evaluation import GreedyPolicy, VectorEnv
+from rllib_per.experiments.evaluation import (
+    EvaluationStoppedError,
+    GreedyPolicy,
+    ShouldStop,
+    VectorEnv,
+)
 from rllib_per.replay.fragment import Array
 from rllib_per.runners.vector_env import episodes_over
 
 
 def record_games(
-    policy: GreedyPolicy, path: Path, *, num_games: int, seed: int, max_frames: int | None = None
+    policy: GreedyPolicy,
+    path: Path,
+    *,
+    num_games: int,
+    seed: int,
+    max_frames: int | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> list[float]:
     """Play greedily and write what the environment draws; returns each game's return.
 
@@ -27,10 +38,13 @@ def record_games(
         path: Of the mp4.
         num_games: How many.
         seed: Of the first game; each has its own.
-        max_frames: The video ends there, and a game under way has no return; None: at their end.
+        max_frames: The video ends there, and a game under way has no return; None: at their end,
+            or where an evaluation would cut them.
+        should_stop: As of `GreedyPolicy.evaluate`.
 
     Raises:
         RuntimeError: imageio-ffmpeg is not installed, or the environment draws nothing.
+        EvaluationStoppedError: `should_stop` said so.
     """
     try:
         import imageio_ffmpeg
@@ -41,7 +55,7 @@ def record_games(
     env = policy.make_drawing_env()
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = islice(_frames(env, policy, num_games, seed, returns), max_frames)
+    frames = islice(_frames(env, policy, num_games, seed, returns, should_stop), max_frames)
     try:
         first = next(frames)
         height, width = first.shape[:2]
@@ -75,12 +89,16 @@ def _frames(
     num_games: int,
     seed: int,
     returns: list[float],
+    should_stop: ShouldStop | None,
 ) -> Iterator[Array]:
     for game in range(num_games):
-        obs, _ = env.reset(seed=seed + game)
+        obs, _ = env.reset(seed=int(seed) + game)
         yield _draw(env)
-        total, over = 0.0, False
-        while not over:
+        total, over, steps_left = 0.0, False, policy.max_length(env)
+        while not over and steps_left:
+            if should_stop is not None and should_stop():
+                raise EvaluationStoppedError(f"stopped while game {game} was recorded")
+            steps_left -= 1
             obs, rewards, terminated, truncated, _ = env.step(policy.actions(obs))
             yield _draw(env)
             total += float(rewards[0])

@@ -15,9 +15,10 @@ def env_random_states(env: Any) -> list[Any] | None:
     None where there is no telling: environments in processes of their own, or that bring their own
     vectorisation, such as Atari's, and those that have never drawn a number.
     """
-    if not isinstance(env, SyncVectorEnv):
+    inner = env.unwrapped
+    if not isinstance(inner, SyncVectorEnv):
         return None
-    generators: list[Any] = [getattr(one.unwrapped, "_np_random", None) for one in env.envs]
+    generators: list[Any] = [getattr(one.unwrapped, "_np_random", None) for one in inner.envs]
     if not all(isinstance(generator, np.random.Generator) for generator in generators):
         return None
     return [generator.bit_generator.state for generator in generators]
@@ -25,9 +26,10 @@ def env_random_states(env: Any) -> list[Any] | None:
 
 def set_env_random_states(env: Any, states: list[Any] | None) -> bool:
     """Let each environment draw on from there; False where it is not known how."""
-    if states is None or not isinstance(env, SyncVectorEnv) or len(states) != len(env.envs):
+    inner = env.unwrapped
+    if states is None or not isinstance(inner, SyncVectorEnv) or len(states) != len(inner.envs):
         return False
-    for one, state in zip(env.envs, states, strict=True):
+    for one, state in zip(inner.envs, states, strict=True):
         generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
         generator.bit_generator.state = state
         one.unwrapped.np_random = generator

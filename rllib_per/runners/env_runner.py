@@ -29,7 +29,7 @@ from rllib_per.runners.metrics import RunnerMetrics
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
 from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.stack_detection import find_frame_stack
-from rllib_per.runners.vector_env import env_context, make_vector_env
+from rllib_per.runners.vector_env import env_context, longest_episode, make_vector_env
 from rllib_per.sharding.writer import FragmentWriter
 
 EXPLORATION_RNG = "exploration_rng"
@@ -208,7 +208,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     ) -> list[EpisodeSummary]:
         """RLlib's sampling, for evaluation: how episodes went, not what was in them.
 
-        `num_episodes` begin anew and are shared out evenly over the environments. `num_timesteps`
+        `num_episodes` begin anew and are shared out evenly over the environments; each is cut at
+        the bound of config's `evaluation(max_env_steps_per_episode=...)`. `num_timesteps`
         goes on with the episodes of the last call; unfinished ones are returned as stretches. By
         default it is as many env steps as RLlib's rollout fragment has.
 
@@ -230,7 +231,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             if force_reset or num_episodes is not None:
                 self._purpose = None
             if num_episodes is not None:
-                samples = play_episodes(self._begin_sampling, num_episodes, epsilon)
+                bound = longest_episode(self.env, self.config.max_env_steps_per_episode)
+                samples = play_episodes(self._begin_sampling, num_episodes, epsilon, bound)
                 num_steps, finished = sum(map(len, samples)), samples
                 self._purpose = None
             else:
@@ -258,7 +260,9 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._require_env().begin()
         return self._require_env()
 
-    def _begin_sampling(self) -> Collector:
+    def _begin_sampling(self, *, anew: bool = False) -> Collector:
+        if anew:
+            self._purpose = None
         return self._begin("sample")
 
     def _reset_env(self) -> Any:

@@ -31,6 +31,7 @@ class EnvStreams:
     Attributes:
         obs: (N, ...) current observations, the environment's own array: read it before stepping.
         resets_next: (N,) bool.
+        is_cut: (N,) bool, whose episode `cut` ended; what they do until the next reset is nothing.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class EnvStreams:
         self._episodes = [self._new_episode(i) for i in range(self.num_envs)]
         self.obs = np.asarray(reset_env(), self.dtype)
         self.resets_next = np.zeros(self.num_envs, np.bool_)
+        self.is_cut = np.zeros(self.num_envs, np.bool_)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._length_marks = self._lengths.copy()
@@ -110,10 +112,10 @@ class EnvStreams:
         self._lengths += ~was_reset
         self._returns += rewards
         if was_reset.any():
-            for begun in np.flatnonzero(was_reset).tolist():
+            for begun in np.flatnonzero(was_reset & ~self.is_cut).tolist():
                 self._announce("on_episode_start", self._episodes[begun])
         if self.resets_next.any():
-            for i in np.flatnonzero(self.resets_next).tolist():
+            for i in np.flatnonzero(self.resets_next & ~self.is_cut).tolist():
                 self._finish(i, bool(terminated[i]), bool(truncated[i]))
         return rewards, terminated, truncated
 
@@ -129,6 +131,12 @@ class EnvStreams:
         finally:
             self._unchecked_steps = remaining
         return row
+
+    def cut(self, max_length: int) -> None:
+        """End, as truncated, every episode that has gone on for `max_length` env steps."""
+        for i in np.flatnonzero((self._lengths >= max_length) & ~self.is_cut).tolist():
+            self._episodes[i].is_cut = self.is_cut[i] = True
+            self._finish(i, terminated=False, truncated=True)
 
     def pop_finished(self) -> list[EpisodeSummary]:
         """The episodes that ended since the last call, in the order in which they did."""

@@ -26,6 +26,7 @@ class EpisodeSummary:
         id_: Unique; the stretches of an episode share it.
         env_index: Which of the runner's environments played it.
         t_started: The episode's env steps before this stretch; 0 for a whole episode.
+        is_cut: Whether it was ended from outside, at an evaluation's bound; then `is_truncated`.
         custom_data: For callbacks to write into.
     """
 
@@ -37,6 +38,7 @@ class EpisodeSummary:
         "custom_data",
         "env_index",
         "id_",
+        "is_cut",
         "is_terminated",
         "is_truncated",
         "t_started",
@@ -51,6 +53,7 @@ class EpisodeSummary:
         self.t_started = 0
         self.is_terminated = False
         self.is_truncated = False
+        self.is_cut = False
         self.custom_data: dict[str, Any] = {}
         self._length = 0
         self._return = 0.0

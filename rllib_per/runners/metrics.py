@@ -35,6 +35,8 @@ from rllib_per.runners.episode_summary import EpisodeSummary
 
 # Mean return of the episodes that environments with a low ε played (`per_env_epsilon`).
 LOW_EPSILON_RETURN_MEAN = "low_epsilon_episode_return_mean"
+# Of an evaluation's episodes, those that were cut at its bound.
+NUM_EPISODES_CUT = "num_episodes_cut"
 
 
 class RunnerMetrics:
@@ -51,6 +53,7 @@ class RunnerMetrics:
         """
         self._logger = logger
         self._first_low_epsilon_env = first_low_epsilon_env
+        self._in_evaluation = config.in_evaluation
         # RLlib merges the windows of all runners, so each keeps its share.
         window = config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)
         self._window = max(1, math.ceil(window))
@@ -99,6 +102,9 @@ class RunnerMetrics:
         ):
             log(key, steps, reduce="sum")
         log(NUM_EPISODES, len(self._episodes), reduce="sum")
+        num_cut = sum(episode.is_cut for episode in self._episodes)
+        if num_cut or self._in_evaluation:
+            log(NUM_EPISODES_CUT, num_cut, reduce="sum")
         log(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
         for key in (
             (NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID),

@@ -12,8 +12,9 @@ from rllib_per.runners.collector import Collector
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.schedules import schedule
 
-# Gives the collector to play on, its environments reset if they failed or served something else.
-Begin = Callable[[], Collector]
+# Gives the collector to play on, its environments reset if they failed or served something else,
+# or if asked to.
+Begin = Callable[..., Collector]
 
 
 def default_amount(config: Any, worker_index: int) -> tuple[int | None, int | None]:
@@ -33,11 +34,15 @@ def sampling_epsilon(config: Any, env_step: int, explore: bool | None, at_random
     return schedule(config.epsilon)(env_step)
 
 
-def play_episodes(begin: Begin, num_episodes: int, epsilon: float) -> list[EpisodeSummary]:
-    """Exactly `num_episodes` whole episodes, shared out over the environments beforehand.
+def play_episodes(
+    begin: Begin, num_episodes: int, epsilon: float, max_length: int
+) -> list[EpisodeSummary]:
+    """Exactly `num_episodes` episodes, shared out over the environments beforehand.
 
     Were the first so many to finish taken, short episodes would be favoured. An environment that
-    has played its share goes on until the last is done, and its further episodes do not count.
+    has played its share goes on until the last is done, and its further episodes do not count. An
+    episode is cut after `max_length` env steps. Its environment, which can't be reset alone, then
+    idles until those that have episodes left all do, and all are reset.
     """
     num_envs = begin().streams.num_envs
     shares = np.full(num_envs, num_episodes // num_envs)
@@ -46,10 +51,14 @@ def play_episodes(begin: Begin, num_episodes: int, epsilon: float) -> list[Episo
     while len(played) < num_episodes:
         collector = begin()
         collector.play_row(epsilon)
-        for episode in collector.streams.pop_finished():
+        streams = collector.streams
+        streams.cut(max_length)
+        for episode in streams.pop_finished():
             if shares[episode.env_index] > 0:
                 shares[episode.env_index] -= 1
                 played.append(episode)
+        if streams.is_cut[shares > 0].all() and shares.any():
+            begin(anew=True)
     return played
 
 

@@ -29,11 +29,13 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode everywhere; environment i gets `seed` + i, or `seed[i]`."""
-        seeds = seed if isinstance(seed, list) else [seed] * self.num_envs
-        if isinstance(seed, int):
-            seeds = [seed + i for i in range(self.num_envs)]
+        seeds: Any = [None] * self.num_envs if seed is None else seed
+        if np.ndim(seeds) == 0:
+            seeds = [seeds + i for i in range(self.num_envs)]
         observations: Any = self._observations
         for i, (env, own_seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            # Environments take a Python int and nothing like it.
+            own_seed = None if own_seed is None else int(own_seed)
             answer = env.reset(seed=own_seed, options=options)
             observations[i] = self._answers[i].first_observation(answer)
         for flags in (self._terminations, self._truncations, self._autoreset_envs):

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
@@ -17,6 +20,9 @@ from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.replay.fragment import Bools
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
+
+# Of an evaluation, where nothing else is known.
+LONGEST_EPISODE_ENV_STEPS = 100_000
 
 
 def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvContext:
@@ -43,6 +49,35 @@ def episodes_over(env: Any, terminated: Bools, truncated: Bools) -> Bools:
     return terminated | truncated
 
 
+def reset_with_seeds(env: Any, seeds: Sequence[int]) -> Any:
+    """The first observations (N, ...), each environment's of its own seed.
+
+    Gymnasium's vector environments take a list of seeds. One of a user's own must take only a
+    single one, the first of `seeds`, and make the others of it.
+    """
+    takes_list = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv, AtariGames))
+    numbers = [int(seed) for seed in seeds]
+    return env.reset(seed=numbers if takes_list else numbers[0])[0]
+
+
+def longest_episode(env: Any, max_env_steps: int | None = None) -> int:
+    """Env steps after which an evaluation cuts an episode.
+
+    Args:
+        env: The vector environment.
+        max_env_steps: What the user says; None is 108,000 frames of an Atari game (27,000 env
+            steps), else the time limit with which the environment is registered, else 100,000.
+    """
+    inner = env.unwrapped
+    if max_env_steps is not None:
+        return max_env_steps
+    if isinstance(inner, AtariGames):
+        return inner.max_env_steps_per_episode
+    spec = inner.envs[0].spec if isinstance(inner, SyncVectorEnv) else inner.spec
+    limit = None if spec is None else spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
+    return limit if isinstance(limit, int) and limit > 0 else LONGEST_EPISODE_ENV_STEPS
+
+
 def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
     """`config.num_envs_per_env_runner` environments, stepped together.
 
@@ -64,10 +99,8 @@ def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
             [lambda: gym.make(spec, **kwargs) for _ in range(num_envs)]
         )
     elif mode is VectorizeMode.ASYNC:
-        env = gym.vector.AsyncVectorEnv(
-            [partial(_make_checked, spec, kwargs, i) for i in range(num_envs)]
-        )
-        env.spec = spec
+        env = AsyncVectorEnv([partial(_make_checked, spec, kwargs, i) for i in range(num_envs)])
+        env.spec = replace(spec, kwargs=spec.kwargs | kwargs)
     else:
         env = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
     _check(env, num_envs)

@@ -63,7 +63,9 @@ def test_the_row_on_which_an_environment_resets_is_no_step():
 def test_an_evaluation_stops_at_the_step_on_which_it_is_told_to():
     asked = []
     with pytest.raises(EvaluationStoppedError, match="after 2 of 1000 episodes"):
-        play_episodes(vector(5), always_one, 1000, 0, lambda: asked.append(1) or len(asked) > 13)
+        play_episodes(
+            vector(5), always_one, 1000, 0, should_stop=lambda: asked.append(1) or len(asked) > 13
+        )
     assert len(asked) == 14
 
 
@@ -78,6 +80,7 @@ def test_the_summary_has_rllibs_keys():
         "episode_len_min": 2,
         "episode_len_max": 4,
         "num_episodes": 2,
+        "num_episodes_cut": 0,
     }
 
 
@@ -115,3 +118,106 @@ def test_a_policy_that_is_not_finite_does_not_replace_one_that_is(tmp_path, valu
         save_policy({"layer": np.zeros(3, np.float32)}, path, experiment)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Picky(gym.vector.VectorEnv):
+    """A vector environment of a user's own, as strict as Gymnasium's CartPoleVectorEnv."""
+
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs):
+        self.num_envs, self.seeds = num_envs, []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        return np.zeros((self.num_envs, 1), np.float32), {}
+
+    def step(self, actions):
+        flags = np.zeros((2, self.num_envs), np.bool_)
+        return np.zeros((self.num_envs, 1), np.float32), np.ones(self.num_envs), *flags, {}
+
+
+def test_episodes_without_an_end_are_cut_and_counted():
+    summary = play_episodes(vector(10_000, 3), always_one, 5, 0, max_length=20).summary()
+    assert (summary["num_episodes"], summary["num_episodes_cut"]) == (5, 3)
+    result = play_episodes(vector(10_000, 3), always_one, 5, 0, max_length=20)
+    assert Counter(zip(result.lengths, result.was_cut, strict=True)) == {
+        (20, True): 3,
+        (3, False): 2,
+    }
+    assert result.returns == [float(length) for length in result.lengths]
+
+
+def test_an_episode_that_ends_at_the_bound_is_not_cut():
+    assert play_episodes(vector(20, 20), always_one, 4, 0, max_length=20).was_cut == [False] * 4
+
+
+def test_after_a_cut_episode_the_next_begins_with_a_reset_of_another_seed():
+    env = Picky(2)
+    assert play_episodes(env, always_one, 5, 7, max_length=4).lengths == [4] * 5
+    assert len(set(env.seeds)) == 3
+    again = Picky(2)
+    play_episodes(again, always_one, 5, 7, max_length=4)
+    assert again.seeds == env.seeds
+
+
+def test_a_vector_environment_of_ones_own_is_seeded_with_one_python_integer():
+    env = Picky(3)
+    play_episodes(env, always_one, 3, [5, 1, 2], max_length=2)
+    assert [type(seed) for seed in env.seeds] == [int]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_evaluation_of_what_is_no_number_names_environment_and_step(value):
+    class Broken(FixedLength):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            return obs, value if self.t == 3 else reward, *rest
+
+    env = gym.vector.SyncVectorEnv([lambda: FixedLength(9), lambda: Broken(9)])
+    with pytest.raises(RuntimeError, match=f"environment 1 .* gave {value} as reward of step 3"):
+        play_episodes(env, always_one, 2, 0)
+
+
+def policy_for(environment, **evaluation):
+    text = f"environment: {environment}\nmodel: {{encoder_hiddens: [8]}}\nstop: {{updates: 1}}"
+    source = parse_yaml(text, "x.yaml")
+    for key, value in evaluation.items():
+        source.override(f"evaluation.{key}={value}")
+    return GreedyPolicy(build_experiment(source))
+
+
+def test_gymnasiums_own_vector_environment_is_evaluated():
+    text = (
+        "environment: {env: CartPole-v1}\nenv_runners: {gym_env_vectorize_mode: vector_entry_point}"
+        "\nmodel: {encoder_hiddens: [8]}\nstop: {updates: 1}"
+    )
+    policy = GreedyPolicy(build_experiment(parse_yaml(text, "x.yaml")))
+    results = [policy.evaluate(6, 3, seed) for seed in ([1, 2, 3], [1, 2, 3], 4)]
+    assert results[0] == results[1]
+    assert results[0] != results[2]
+    assert len(results[0].returns) == 6
+
+
+def bound(environment, **evaluation):
+    policy = policy_for(environment, **evaluation)
+    env = policy.make_env(1)
+    try:
+        return policy.max_length(env)
+    finally:
+        env.close()
+
+
+def test_the_bound_is_the_users_or_the_environments_or_a_large_number():
+    limit = "env_config: {max_episode_steps: 2000}"
+    assert bound("{env: CartPole-v1}") == 500
+    assert bound(f"{{env: CartPole-v1, {limit}}}") == 2000
+    assert bound("{env: CartPole-v1}", max_env_steps_per_episode=70) == 70
+    assert bound("{env: CartPole-v1, env_config: {max_episode_steps: -1}}") == 100_000
+    assert bound("{env: rllib_per/BlindCliffwalk-v1}") == 100_000
+
+
+def test_the_bound_cuts_greedy_play():
+    policy = policy_for("{env: rllib_per/BlindCliffwalk-v1}", max_env_steps_per_episode=1)
+    assert policy.evaluate(4, 2, 0).lengths == [1] * 4
