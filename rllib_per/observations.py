@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,14 @@ def fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     Raises:
         ValueError: It is nothing of the kind; the message describes it.
     """
+    if type(value) is np.ndarray and value.shape == shape and value.dtype == dtype:
+        return value
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{describe(value)}, which is no array of numbers ({error})") from error
     if array.shape != shape or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ValueError(_describe(value, array))
-    if array.dtype == dtype:
-        return array
     cast = array.astype(dtype)
     if dtype.kind in "iu" and not np.array_equal(cast, array):
         raise ValueError(f"{_describe(value, array)}, with numbers that {dtype} can't hold")
@@ -57,6 +58,10 @@ def describe(value: Any) -> str:
 def first_not_finite(values: Array) -> tuple[int, ...] | None:
     """Where the first NaN or infinity stands, as one number per axis; None where there is none."""
     if values.dtype.kind != "f":
+        return None
+    flat = values.ravel()
+    # Squares add up to a finite number only if all are; where they overflow, a closer look decides.
+    if math.isfinite(flat.dot(flat)):
         return None
     finite = np.isfinite(values)
     if finite.all():

@@ -25,6 +25,7 @@ from rllib_per.observations import first_not_finite
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import (
     episodes_over,
+    find_long_episodes,
     longest_episode,
     make_vector_env,
     reset_with_seeds,
@@ -196,7 +197,7 @@ def play_episodes(
     max_length = longest_episode(env, max_length)
     to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
     result = Evaluation([], [], [])
-    seeds = np.random.SeedSequence(seed)
+    seeds, long_episodes = np.random.SeedSequence(seed), find_long_episodes(env)
     idles = np.ones(num_envs, np.bool_)
     while to_play.any():
         if should_stop is not None and should_stop():
@@ -213,7 +214,7 @@ def play_episodes(
         returns = np.where(ended, 0.0, returns + rewards)
         lengths = np.where(ended, 0, lengths + 1)
         _check_finite(rewards, obs, lengths)
-        ended = episodes_over(env, terminated, truncated)
+        ended = episodes_over(long_episodes, terminated, truncated)
         cut = ~ended & (lengths >= max_length)
         for i in np.flatnonzero((ended | cut) & ~idles & (to_play > 0)):
             result.returns.append(float(returns[i]))

@@ -19,7 +19,7 @@ from rllib_per.experiments.evaluation import (
     VectorEnv,
 )
 from rllib_per.replay.fragment import Array
-from rllib_per.runners.vector_env import episodes_over
+from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
 
 def record_games(
@@ -91,6 +91,7 @@ def _frames(
     returns: list[float],
     should_stop: ShouldStop | None,
 ) -> Iterator[Array]:
+    long_episodes = find_long_episodes(env)
     for game in range(num_games):
         obs, _ = env.reset(seed=int(seed) + game)
         yield _draw(env)
@@ -102,7 +103,7 @@ def _frames(
             obs, rewards, terminated, truncated, _ = env.step(policy.actions(obs))
             yield _draw(env)
             total += float(rewards[0])
-            over = bool(episodes_over(env, terminated, truncated)[0])
+            over = bool(episodes_over(long_episodes, terminated, truncated)[0])
         returns.append(total)
 
 

@@ -12,7 +12,7 @@ from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.fragment import Array, Bools, Int64s, RowSpec
 from rllib_per.runners.episode_summary import EpisodeSummary
-from rllib_per.runners.vector_env import episodes_over
+from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
 # Of how many steps the observations are compared, before a frame stack is believed.
 NUM_CHECKED_STEPS = 16
@@ -48,7 +48,7 @@ class EnvStreams:
             announce: Called as announce("on_episode_start", episode), and so on.
             try_step: Stands in for `env.step`; may answer RLlib's ENV_STEP_FAILURE.
         """
-        self._env = env
+        self._long_episodes = find_long_episodes(env)
         self._step = try_step or env.step
         self._announce = announce
         self._frame_stack = frame_stack
@@ -108,7 +108,7 @@ class EnvStreams:
         obs, rewards, terminated, truncated, _ = result
         self.obs = np.asarray(obs, self.dtype)
         was_reset = self.resets_next
-        self.resets_next = episodes_over(self._env, terminated, truncated)
+        self.resets_next = episodes_over(self._long_episodes, terminated, truncated)
         self._lengths += ~was_reset
         self._returns += rewards
         if was_reset.any():

@@ -37,16 +37,20 @@ def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvC
     )
 
 
-def episodes_over(env: Any, terminated: Bools, truncated: Bools) -> Bools:
-    """Where an episode is over (N,) after the last step of `env`, wrapped or not.
+def find_long_episodes(env: Any) -> LongEpisodes | None:
+    """The `LongEpisodes` that `env` is, or wraps."""
+    return env.unwrapped if isinstance(env.unwrapped, LongEpisodes) else None
+
+
+def episodes_over(long_episodes: LongEpisodes | None, terminated: Bools, truncated: Bools) -> Bools:
+    """Where an episode is over (N,) after an environment's last step.
 
     Only a `LongEpisodes` goes on where it is `terminated`. Infos are not asked: they belong to the
     environments, and what their keys mean is for these to say.
     """
-    inner = env.unwrapped
-    if isinstance(inner, LongEpisodes):
-        return inner.episodes_over.copy()
-    return terminated | truncated
+    if long_episodes is None:
+        return terminated | truncated
+    return long_episodes.episodes_over.copy()
 
 
 def reset_with_seeds(env: Any, seeds: Sequence[int]) -> Any:
