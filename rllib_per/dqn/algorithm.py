@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.dqn.dqn import DQN
-from ray.rllib.core import COMPONENT_LEARNER_GROUP
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -50,8 +51,8 @@ from rllib_per.dqn.reconfiguration import (
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
-from rllib_per.dqn.runner_randomness import RANDOM_STATES, random_states, set_random_states
-from rllib_per.dqn.runner_weights import let_take_any_weights
+from rllib_per.dqn.runner_randomness import RANDOM_STATES
+from rllib_per.dqn.runner_weights import build_module, give_weights, let_take_any_weights
 from rllib_per.dqn.silent_actors import actors_of, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
@@ -155,7 +156,7 @@ class ApexDQN(DQN):
 
     def _build_rollouts(self) -> Rollouts | RemoteRollouts:
         if self.config.is_asynchronous:
-            return RemoteRollouts(self.env_runner_group, self.config)
+            return RemoteRollouts(self.env_runner_group, self.learner_group, self.config)
         # Learners that die are replaced, and the group with them.
         return Rollouts(self.env_runner_group, lambda: self.learner_group, self.config)
 
@@ -168,6 +169,23 @@ class ApexDQN(DQN):
         if is_sharded(self.config):
             return build_sharded_replay(self.config, rows, self._shard_handles)
         return build_replay(self.config, rows, self.learners.batch_allocator)
+
+    def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> RLModule | None:
+        """RLlib's module for inference, with the learners' weights of this moment.
+
+        Where the learner is in this process and on its CPU, it is the learner's own, which learns
+        on; otherwise a copy, which every call brings up to date.
+        """
+        if "learners" not in vars(self):  # A callback asks for it, while RLlib sets all up.
+            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group)
+            return super().get_module(module_id)
+        if self.rollouts.shares_module:
+            return super().get_module(module_id)
+        weights = self.learners.read_weights()
+        if self.env_runner is not None:
+            give_weights(self.env_runner, weights)
+            return super().get_module(module_id)
+        return build_module(self.config, self.spaces, weights)
 
     def step(self) -> Any:
         """RLlib's iteration; it ends early, with the round under way, where `should_stop`."""
@@ -214,6 +232,7 @@ class ApexDQN(DQN):
         self.cleanup()
         # The next buffer may be as large as memory allows, but not beside this one.
         del self.loop, self._replay_checkpoint, self.replay, self.local_replay_buffer
+        del self.learners, self.rollouts
         self._env_id, self.env_creator = self._get_env_id_and_creator(self.config.env, self.config)
         self.metrics = MetricsLogger(root=True, stats_cls_lookup=self.config.stats_cls_lookup)
         self.setup(self.config)
@@ -243,9 +262,7 @@ class ApexDQN(DQN):
                 "replay_ratio": self.replay_ratio.state(),
             }
             if self._check_component(RANDOM_STATES, None, not_components):
-                state[_STATE][RANDOM_STATES] = random_states(
-                    self.env_runner_group, self.config.sample_timeout_s
-                )
+                state[_STATE][RANDOM_STATES] = self.rollouts.random_states()
         if self.config.store_buffer_in_checkpoints and with_replay:
             # A checkpoint's buffer goes to the disk by itself, a few megabytes at a time.
             checkpoint = self._replay_checkpoint
@@ -256,7 +273,7 @@ class ApexDQN(DQN):
 
     def set_state(self, state: Any) -> None:
         if COMPONENT_LEARNER_GROUP in state:
-            self._let_runners_take_any_weights()
+            let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
         super().set_state(state)
         if REPLAY_BUFFER_RESULTS in state:
             self._replay_checkpoint.set_state(state[REPLAY_BUFFER_RESULTS])
@@ -268,16 +285,8 @@ class ApexDQN(DQN):
             self.replay_ratio.load_state(
                 state[_STATE]["replay_ratio"], with_buffer=len(self.replay) > 0
             )
-            set_random_states(
-                self.env_runner_group,
-                state[_STATE].get(RANDOM_STATES, {}),
-                self.progress.env_steps,
-                self.config.sample_timeout_s,
-            )
-
-    def _let_runners_take_any_weights(self) -> None:
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            let_take_any_weights(group, self.config.sample_timeout_s)
+            runners = state[_STATE].get(RANDOM_STATES, {})
+            self.rollouts.set_random_states(runners, self.progress.env_steps)
 
     def begin_save(
         self,
@@ -360,7 +369,7 @@ class ApexDQN(DQN):
             if whole and with_replay:
                 self._replay_checkpoint.check(folder / REPLAY_BUFFER_RESULTS)
             self._replay_checkpoint.is_verified = whole
-            self._let_runners_take_any_weights()
+            let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
             super().restore_from_path(str(folder.absolute()), **kwargs)
         if whole and folder.is_dir():  # A copy from elsewhere is gone by now.
             self.recover_shards_from(folder)

@@ -131,6 +131,7 @@ class AsynchronousLoop:
 
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner that answers soon; work goes on meanwhile."""
+        self._rollouts.show(self._learners.weights)
         self._rollouts.ask_for_metrics()
         until_s = time.monotonic() + _METRICS_WAIT_S
         while not all_among(calls := self._rollouts.metrics_calls, references_ready(calls)):

@@ -211,6 +211,26 @@ class ApexDQNConfig(DQNConfig):
     def env_runner_cls(self, env_runner_cls: type | None) -> None:
         self._env_runner_cls = env_runner_cls
 
+    @property
+    def merge_env_runner_states(self) -> bool | str:
+        """RLlib's setting for its own env runner; ours has no connectors whose states would merge.
+
+        To merge them, RLlib asks every runner in every iteration and waits for the slowest, up to
+        `sync_filters_on_rollout_workers_timeout_s`.
+        """
+        return False if self.has_columnar_runner else self._merge_env_runner_states
+
+    @merge_env_runner_states.setter
+    def merge_env_runner_states(self, merge: bool | str) -> None:
+        self._merge_env_runner_states = merge
+
+    @property
+    def has_columnar_runner(self) -> bool:
+        """Whether env runners are ours, and no class that makes episodes."""
+        from rllib_per.runners.env_runner import ApexEnvRunner
+
+        return issubclass(self.env_runner_cls, ApexEnvRunner)
+
     def _needs_episodes(self) -> bool:
         """Connectors and `on_episode_step` work on episode objects; our runner makes none."""
         if self._env_to_module_connector or self._module_to_env_connector:
@@ -224,13 +244,7 @@ class ApexDQNConfig(DQNConfig):
     @property
     def is_asynchronous(self) -> bool:
         """Whether env runners feed replay while learners learn, each in processes of its own."""
-        from rllib_per.runners.env_runner import ApexEnvRunner
-
-        return (
-            is_sharded(self)
-            and self.num_env_runners > 0
-            and issubclass(self.env_runner_cls, ApexEnvRunner)
-        )
+        return is_sharded(self) and self.num_env_runners > 0 and self.has_columnar_runner
 
     def get_replay_ratio(self) -> float:
         """Transitions sampled per transition added."""

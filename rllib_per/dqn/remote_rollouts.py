@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.dqn.overdue_calls import OverdueCalls
 from rllib_per.dqn.rollouts import row_spec_of_actors
+from rllib_per.dqn.runner_randomness import RandomStates, random_state, set_random_states
+from rllib_per.dqn.runner_weights import share_module
 from rllib_per.runners.replay_feed import Collected
 from rllib_per.sharding import FragmentWriter
 
 _COLLECT = "collect_into_replay"
-_METRICS = "get_metrics"
+_REPORT = "report"
+
+# Weights that env runners have been given are a moment away; what takes longer is not waited for.
+_WEIGHTS_WAIT_S = 1.0
 
 
 class RemoteRollouts:
@@ -23,12 +31,19 @@ class RemoteRollouts:
     RLlib notes which actors fail and restarts them; calls that they had under way are gone.
 
     Args:
-        group: The actors.
+        group: The actors, and the local runner, which plays no part.
+        learner_group: Whose module the local runner may share.
         config: The ApexDQNConfig.
+    Attributes:
+        shares_module: Whether it does.
     """
 
-    def __init__(self, group: EnvRunnerGroup, config: Any) -> None:
+    def __init__(self, group: EnvRunnerGroup, learner_group: LearnerGroup, config: Any) -> None:
         self._group = group
+        self.shares_module = share_module(group, learner_group, plays=False)
+        self._shown: ray.ObjectRef | None = None
+        self._late: frozenset[ray.ObjectRef] = frozenset()
+        self._random_states: RandomStates = {}
         self._writer: ray.ObjectRef | None = None
         self.row_spec = row_spec_of_actors(group)
         self._rows = config.get_rollout_fragment_length()
@@ -57,13 +72,39 @@ class RemoteRollouts:
         """What has come back; calls of runners that died are dropped."""
         return [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_COLLECT)]
 
+    def show(self, weights: ray.ObjectRef) -> None:
+        """Let the local runner have the weights that the others are given, for who looks at it."""
+        runner = self._group.local_env_runner
+        if runner is None or self.shares_module or weights == self._shown:
+            return
+        with suppress(RayError):
+            runner.set_state(ray.get(weights, timeout=_WEIGHTS_WAIT_S))
+            self._shown = weights
+
     def ask_for_metrics(self) -> None:
-        """Ask every healthy runner for RLlib's result dict, since it last gave one."""
-        self._group.foreach_env_runner_async(_METRICS, tag=_METRICS)
+        """Ask healthy runners for RLlib's result dict since the last, unless they still owe it."""
+        late = self._runner_of_calls(_REPORT)
+        self._late = frozenset(late)
+        asked = set(self._group.healthy_env_runner_ids()) - set(late.values())
+        if asked:
+            self._group.foreach_env_runner_async(
+                _report, tag=_REPORT, remote_worker_ids=sorted(asked)
+            )
 
     def take_metrics(self) -> list[dict[str, Any]]:
         """Those that have come back."""
-        return [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_METRICS)]
+        reports = [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_REPORT)]
+        self._random_states |= dict(random for _, random in reports)
+        return [metrics for metrics, _ in reports]
+
+    def random_states(self) -> RandomStates:
+        """Of each runner at its last report, as nobody waits for it to answer once more."""
+        return dict(self._random_states)
+
+    def set_random_states(self, states: RandomStates, env_steps: int) -> None:
+        """Let runners draw on from `states`; `env_steps` is how far training is."""
+        set_random_states(self._group, states, env_steps, timeout_s=0.0)
+        self._random_states |= states
 
     @property
     def calls(self) -> list[ray.ObjectRef]:
@@ -72,8 +113,8 @@ class RemoteRollouts:
 
     @property
     def metrics_calls(self) -> list[ray.ObjectRef]:
-        """The calls for metrics that are under way."""
-        return list(self._runner_of_calls(_METRICS))
+        """The calls of the last `ask_for_metrics` that are under way."""
+        return [call for call in self._runner_of_calls(_REPORT) if call not in self._late]
 
     def _runner_of_calls(self, what: str) -> dict[ray.ObjectRef, int]:
         # RLlib can wait for all of them or for none; the driver wants whatever comes first.
@@ -93,3 +134,7 @@ class RemoteRollouts:
     def num_healthy(self) -> int:
         """Runners that answered their last call, or have none yet."""
         return int(self._group.num_healthy_remote_workers())
+
+
+def _report(runner: Any) -> tuple[dict[str, Any], tuple[int, Any]]:
+    return runner.get_metrics(), random_state(runner)

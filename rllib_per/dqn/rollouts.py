@@ -11,9 +11,10 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from rllib_per.dqn.runner_randomness import RandomStates, random_states, set_random_states
+from rllib_per.dqn.runner_weights import share_module
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, RowSpec
-from rllib_per.runners.env_runner import ApexEnvRunner
 
 
 class Rollouts:
@@ -21,6 +22,9 @@ class Rollouts:
 
     A local runner of ours computes with the learner's own module, so nothing is copied. RLlib's
     runners return episodes, which become fragments here.
+
+    Attributes:
+        shares_module: Whether the local runner's module is the learner's.
     """
 
     def __init__(
@@ -31,13 +35,9 @@ class Rollouts:
         self._remote = config.num_env_runners > 0
         self._rows = config.get_rollout_fragment_length()
         self._timeout_s = config.sample_timeout_s
-        columnar = issubclass(config.env_runner_cls, ApexEnvRunner)
-        self._fragmenter = None if columnar else EpisodeFragmenter(config)
+        self._fragmenter = None if config.has_columnar_runner else EpisodeFragmenter(config)
         self._episode_steps = self._rows * config.num_envs_per_env_runner
-        self._shares_module = columnar and not self._remote and learner_group().is_local
-        if self._shares_module:
-            learner = learner_group()._learner
-            group.local_env_runner.share_module(learner.module[DEFAULT_MODULE_ID])
+        self.shares_module = share_module(group, learner_group(), plays=not self._remote)
         self.row_spec = self._find_row_spec()
 
     def collect(self, epsilon: float) -> list[Fragment]:
@@ -53,10 +53,18 @@ class Rollouts:
 
     def broadcast(self) -> None:
         """Bring the learner's weights to the runners that have their own copy."""
-        if not self._shares_module:
+        if self._remote or not self.shares_module:
             self._group.sync_weights(
                 from_worker_or_learner_group=self._learner_group(), inference_only=True
             )
+
+    def random_states(self) -> RandomStates:
+        """Of every runner at this moment, as far as they are ours and answer in time."""
+        return random_states(self._group, self._timeout_s)
+
+    def set_random_states(self, states: RandomStates, env_steps: int) -> None:
+        """Let runners draw on from `states`; `env_steps` is how far training is."""
+        set_random_states(self._group, states, env_steps, self._timeout_s)
 
     def _call(self, method: str, **kwargs: Any) -> list[Any]:
         if not self._remote:

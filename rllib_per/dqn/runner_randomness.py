@@ -12,23 +12,26 @@ from rllib_per.runners.env_runner import ApexEnvRunner
 # Under which name an algorithm's state has them.
 RANDOM_STATES = "env_runners"
 
+# By worker index.
+RandomStates = dict[int, Any]
 
-def random_states(group: EnvRunnerGroup, timeout_s: float) -> dict[int, Any]:
-    """By worker index; without runners that are not ours, or don't answer in time."""
-    answers = group.foreach_env_runner(_random_state, timeout_seconds=timeout_s)
+
+def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
+    """Of all runners, without runners that are not ours, or don't answer in time."""
+    answers = group.foreach_env_runner(random_state, timeout_seconds=timeout_s)
     return {index: state for index, state in answers if state is not None}
 
 
 def set_random_states(
-    group: EnvRunnerGroup, states: dict[int, Any], env_steps: int, timeout_s: float
+    group: EnvRunnerGroup, states: RandomStates, env_steps: int, timeout_s: float
 ) -> None:
     """Let every runner that is in `states` draw on from there; others go on as they are.
 
     Args:
         group: The runners.
-        states: By worker index.
+        states: Of some or all.
         env_steps: How far training is.
-        timeout_s: How long they may take.
+        timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
     """
 
     def restore(runner: Any) -> None:
@@ -38,6 +41,7 @@ def set_random_states(
     group.foreach_env_runner(restore, timeout_seconds=timeout_s)
 
 
-def _random_state(runner: Any) -> tuple[int, Any]:
+def random_state(runner: Any) -> tuple[int, Any]:
+    """The runner's worker index, and the state of its generators; None if it is not ours."""
     ours = isinstance(runner, ApexEnvRunner)
     return runner.worker_index, runner.random_state() if ours else None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class Learners:
         self._timeout_s = config.learner_timeout_s
         self._num_updates = 0
         self._weights: ray.ObjectRef | None = None
-        self._asked_weights: list[ray.ObjectRef] = []
+        # Of each time that weights were asked for: that they are there, and the weights.
+        self._asked: deque[tuple[ray.ObjectRef, ray.ObjectRef]] = deque()
         self.num_updates_lost_lifetime = 0
 
     @property
@@ -164,13 +166,13 @@ class Learners:
             if self._weights is None:
                 self._weights = ray.put(self._local.hand_out_weights()[1])
             return self._weights
-        asked = self._asked_weights
-        if asked and self._require_remote().has_answered(asked[:1]):
-            self._asked_weights = []
-            # If the learner has died, the steps under way tell the tale.
+        # A learner that is never idle has always been asked once more since.
+        while self._asked and self._require_remote().has_answered(self._asked[0][:1]):
+            answered, weights = self._asked.popleft()
+            # If the learner has died, the steps under way show it.
             with suppress(RayError):
-                ray.get(asked[0])
-                self._weights = asked[1]
+                ray.get(answered)
+                self._weights = weights
         assert self._weights is not None
         return self._weights
 
@@ -180,10 +182,25 @@ class Learners:
             self._weights = None  # They are handed out when someone wants them, and not before.
             return
         actors = self._require_remote()
-        self._asked_weights = list(actors[0].hand_out_weights.options(num_returns=2).remote())
-        if wait:
-            actors.get(self._asked_weights[:1], "weights")
-            self._weights, self._asked_weights = self._asked_weights[1], []
+        answered, weights = actors[0].hand_out_weights.options(num_returns=2).remote()
+        if not wait:
+            self._asked.append((answered, weights))
+            return
+        self._asked.clear()
+        actors.get([answered], "weights")
+        self._weights = weights
+
+    def read_weights(self) -> dict[str, Any]:
+        """The weights after all steps begun so far, as an env runner takes them; waits for them."""
+        if self._local is not None:
+            return self._local.hand_out_weights()[1]
+        actors = self._require_remote()
+        while True:
+            try:
+                ((_, weights),) = actors.get([actors[0].hand_out_weights.remote()], "weights")
+                return dict(weights)
+            except LearnersLostError as error:
+                self._restart(error)
 
     def flush(self) -> PriorityUpdate | None:
         """The TD errors of the last step, where `update` has not returned them yet."""
