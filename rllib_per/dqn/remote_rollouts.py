@@ -99,7 +99,8 @@ class RemoteRollouts:
 
     def random_states(self) -> RandomStates:
         """Of each runner at its last report, as nobody waits for it to answer once more."""
-        return dict(self._random_states)
+        local = self._group.local_env_runner
+        return self._random_states | ({} if local is None else dict([random_state(local)]))
 
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import (
@@ -32,6 +33,7 @@ from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
 from rllib_per.learning.update_metrics import log_update_metrics
 from rllib_per.objectives import ObjectiveSettings, build_objective
+from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.units import Allocator
 from rllib_per.schedules import schedule
@@ -193,12 +195,31 @@ class ApexDQNLearner(DQNTorchLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        """RLlib's; every way of the weights to an env runner, a file or a user leads through here.
+
+        Raises:
+            TrainingDivergedError: They are not finite.
+        """
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            self._require_finite()
         if self._check_component(COMPONENT_METRICS_LOGGER, components, not_components):
             self._log_pending_metrics()
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(LAST_TARGET_UPDATE_TS, components, not_components):
             state[LAST_TARGET_UPDATE_TS] = self._step.target_clock.last
         return state
+
+    def _require_finite(self) -> None:
+        # A sum is NaN or infinite where one of its terms is.
+        sums = torch.stack([parameter.detach().sum() for parameter in self._net.parameters()])
+        num_bad = int((~sums.isfinite()).sum())
+        if num_bad:
+            raise TrainingDivergedError(
+                f"weights must be finite: {num_bad} of the network's {len(sums)} tensors hold NaN "
+                f"or infinity after {self._weights_seq_no} updates, and are given to no one. "
+                "Training has diverged: go back to a checkpoint, and lower lr, set grad_clip or "
+                "clip rewards"
+            )
 
     def set_state(self, state: dict[str, Any]) -> None:
         if COMPONENT_OPTIMIZER in state:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
+from rllib_per.learning.q_proportion import QProportion
+from rllib_per.learning.update_metrics import QF_ABS_MEAN_KEY, RETURN_ABS_MAX_KEY
 from rllib_per.replay import PriorityUpdate, TransitionBatch
 from rllib_per.replay.units import Allocator
 from rllib_per.sharding import BatchPart
@@ -60,6 +63,7 @@ class Learners:
         self._weights: ray.ObjectRef | None = None
         # Of each time that weights were asked for: that they are there, and the weights.
         self._asked: deque[tuple[ray.ObjectRef, ray.ObjectRef]] = deque()
+        self._q_proportion = QProportion(config.gamma)
         self.num_updates_lost_lifetime = 0
 
     @property
@@ -209,10 +213,21 @@ class Learners:
         return _joined(self._ask_all("flush", _TD_ERRORS))
 
     def pop_metrics(self) -> list[dict[str, Any]]:
-        """RLlib's result dict of each learner since the last call."""
+        """RLlib's result dict of each learner since the last call.
+
+        Logs a warning, once, if Q-values are out of all proportion to the rewards.
+        """
         if self._local is not None:
-            return [self._local.pop_metrics()]
-        return self._ask_all("pop_metrics", "metrics")
+            results = [self._local.pop_metrics()]
+        else:
+            results = self._ask_all("pop_metrics", "metrics")
+        for result in results:
+            figures = result.get(DEFAULT_MODULE_ID, {})
+            if QF_ABS_MEAN_KEY in figures:
+                self._q_proportion.look(
+                    figures[QF_ABS_MEAN_KEY].peek(), figures[RETURN_ABS_MAX_KEY].peek()
+                )
+        return results
 
     def _ask_all(self, method: str, what: str) -> list[Any]:
         """The answers of all learners; none if they had to be started anew."""

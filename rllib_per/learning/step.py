@@ -125,12 +125,19 @@ class UpdateStep:
         """
         columns = self._transfer.load(batch)
         losses = self._objective.losses(columns, self._networks)
-        self.descend(losses, columns)
+        loss, gradients_norm = self.descend(losses, columns)
+        self.metrics.record(
+            loss, losses.q_taken, losses.td_errors, gradients_norm, batch.n_step_returns
+        )
         self.update_targets(counts)
         return self._transfer.hand_over(batch, losses.priority)
 
-    def descend(self, losses: Losses, columns: TensorBatch) -> None:
-        """Apply the gradients of the importance-weighted mean, averaged over learners, clipped."""
+    def descend(self, losses: Losses, columns: TensorBatch) -> tuple[Tensor, Tensor | None]:
+        """Apply the gradients of the importance-weighted mean, averaged over learners, clipped.
+
+        Returns:
+            That mean, and the gradients' norm, if clipping needed it.
+        """
         loss = weighted_mean(losses.loss, columns.importance_weights)
         for parameter in self._parameters:
             parameter.grad = None
@@ -143,7 +150,7 @@ class UpdateStep:
         if self._grad_clip is not None:
             norm = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)
         self._optimizer.step()
-        self.metrics.record(loss.detach(), losses.q_taken, losses.td_errors, norm)
+        return loss.detach(), norm
 
     def update_targets(self, counts: Mapping[str, int]) -> None:
         """Let the target networks follow if they are due, of lifetime `counts` by unit."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from ray.rllib.algorithms.dqn.dqn_learner import (
     QF_LOSS_KEY,
@@ -27,6 +29,10 @@ from torch import Tensor
 
 GRADIENTS_NORM_KEY = f"gradients_{DEFAULT_OPTIMIZER}_global_norm"
 
+# Of the Q-values of actions taken, and of the n-step returns that they learn from.
+QF_ABS_MEAN_KEY = "qf_abs_mean"
+RETURN_ABS_MAX_KEY = "n_step_return_abs_max_lifetime"
+
 # Updates are kept as they are, references to small tensors, and reduced so many at a time.
 _FOLD_EVERY = 64
 
@@ -36,6 +42,8 @@ class UpdateMetrics:
 
     def __init__(self) -> None:
         self._recent: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        self._recent_returns: list[npt.NDArray[np.float32]] = []
+        self._largest_return = 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -45,23 +53,35 @@ class UpdateMetrics:
         self.num_target_updates = 0
 
     def record(
-        self, loss: Tensor, q_taken: Tensor, td_errors: Tensor, gradients_norm: Tensor | None
+        self,
+        loss: Tensor,
+        q_taken: Tensor,
+        td_errors: Tensor,
+        gradients_norm: Tensor | None,
+        n_step_returns: npt.NDArray[np.float32],
     ) -> None:
-        """Count an update of (), (B,), (B,) and (), none of which may be written to afterwards."""
+        """Count an update of (), (B,), (B,), () and (B,).
+
+        The tensors may not be written to afterwards; the returns may, being a part of a batch.
+        """
         self.num_updates += 1
         self.num_transitions += len(q_taken)
         self._recent.append((loss, q_taken, td_errors, gradients_norm))
+        self._recent_returns.append(n_step_returns.copy())
         if len(self._recent) == _FOLD_EVERY:
             self._fold()
 
     def _fold(self) -> None:
         """Reduce the recent updates to sums and bounds."""
         losses, q_taken, td_errors, norms = zip(*self._recent, strict=True)
-        self._recent = []
+        largest = float(np.abs(np.concatenate(self._recent_returns)).max())
+        self._largest_return = max(self._largest_return, largest)
+        self._recent, self._recent_returns = [], []
         q_values = torch.cat(q_taken)
         folded = {
             QF_LOSS_KEY: torch.stack(losses).sum(),
             QF_MEAN_KEY: q_values.sum(),
+            QF_ABS_MEAN_KEY: q_values.abs().sum(),
             QF_MAX_KEY: q_values.max(),
             QF_MIN_KEY: q_values.min(),
             TD_ERROR_MEAN_KEY: torch.cat(td_errors).abs_().sum(),
@@ -71,7 +91,10 @@ class UpdateMetrics:
         self._folded.append(folded)
 
     def pop(self) -> dict[str, float]:
-        """Means: loss and gradients' norm of updates, |δ| and Q of transitions. {} if none."""
+        """Means: loss and gradients' norm of updates; |δ|, Q and |Q| of transitions. {} if none.
+
+        The largest |n-step return| is of all updates so far.
+        """
         if self._recent:
             self._fold()
         values: dict[str, float] = {}
@@ -85,6 +108,8 @@ class UpdateMetrics:
                 by_update = key in (QF_LOSS_KEY, GRADIENTS_NORM_KEY)
                 count = self.num_updates if by_update else self.num_transitions
                 values[key] = column.sum().item() / count
+        if values:
+            values[RETURN_ABS_MAX_KEY] = self._largest_return
         self._clear()
         return values
 

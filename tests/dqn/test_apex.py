@@ -4,11 +4,13 @@
 import os
 import re
 import signal
+import traceback
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import ray
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rllib_per.dqn.algorithm import ApexDQN
@@ -36,7 +38,9 @@ def _ray():
 @pytest.fixture(scope="module")
 def apex():
     """One algorithm for all that happens to it."""
-    algorithm = apex_config(store_buffer_in_checkpoints=True).build_algo()
+    config = apex_config(store_buffer_in_checkpoints=True)
+    config.evaluation(evaluation_interval=1_000_000, evaluation_duration=1)
+    algorithm = config.build_algo()
     yield algorithm
     algorithm.stop()
 
@@ -147,6 +151,41 @@ def test_a_killed_env_runner_holds_up_nobody_and_comes_back(apex):
     assert doomed not in processes_of_runners(apex)
     result = train_for(apex, 500)
     assert result["replay_buffer"]["num_shards_live"] == 2
+
+
+def test_no_call_waits_for_a_runner_that_is_stopped(apex, tmp_path, monkeypatch):
+    train_for(apex, 500)
+    apex.save_to_path(tmp_path / "before")
+    process = apex.env_runner_group.foreach_env_runner(
+        lambda runner: os.getpid(), local_env_runner=False, remote_worker_ids=[2]
+    )[0]
+    fetch, waits = FaultTolerantActorManager._fetch_result, []
+
+    def fetch_and_note(manager, *, remote_actor_ids, timeout_seconds=None, **kwargs):
+        if 2 in remote_actor_ids and timeout_seconds != 0:
+            waits.append("".join(traceback.format_stack(limit=8)))
+        return fetch(
+            manager, remote_actor_ids=remote_actor_ids, timeout_seconds=timeout_seconds, **kwargs
+        )
+
+    monkeypatch.setattr(FaultTolerantActorManager, "_fetch_result", fetch_and_note)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            apex.train()
+        apex.save_to_path(tmp_path / "during")
+        saved = apex.get_state()["apex_dqn"]["env_runners"]
+        apex.evaluate()
+        apex.get_module()
+        apex.restore_from_path(tmp_path / "before")
+        apex.set_state(apex.get_state())
+        apex.train()
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert not waits, waits[0]
+    # What it had drawn by its last report is known all the same.
+    assert saved.keys() == {0, 1, 2}
+    assert apex.rollouts.num_healthy == 2
 
 
 @pytest.mark.faults
