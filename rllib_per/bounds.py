@@ -98,6 +98,7 @@ BOUNDS: dict[str, Bound] = {
     "num_env_runners": _COUNT,
     "num_envs_per_env_runner": _AT_LEAST_ONE,
     "frame_stack": _AT_LEAST_ONE,
+    "max_env_steps_per_episode": _AT_LEAST_ONE,
     "min_sample_timesteps_per_iteration": _COUNT,
     "metrics_num_episodes_for_smoothing": _AT_LEAST_ONE,
     # Replay shards.

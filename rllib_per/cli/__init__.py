@@ -20,6 +20,14 @@ from rllib_per.cli.resuming import resume
 from rllib_per.cli.searching import tune
 from rllib_per.cli.training import train
 from rllib_per.experiments.interruption import StartUp
+from rllib_per.experiments.yaml_source import printable
+
+
+class _PlainFormatter(logging.Formatter):
+    """One line each, whatever stands in it; tracebacks come after it as they are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return printable(super().formatMessage(record))
 
 
 class _Verbs(click.Group):
@@ -32,7 +40,9 @@ class _Verbs(click.Group):
 @click.version_option(package_name="rllib-per")
 def main() -> None:
     """Prioritized experience replay and Ape-X dueling double DQN on RLlib."""
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PlainFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 for command in (train, tune, compare, resume, evaluate, play, plot, doctor, show_config):

@@ -14,6 +14,7 @@ import click
 from rllib_per.cli.errors import reported, saving
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE, no_longer_than
+from rllib_per.experiments.yaml_source import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,11 +81,10 @@ def compare(
 def run_comparison(
     folder: ComparisonFolder, contestants: Sequence[Contestant], address: str | None
 ) -> int:
-    from rich.console import Console
-
     from rllib_per.experiments.ray_session import num_cpus, ray_session
+    from rllib_per.experiments.terminal import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     largest = max((c.experiment for c in contestants), key=num_cpus)
     with ExitStack() as session:
         with reported():
@@ -99,11 +99,11 @@ def run_comparison(
             session.close()
     for replay, ignored in {c.replay: c.ignored for c in contestants}.items():
         if ignored:
-            click.echo(f"{replay} has no {', '.join(ignored)}: left out.")
+            click.echo(printable(f"{replay} has no {', '.join(ignored)}: left out."))
     if not is_complete:
-        click.echo(f"interrupted; go on with `rllib-per resume {folder.path}`")
+        click.echo(printable(f"interrupted; go on with `rllib-per resume {folder.path}`"))
         return EXIT_CODE
-    click.echo(folder.plot)
+    click.echo(printable(str(folder.plot)))
     return 0
 
 

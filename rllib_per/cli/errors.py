@@ -13,11 +13,16 @@ from typing import Any
 import click
 
 from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.experiments.yaml_source import ConfigError
+from rllib_per.experiments.yaml_source import ConfigError, printable
 
 NO_RESULT = 1
 USAGE_ERROR = 2
 STORAGE_ERROR = 4
+
+
+def complain(problem: object) -> None:
+    """Say what is wrong in one line, whatever stands in it."""
+    click.echo(f"error: {printable(str(problem))}", err=True)
 
 
 @contextmanager
@@ -30,10 +35,10 @@ def reported() -> Iterator[None]:
         yield
     except ConfigError as error:
         for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
+            complain(problem)
         sys.exit(USAGE_ERROR)
     except (ValueError, RuntimeError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
+        complain(error)
         sys.exit(USAGE_ERROR)
 
 
@@ -43,7 +48,7 @@ def saving() -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        click.echo(f"error: {error}", err=True)
+        complain(error)
         sys.exit(STORAGE_ERROR)
 
 

@@ -19,6 +19,7 @@ from rllib_per.cli.options import (
 )
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.yaml_source import printable
 
 SMOKE_ANSWER_S = 10.0
 
@@ -34,7 +35,7 @@ def plot(runs: tuple[Path, ...], out: Path, smoke: bool) -> None:
     once = list(dict.fromkeys(run.resolve() for run in runs))  # `runs/*` has `latest` in it.
     with reported():
         plot_runs([RunFolder.open(run) for run in (once[:1] if smoke else once)], out)
-    click.echo(out)
+    click.echo(printable(str(out)))
 
 
 @click.command("config")

@@ -13,6 +13,7 @@ from rllib_per.cli.errors import reported
 from rllib_per.cli.options import FOLDER, allow_custom_classes, smoke_option
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.yaml_source import printable
 
 SMOKE_EPISODES = 2
 SMOKE_FRAMES = 100
@@ -40,13 +41,14 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(summary))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from rllib_per.experiments.terminal import PlainConsole
 
     table = Table(title=folder.label, show_header=False)
     for name, value in summary.items():
         table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 @click.command()
@@ -73,7 +75,8 @@ def play(
             max_frames=SMOKE_FRAMES if smoke else None,
         )
     played = ", ".join(f"{value:g}" for value in returns)
-    click.echo(f"{video}: returns {played}" if played else f"{video}: the beginning of a game")
+    what = f"returns {played}" if played else "the beginning of a game"
+    click.echo(printable(f"{video}: {what}"))
 
 
 def _load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import NO_RESULT, reported
+from rllib_per.cli.errors import NO_RESULT, complain, reported
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
+from rllib_per.experiments.yaml_source import printable
 
 if TYPE_CHECKING:
     from rllib_per.experiments.tuning.folder import TuningFolder
@@ -71,7 +72,7 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
         try:
             ending = search.run(tuner, plan, folder)
         except search.NoResultError as error:
-            click.echo(f"error: {error}", err=True)
+            complain(error)
             return NO_RESULT
-    click.echo(f"{ending.replace('_', ' ')}: {folder.path}")
+    click.echo(printable(f"{ending.replace('_', ' ')}: {folder.path}"))
     return search.EXIT_CODES[ending]

@@ -15,6 +15,7 @@ from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import no_longer_than
 from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder
 from rllib_per.experiments.run_lock import run_lock
+from rllib_per.experiments.yaml_source import printable
 
 # How long Ray may take to end.
 _PATIENCE_S = 8.0
@@ -81,7 +82,7 @@ def rehearse(
             changes = (*ONE_ITERATION, *overrides)
             again, experiment = reopen(copy.path, changes, allow_custom_classes)
         exit_code = train_run(experiment, again, address, resume=True, is_rehearsal=True)
-    click.echo(f"{path} can go on; the copy on which this was tried is removed")
+    click.echo(printable(f"{path} can go on; the copy on which this was tried is removed"))
     return exit_code
 
 
@@ -116,13 +117,12 @@ def train_run(
     is_rehearsal: bool = False,
 ) -> int:
     """Train, and say how it ended; the exit code."""
-    from rich.console import Console
-
     from rllib_per.experiments.ray_session import ray_session
+    from rllib_per.experiments.terminal import PlainConsole
 
     if resume:
         click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
-    console = Console()
+    console = PlainConsole()
     with ExitStack() as start, ExitStack() as session:
         if not resume:
             start.enter_context(run.starting())

@@ -58,7 +58,7 @@ _NUMBERS = (
 )  # fmt: skip
 _NUMBERS_OR_NONE = (
     "grad_clip", "training_intensity", "replay_ratio", "frame_stack", "seed",
-    "min_sample_timesteps_per_iteration",
+    "min_sample_timesteps_per_iteration", "max_env_steps_per_episode",
 )  # fmt: skip
 
 _CHECKS: dict[str, Check] = {
@@ -71,7 +71,6 @@ _CHECKS: dict[str, Check] = {
     "target_network_update_unit": _one_of("env_steps", "updates", "episodes"),
     "td_error_loss_fn": _one_of("huber", "mse"),
     "frame_stack_padding": _one_of("zero", "repeat"),
-    "max_env_steps_per_episode": _optional(_at_least(1)),
     "fused_optimizer": _one_of(True, False),
     "mixed_precision": _one_of(True, False),
     "compile_module": _one_of(True, False),

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000  # Aliases count each time they are used, so that they cannot multiply.
+MAX_NUMBER_CHARS = 100  # Base 60 takes YAML time that grows with the square of the length.
+MAX_SHOWN_CHARS = 2000  # Of one line on the terminal.
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return printable(f"{self.where}: {self.message}")
 
 
 class ConfigError(ValueError):
@@ -57,7 +60,7 @@ class Source:
 
     def override(self, assignment: str) -> None:
         """Apply `section.key=value`, the value in YAML, as `--set` on the command line does."""
-        place = f"--set {assignment}"
+        place = f"--set {assignment[:MAX_NUMBER_CHARS]}"
         dotted, equals, text = assignment.partition("=")
         keys = dotted.strip().split(".")
         if not equals or not all(keys):
@@ -67,6 +70,9 @@ class Source:
             value = yaml.load(text, Loader=_Loader)
         except (yaml.YAMLError, ValueError) as error:
             self.problems.append(Problem(place, f"not a YAML value: {_first_line(error)}"))
+            return
+        except RecursionError:
+            self.problems.append(Problem(place, "nested too deeply, or an alias to itself"))
             return
         self.put(tuple(keys), value, place)
 
@@ -83,9 +89,31 @@ class Source:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a string."""
+    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a string.
+
+    What is tagged as a number, a truth value or a time and is none is a YAMLError, with its line.
+    """
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        if len(node.value) > MAX_NUMBER_CHARS:
+            message = (
+                f"at most {MAX_NUMBER_CHARS} characters make a number: got {len(node.value):,}"
+            )
+            raise ConstructorError(problem=message, problem_mark=node.start_mark)
+        try:
+            value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        except (ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            message = f"{node.value!r} is no {kind}"
+            raise ConstructorError(problem=message, problem_mark=node.start_mark) from error
+        if isinstance(value, int) and value.bit_length() > 64:
+            message = f"an integer has at most 64 bits: got {value.bit_length()}"
+            raise ConstructorError(problem=message, problem_mark=node.start_mark)
+        return value
 
 
+for _kind in ("int", "float", "bool", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
@@ -159,6 +187,14 @@ def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node, 
         for index, value in enumerate(node.value):
             yield (*path, index), value, False
             yield from _walk(value, (*path, index))
+
+
+def printable(text: str) -> str:
+    """One line that a terminal takes for text: control characters escaped, and not too long."""
+    if len(text) > MAX_SHOWN_CHARS:
+        text = f"{text[:MAX_SHOWN_CHARS]}…"
+    text = " ".join(line.strip() for line in text.splitlines())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _first_line(error: Exception) -> str:

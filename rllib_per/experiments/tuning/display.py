@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rllib_per.experiments.interruption import SIGNALS, is_same, leave
 from rllib_per.experiments.progress import LINE_INTERVAL_S
+from rllib_per.experiments.terminal import PlainConsole
 from rllib_per.experiments.tuning.plan import parameters
 from rllib_per.experiments.tuning.space import SearchValue
 
@@ -156,8 +157,8 @@ class TuningDisplay(Callback):  # type: ignore[misc]
 
 def make_console() -> Console:
     """The terminal; where there is none, lines of a width that tables fit into."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=_WIDTH)
 
 
 def number_of(trial_id: str) -> str:
