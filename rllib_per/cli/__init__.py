@@ -19,6 +19,7 @@ from rllib_per.cli.playing import evaluate, play
 from rllib_per.cli.resuming import resume
 from rllib_per.cli.searching import tune
 from rllib_per.cli.training import train
+from rllib_per.experiments.import_path import leave_current_folder
 from rllib_per.experiments.interruption import StartUp
 from rllib_per.experiments.yaml_source import printable
 
@@ -40,6 +41,7 @@ class _Verbs(click.Group):
 @click.version_option(package_name="rllib-per")
 def main() -> None:
     """Prioritized experience replay and Ape-X dueling double DQN on RLlib."""
+    leave_current_folder()
     handler = logging.StreamHandler()
     handler.setFormatter(_PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -9,16 +9,27 @@ from typing import Any, TypeVar
 
 import click
 
+from rllib_per.experiments.import_path import enter_current_folder
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 RUNS = Path("runs")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
+
+def _import_from_here(_: click.Context, __: click.Parameter, is_allowed: bool) -> bool:
+    if is_allowed:
+        enter_current_folder()
+    return is_allowed
+
+
 allow_custom_classes = click.option(
     "--allow-custom-classes",
     is_flag=True,
-    help="Import the classes that the YAML names by dotted path: their code will run.",
+    callback=_import_from_here,
+    help="Import the classes that the YAML names by dotted path, also from the current folder: "
+    "their code will run.",
 )
 
 cluster_address = click.option(

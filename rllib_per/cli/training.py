@@ -100,11 +100,12 @@ def go_on(experiment: ExperimentConfig, run: RunFolder, address: str | None) -> 
     if ending is None:
         return train_run(experiment, run, address, resume=True)
     result = run.read_result()
-    click.echo(
+    text = (
         f"{run.path} is finished, {ending.replace('_', ' ')} after {result['env_steps']:,} env "
         "steps: nothing is left to train. To go on, raise what ended it: rllib-per train "
         f"--resume {run.path} --set stop.env_steps={2 * result['env_steps']}"
     )
+    click.echo(printable(text))
     return EXIT_CODES[ending]
 
 

@@ -12,8 +12,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.import_path import worker_path
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
 
 # RLlib puts its config into the object store even when nothing is remote.
 _LOCAL_STORE_BYTES = 100_000_000
@@ -69,7 +74,9 @@ def connect(address: str) -> str:
     _check_reachable(address)
     try:
         with _own_signals(kept_from_processes=False):
-            context = ray.init(address=address, logging_level=logging.ERROR)
+            context = ray.init(
+                address=address, job_config=_job_config(), logging_level=logging.ERROR
+            )
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RuntimeError(
             f"cannot join a Ray cluster at {address}: {str(error).splitlines()[0]}; if it runs, it "
@@ -111,6 +118,7 @@ def _start(experiment: ExperimentConfig) -> None:
     with _own_signals(kept_from_processes=actors > 0):
         ray.init(
             "local",
+            job_config=_job_config(),
             num_cpus=max(os.cpu_count() or 1, actors + 1),
             object_store_memory=None if actors else _LOCAL_STORE_BYTES,
             include_dashboard=False,
@@ -140,6 +148,18 @@ def _own_signals(*, kept_from_processes: bool) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _job_config() -> JobConfig:
+    """Let workers import what this process can; Ray would add the current folder in any case."""
+    from ray.job_config import JobConfig
+
+    class ImportingAsDriver(JobConfig):  # type: ignore[misc]
+        def _serialize(self) -> Any:
+            self._py_driver_sys_path = worker_path()[::-1]  # Each goes before those it follows.
+            return super()._serialize()
+
+    return ImportingAsDriver()
 
 
 def _check_gpus(experiment: ExperimentConfig) -> None:

@@ -97,9 +97,8 @@ class _Loader(yaml.SafeLoader):
     def construct_number(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.rpartition(":")[2]
         if len(node.value) > MAX_NUMBER_CHARS:
-            message = (
-                f"at most {MAX_NUMBER_CHARS} characters make a number: got {len(node.value):,}"
-            )
+            length = f"{len(node.value):,}"
+            message = f"at most {MAX_NUMBER_CHARS} characters make a number: got {length}"
             raise ConstructorError(problem=message, problem_mark=node.start_mark)
         try:
             value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)

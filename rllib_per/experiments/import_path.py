@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""From where modules are imported: never from the current folder, unless a user asks for that.
+
+A folder that came from elsewhere may hold a `numpy.py`. Python has the current folder among its
+`sys.path` after `python -m` and `python -c`, and Ray puts it first in every worker's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import rllib_per
+
+
+def leave_current_folder() -> None:
+    """Import nothing from it; PYTHONPATH may name it, and so may a checkout of this package."""
+    # An empty entry, as of `PYTHONPATH=$UNSET:/folder`, means the current folder to Python.
+    named = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if "PYTHONPATH" in os.environ:
+        os.environ["PYTHONPATH"] = os.pathsep.join(named)
+    own = Path(rllib_per.__file__).parents[1]
+    if not any(_is_current(folder) for folder in (*named, str(own))):
+        sys.path[:] = [folder for folder in sys.path if not _is_current(folder)]
+
+
+def enter_current_folder() -> None:
+    """Import from it what is found nowhere else."""
+    if not any(map(_is_current, sys.path)):
+        sys.path.append(os.getcwd())
+
+
+def worker_path() -> list[str]:
+    """What Ray's workers need before their own `sys.path`, to import what this process can."""
+    return list(map(os.path.abspath, sys.path)) if any(map(_is_current, sys.path)) else []
+
+
+def _is_current(folder: str) -> bool:
+    return os.path.realpath(folder or os.curdir) == os.path.realpath(os.curdir)

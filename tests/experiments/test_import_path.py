@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Modules of the current folder run only where a user allows it, in this process and in workers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray.core.generated.common_pb2 import JobConfig
+
+from rllib_per.experiments import ray_session
+from rllib_per.experiments.import_path import (
+    enter_current_folder,
+    leave_current_folder,
+    worker_path,
+)
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "cartpole.yaml"
+
+# As `python -m` and `python -c` begin: with the current folder in front of everything.
+PROGRAM = "from rllib_per.cli import main; main()"
+SHADOWS = ("numpy", "torch", "gymnasium", "ray", "cython_tree", "tree", "my_own_module")
+SHADOW = "open(__file__ + '.ran', 'w').close()\nraise ImportError('of the current folder')\n"
+OWN_ENV = """
+import my_helper
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class OwnEnv(CartPoleEnv):
+    def __init__(self, config):
+        super().__init__()
+        self.theta_threshold_radians *= my_helper.ONE
+"""
+TINY = (
+    "env_runners.num_env_runners=1",
+    "training.num_steps_sampled_before_learning_starts=50",
+    "reporting.min_sample_timesteps_per_iteration=50",
+    "stop={env_steps: 100}",
+    "evaluation={final_num_episodes: 1}",
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder that came from elsewhere, as the current one."""
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text(SHADOW)
+    (tmp_path / "my_env.py").write_text(OWN_ENV)
+    (tmp_path / "my_helper.py").write_text("ONE = 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def modules_that_ran(folder):
+    return sorted(path.name for path in folder.glob("*.ran"))
+
+
+def run(program, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+@pytest.mark.parametrize("entry", ["", ".", "{}", "{}/../{}"])
+def test_the_current_folder_is_left_however_it_is_written(entry, folder):
+    sys.path.insert(0, entry.format(folder, folder.name))
+    kept = sys.path[1:]
+    leave_current_folder()
+    assert sys.path == kept
+    assert worker_path() == []
+
+
+@pytest.mark.parametrize("entry", [".", "{}"])
+def test_a_folder_that_pythonpath_names_stays(entry, folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere{os.pathsep}{entry.format(folder)}")
+    sys.path.insert(0, str(folder))
+    leave_current_folder()
+    assert sys.path[0] == worker_path()[0] == str(folder)
+
+
+def test_an_empty_entry_of_pythonpath_names_no_folder(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}/elsewhere{os.pathsep}")
+    sys.path.insert(0, str(folder))
+    leave_current_folder()
+    assert str(folder) not in sys.path
+    assert os.environ["PYTHONPATH"] == "/elsewhere"  # Workers get it too.
+
+
+def test_a_checkout_of_this_package_stays(folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("PYTHONPATH")
+    sys.path.insert(0, "")
+    leave_current_folder()
+    assert sys.path[0] == ""
+
+
+def test_the_current_folder_is_searched_last_and_workers_search_alike(folder):
+    enter_current_folder()
+    assert sys.path[-1] == str(folder)
+    assert worker_path() == [os.path.abspath(path) for path in sys.path]
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_ray_is_told_of_the_current_folder_only_where_that_is_allowed(is_allowed, folder):
+    if is_allowed:
+        enter_current_folder()
+    config = ray_session._job_config()
+    config._py_driver_sys_path.append(str(folder))  # As `ray.init` does.
+    told = JobConfig.FromString(config._serialize()).py_driver_sys_path
+    assert list(told)[::-1] == (sys.path if is_allowed else [])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_workers_import_from_the_current_folder_only_where_that_is_allowed(is_allowed, folder):
+    done = run(
+        "import importlib.util, sys\n"
+        "from pathlib import Path\n"
+        "from rllib_per.experiments.experiment import load_experiment\n"
+        "from rllib_per.experiments.import_path import enter_current_folder, leave_current_folder\n"
+        "leave_current_folder()\n"
+        f"if {is_allowed}: enter_current_folder()\n"
+        "from rllib_per.experiments.ray_session import ray_session\n"
+        "def found(name):\n"
+        "    spec = importlib.util.find_spec(name)\n"
+        "    return spec and Path(spec.origin).parent == Path.cwd()\n"
+        "with ray_session(load_experiment(Path(sys.argv[1]))):\n"
+        "    import ray\n"
+        "    finds = ray.remote(num_cpus=0)(found).remote\n"
+        "    print(ray.get([finds(name) for name in ('torch', 'my_env')]))\n",
+        CONFIG,
+    )
+    assert done.stdout.strip() == ("[False, True]" if is_allowed else "[False, None]"), done.stderr
+    assert modules_that_ran(folder) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_training_runs_no_module_of_the_current_folder(folder):
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    done = run(PROGRAM, "train", CONFIG, *settings)
+    assert done.returncode == 0, done.stderr
+    assert modules_that_ran(folder) == []
+    again = run(PROGRAM, "evaluate", "runs/cartpole/latest", "--episodes", 1)
+    assert again.returncode == 0, again.stderr
+    assert modules_that_ran(folder) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_environment_of_the_current_folder_works_in_actors_where_it_is_allowed(folder):
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    own = (*settings, "--set", "environment.env=my_env.OwnEnv")
+    refused = run(PROGRAM, "train", CONFIG, *own)
+    assert refused.returncode == 2
+    assert "give --allow-custom-classes" in refused.stderr
+    done = run(PROGRAM, "train", CONFIG, *own, "--allow-custom-classes")
+    assert done.returncode == 0, done.stderr
+    allowed = ("evaluate", "runs/cartpole/latest", "--episodes", 1, "--allow-custom-classes")
+    again = run(PROGRAM, *allowed)
+    assert again.returncode == 0, again.stderr
+    assert modules_that_ran(folder) == []
