@@ -70,7 +70,12 @@ def occupy_bundles(config: Any) -> list[ShardHandle]:
         first_bundle = group.bundle_count - settings["num_shards"]
     placement = _placement(settings, first_bundle)
     handles = place_shards(settings["num_shards"], None, placement=placement, limits=limits)
-    _await_places(handles, settings, limits)
+    try:
+        _await_places(handles, settings, limits)
+    except BaseException:
+        for handle in handles:
+            handle.close()
+        raise
     return handles
 
 

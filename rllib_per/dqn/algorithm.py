@@ -53,7 +53,7 @@ from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_randomness import RANDOM_STATES
 from rllib_per.dqn.runner_weights import build_module, give_weights, let_take_any_weights
-from rllib_per.dqn.silent_actors import actors_of, end_silent
+from rllib_per.dqn.silent_actors import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.learning.learners import Learners
@@ -90,6 +90,7 @@ class ApexDQN(DQN):
         config = cls.get_default_config().update_from_dict(config)
         return add_bundles(request, config) if is_sharded(config) else request
 
+    @cleaned_up_on_error
     def setup(self, config: ApexDQNConfig) -> None:
         super().setup(config)
         self.progress = Progress()
@@ -231,19 +232,29 @@ class ApexDQN(DQN):
     def _begin_anew(self) -> None:
         self.cleanup()
         # The next buffer may be as large as memory allows, but not beside this one.
-        del self.loop, self._replay_checkpoint, self.replay, self.local_replay_buffer
-        del self.learners, self.rollouts
+        parts = (
+            "loop",
+            "_replay_checkpoint",
+            "replay",
+            "local_replay_buffer",
+            "learners",
+            "rollouts",
+        )
+        for part in parts:
+            vars(self).pop(part, None)  # A setup that failed has not made them all.
         self._env_id, self.env_creator = self._get_env_id_and_creator(self.config.env, self.config)
         self.metrics = MetricsLogger(root=True, stats_cls_lookup=self.config.stats_cls_lookup)
         self.setup(self.config)
 
     def cleanup(self) -> None:
-        """End every actor, also those that hang."""
-        for actors, what in actors_of(self):
-            end_silent(actors, what)
-        super().cleanup()
-        for handle in self._shard_handles:
-            handle.close()
+        """End every actor, also those that hang; of a setup that failed, what there is."""
+        try:
+            for actors, what in actors_of(self):
+                end_silent(actors, what)
+            super().cleanup()
+        finally:
+            for handle in getattr(self, "_shard_handles", ()):
+                handle.close()
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -67,3 +68,23 @@ def actors_of(algorithm: Any) -> list[tuple[list[Any], str]]:
         if group is not None:
             found.append((list(group._worker_manager.actors().values()), "env runners"))
     return found
+
+
+def cleaned_up_on_error(setup: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Let an algorithm's `setup` that fails end what it started, and raise its own error.
+
+    Who asked for the algorithm gets none, so nobody else could end its actors.
+    """
+
+    @functools.wraps(setup)
+    def set_up(algorithm: Any, config: Any) -> None:
+        try:
+            setup(algorithm, config)
+        except BaseException:
+            try:
+                algorithm.cleanup()
+            except Exception:
+                logger.warning("not all of an algorithm could be ended", exc_info=True)
+            raise
+
+    return set_up
