@@ -71,7 +71,7 @@ def test_a_stage_of_setup_that_fails_is_what_is_raised(stage, monkeypatch, caplo
     monkeypatch.setattr(*stage, Fails())
     with pytest.raises(StageError):
         half_made.__init__(config=config())
-    half_made.stop()  # As Tune does.
+    half_made.cleanup()  # As who stops it does.
     assert "could be ended" not in caplog.text
 
 
