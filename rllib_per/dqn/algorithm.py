@@ -62,6 +62,9 @@ from rllib_per.sharding import ReplayShards
 
 _STATE = "apex_dqn"
 
+# What `setup` makes.
+_PARTS = ("loop", "_replay_checkpoint", "replay", "local_replay_buffer", "learners", "rollouts")
+
 
 class ApexDQN(DQN):
     """Collect, replay, learn, prioritize: the loop of Horgan et al. (2018).
@@ -232,16 +235,9 @@ class ApexDQN(DQN):
     def _begin_anew(self) -> None:
         self.cleanup()
         # The next buffer may be as large as memory allows, but not beside this one.
-        parts = (
-            "loop",
-            "_replay_checkpoint",
-            "replay",
-            "local_replay_buffer",
-            "learners",
-            "rollouts",
-        )
-        for part in parts:
-            vars(self).pop(part, None)  # A setup that failed has not made them all.
+        for part in _PARTS:
+            if part in vars(self):  # A setup that failed has not made them all.
+                delattr(self, part)
         self._env_id, self.env_creator = self._get_env_id_and_creator(self.config.env, self.config)
         self.metrics = MetricsLogger(root=True, stats_cls_lookup=self.config.stats_cls_lookup)
         self.setup(self.config)

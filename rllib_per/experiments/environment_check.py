@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from rllib_per.experiments.experiment import ExperimentConfig
-from rllib_per.experiments.yaml_source import ConfigError, Problem
+from rllib_per.experiments.yaml_source import ConfigError, Problem, described
 from rllib_per.runners.vector_env import env_context, make_vector_env
 
 
@@ -23,6 +23,9 @@ def check_environment(experiment: ExperimentConfig) -> None:
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
         place = f"environment.env = {experiment.environment.env}"
         raise ConfigError([Problem(place, str(error))]) from error
+    except Exception as error:  # A constructor may raise anything about its `env_config`.
+        place = f"environment.env = {experiment.environment.env}"
+        raise ConfigError([Problem(place, described(error))]) from error
 
 
 def check_algorithm(experiment: ExperimentConfig) -> None:

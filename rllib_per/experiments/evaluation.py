@@ -21,6 +21,7 @@ from rllib_per.dqn.algorithm_checkpoint import require_finite
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
+from rllib_per.experiments.yaml_source import described
 from rllib_per.observations import first_not_finite
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import (
@@ -31,6 +32,10 @@ from rllib_per.runners.vector_env import (
     reset_with_seeds,
     resolve_env,
 )
+
+# Of a file of tensors: float64 at most, and a hundred bytes or so for each tensor.
+_MAX_BYTES_PER_VALUE = 8
+_MAX_HEADER_BYTES = 1_000_000
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -87,17 +92,32 @@ class GreedyPolicy:
 
         Raises:
             FileNotFoundError: The run has not saved one.
-            ValueError: The file is damaged, or holds other tensors than the experiment's network.
+            ValueError: The file is damaged, or holds other tensors than the experiment's network;
+                or environment or network cannot be made.
         """
         if not run.policy.is_file():
             raise FileNotFoundError(f"{run.policy} does not exist: the run has not ended yet")
-        policy = cls(experiment)
+        try:
+            policy = cls(experiment)
+        except Exception as error:  # A constructor may raise anything about its settings.
+            raise ValueError(f"{run.config} cannot be played: {described(error)}") from error
+        policy._check_size(run.policy)
         try:
             state = safetensors.numpy.load_file(run.policy)
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, LookupError, TypeError) as error:
             raise ValueError(f"{run.policy} is damaged: {error}") from error
         policy.set_state(state)
         return policy
+
+    def _check_size(self, path: Path) -> None:
+        """Refuse to read what cannot be this network's."""
+        num_values = sum(value.numel() for value in self._module.state_dict().values())
+        most, size = num_values * _MAX_BYTES_PER_VALUE + _MAX_HEADER_BYTES, path.stat().st_size
+        if size > most:
+            raise ValueError(
+                f"{path} holds other tensors than the experiment's network, which needs "
+                f"{most:,} bytes at most: got {size:,}"
+            )
 
     @property
     def state_names(self) -> list[str]:

@@ -207,9 +207,19 @@ def build(model: type[Model], source: Source, *, allow_custom_classes: bool = Fa
 
 
 def import_class(name: str) -> Any:
-    """The class that a dotted path names."""
+    """The class that a dotted path names.
+
+    Raises:
+        ValueError: There is none.
+    """
     module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{name} cannot be imported: {error}; it must be installed, or stand in the current "
+            "folder or in one that PYTHONPATH names"
+        ) from error
 
 
 def _problems(

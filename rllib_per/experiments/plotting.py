@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from matplotlib.figure import Figure
 
 from rllib_per.experiments.metrics_log import read_rows
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
+from rllib_per.experiments.yaml_source import described, printable, read_yaml
 
 WINDOW_EPISODES = 50
+MAX_TABLE_BYTES = 1_000_000_000
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,14 +69,29 @@ def _name(run: RunFolder) -> str:
     """Configuration and seed, or the folder where they are not known."""
     if not run.config.is_file():
         return run.label
-    seed = yaml.safe_load(run.config.read_text(encoding="utf-8")).get("seed", 0)
-    return f"{run.path.resolve().parent.name}, seed {seed}"
+    seed = read_yaml(run.config).data.get("seed", 0)
+    name = printable(f"{run.path.resolve().parent.name}, seed {seed}")
+    return name.replace("$", r"\$")  # What stands between two would be mathematics.
 
 
 def read_columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
-    """Two columns of a CSV file, without the rows where the second is empty."""
+    """Two columns of a CSV file, without the rows where the second is empty.
+
+    Raises:
+        ValueError: It is no such file, or larger than any run makes it.
+    """
     if not path.is_file():
         return np.empty(0), np.empty(0)
-    pairs = [(float(row[x]), float(row[y])) for row in read_rows(path) if row[y]]
+    size = path.stat().st_size
+    if size > MAX_TABLE_BYTES:
+        raise ValueError(f"{path}: at most {MAX_TABLE_BYTES:,} bytes are read: got {size:,}")
+    try:
+        pairs = [(float(row[x]), float(row[y])) for row in read_rows(path) if row[y]]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no table of numbers with {x} and {y}: {described(error)}"
+        ) from error
     table = np.array(pairs, np.float64).reshape(-1, 2)
+    if not np.isfinite(table).all():
+        raise ValueError(f"{path}: {x} and {y} must be finite numbers")
     return table[:, 0], table[:, 1]

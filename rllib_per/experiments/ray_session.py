@@ -43,8 +43,8 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
         address: A cluster's `host:port`, or "auto" for the one that this machine belongs to; None
             or, as Ray calls it, "local": a Ray of its own, without dashboard.
     Raises:
-        RuntimeError: The cluster cannot be reached, or refuses the token; or learners are to have
-            GPUs that this machine lacks.
+        RuntimeError: Ray does not start; or the cluster cannot be reached, or refuses the token; or
+            learners are to have GPUs that this machine lacks.
     """
     quiet_logs()
     import ray
@@ -83,6 +83,11 @@ def connect(address: str) -> str:
             "wants its own token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file "
             "that its nodes were started with. Without --address, Ray is started here"
         ) from error
+    except Exception as error:  # Ray raises any kind.
+        raise RuntimeError(
+            f"cannot join a Ray cluster at {address}: {error}; `ray status` says there whether "
+            "it is well"
+        ) from error
     return context.dashboard_url or ""
 
 
@@ -115,16 +120,24 @@ def _start(experiment: ExperimentConfig) -> None:
     actors = num_cpus(experiment)
     if not actors:
         os.environ.setdefault(_RECONNECT_S, _PATIENCE_WITHOUT_ACTORS_S)
-    with _own_signals(kept_from_processes=actors > 0):
-        ray.init(
-            "local",
-            job_config=_job_config(),
-            num_cpus=max(os.cpu_count() or 1, actors + 1),
-            object_store_memory=None if actors else _LOCAL_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=actors > 0,
-            logging_level=logging.ERROR,
-        )
+    try:
+        with _own_signals(kept_from_processes=actors > 0):
+            ray.init(
+                "local",
+                job_config=_job_config(),
+                num_cpus=max(os.cpu_count() or 1, actors + 1),
+                object_store_memory=None if actors else _LOCAL_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=actors > 0,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # Ray raises any kind, of a time-out a plain Exception.
+        ray.shutdown()
+        raise RuntimeError(
+            f"Ray cannot be started on this machine: {error}; try again when it is less busy, end "
+            "what earlier runs left (`ray stop`), see that /dev/shm and the folder of Ray's logs, "
+            "/tmp/ray or RAY_TMPDIR, have room, and read session_latest/logs there"
+        ) from error
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from rllib_per.experiments.evaluation import (
     ShouldStop,
     VectorEnv,
 )
+from rllib_per.experiments.yaml_source import described
 from rllib_per.replay.fragment import Array
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
@@ -52,7 +53,13 @@ def record_games(
         raise RuntimeError("videos need more packages: pip install 'rllib-per[video]'") from error
     for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame needs no screen, no sound.
         os.environ.setdefault(driver, "dummy")
-    env = policy.make_drawing_env()
+    try:
+        env = policy.make_drawing_env()
+    except Exception as error:
+        raise RuntimeError(
+            "the environment cannot be made with render_mode='rgb_array', which a video needs: "
+            f"{described(error)}"
+        ) from error
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = islice(_frames(env, policy, num_games, seed, returns, should_stop), max_frames)
@@ -108,7 +115,26 @@ def _frames(
 
 
 def _draw(env: VectorEnv) -> Array:
-    pictures: Any = env.render()
-    if not pictures or not isinstance(pictures[0], np.ndarray):
-        raise RuntimeError(f"{env} draws nothing: its render() returned {pictures!r}")
-    return np.ascontiguousarray(pictures[0], np.uint8)
+    """The first environment's picture.
+
+    Raises:
+        RuntimeError: It draws none; the message says what `render` must do.
+    """
+    try:
+        pictures: Any = env.render()
+        picture = None if pictures is None else pictures[0]
+    except Exception as error:
+        raise RuntimeError(_must_draw(env, f"it raised {described(error)}")) from error
+    if not isinstance(picture, np.ndarray):
+        raise RuntimeError(_must_draw(env, f"it returned {picture!r}"))
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype.kind not in "iu":
+        raise RuntimeError(_must_draw(env, f"it returned {picture.shape} of {picture.dtype}"))
+    return np.ascontiguousarray(picture, np.uint8)
+
+
+def _must_draw(env: VectorEnv, found: str) -> str:
+    name = type(getattr(env, "envs", [env])[0].unwrapped).__name__
+    return (
+        f"a video needs pictures: {name}.render() must return an array (height, width, 3) of uint8 "
+        f"where render_mode is 'rgb_array', and {found}"
+    )

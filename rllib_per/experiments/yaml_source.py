@@ -7,6 +7,7 @@ What is wrong is collected as `Problem`s, so that a user sees all of it at once.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,12 +129,11 @@ def read_yaml(path: Path) -> Source:
     """
     name = str(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(
-                [Problem(name, f"at most {MAX_BYTES:,} bytes are read: got {size:,}")]
-            )
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            read = file.read(MAX_BYTES + 1)  # Devices say that they hold nothing.
+        if len(read) > MAX_BYTES:
+            raise ConfigError([Problem(name, f"at most {MAX_BYTES:,} bytes are read: it has more")])
+        text = read.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(name, f"cannot be read: {error}")]) from error
     return parse_yaml(text, name)
@@ -194,6 +194,15 @@ def printable(text: str) -> str:
         text = f"{text[:MAX_SHOWN_CHARS]}…"
     text = " ".join(line.strip() for line in text.splitlines())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def described(error: BaseException) -> str:
+    """Another's error in one line: its kind, what it says, and where in the code it came from."""
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said
+    )
 
 
 def _first_line(error: Exception) -> str:

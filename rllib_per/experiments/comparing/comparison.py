@@ -7,12 +7,13 @@ the quickest would have no end to compare. When a buffer first reached it is in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, read_source
 from rllib_per.experiments.run_folder import RunFolder, write_json
@@ -20,6 +21,19 @@ from rllib_per.experiments.sections import Replay
 from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
 
 _TARGET = ("stop", "target_return")
+
+
+class _PlannedRun(BaseModel):
+    replay: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]
+    """A folder too, so that no path leads out."""
+    seed: int
+    ignored: list[str]
+
+
+class _Plan(BaseModel):
+    config: str
+    target_return: float | None
+    runs: list[_PlannedRun]
 
 
 @dataclass(frozen=True)
@@ -89,9 +103,16 @@ class ComparisonFolder:
         return contestants
 
     def read_plan(self) -> dict[str, Any]:
-        """What `create` was told."""
-        plan: dict[str, Any] = json.loads(self.plan.read_text(encoding="utf-8"))
-        return plan
+        """What `create` was told.
+
+        Raises:
+            ValueError: The file is none that `create` wrote.
+        """
+        try:
+            plan = _Plan.model_validate_json(self.plan.read_bytes())
+        except ValidationError as error:
+            raise ValueError(f"{self.plan} is no plan of a comparison: {error}") from error
+        return plan.model_dump()
 
     def run(self, contestant: Contestant) -> RunFolder:
         """The folder of one run."""

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""`play` needs an environment that draws; of any other it says what is missing."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from rllib_per.cli import main
+from rllib_per.experiments.evaluation import GreedyPolicy
+from rllib_per.experiments.experiment import load_experiment
+
+
+class Undrawn(gym.Env):
+    """Three steps; `picture` is what the classes below draw."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 (Gymnasium's)
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+    picture = None
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == 3, False, {}
+
+
+class Drawn(Undrawn):
+    def render(self):
+        if isinstance(self.picture, Exception):
+            raise self.picture
+        return self.picture
+
+
+class WithoutRenderMode(Undrawn):
+    def __init__(self):
+        super().__init__()
+
+
+PICTURES = {
+    "nothing": (None, "it returned None"),
+    "a list": ([[0]], "it returned [[0]]"),
+    "grey": (np.zeros((32, 32), np.uint8), "it returned (32, 32) of uint8"),
+    "with alpha": (np.zeros((32, 32, 4), np.uint8), "it returned (32, 32, 4) of uint8"),
+    "of fractions": (np.zeros((32, 32, 3)), "it returned (32, 32, 3) of float64"),
+    "a missing package": (ImportError("no pygame"), "it raised ImportError: no pygame"),
+}
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """Plays a game of an environment class."""
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+
+    def play(env_class):
+        gym.envs.registration.register("Test/Drawing-v0", env_class, disable_env_checker=True)
+        experiment = {"environment": {"env": "Test/Drawing-v0"}, "stop": {"env_steps": 1}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment))
+        state = GreedyPolicy(load_experiment(tmp_path / "config.yaml"))._module.state_dict()
+        weights = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()}
+        save_file(weights, tmp_path / "policy.safetensors")
+        video = str(tmp_path / "game.mp4")
+        return CliRunner().invoke(main, ["play", str(tmp_path), "--video", video])
+
+    return play
+
+
+def expect_one_line(done, *texts):
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert all(text in line for text in ("error: ", "rgb_array", *texts))
+
+
+def test_an_environment_without_render_is_one_line(play):
+    expect_one_line(play(Undrawn), "Undrawn.render() must return an array (height, width, 3)")
+
+
+def test_an_environment_without_render_mode_is_one_line(play):
+    expect_one_line(play(WithoutRenderMode), "render_mode")
+
+
+@pytest.mark.parametrize(("picture", "text"), PICTURES.values(), ids=PICTURES)
+def test_what_is_no_picture_is_named(picture, text, play, monkeypatch):
+    monkeypatch.setattr(Drawn, "picture", picture)
+    expect_one_line(play(Drawn), "Drawn.render() must return an array", text)
+
+
+def test_an_environment_that_draws_is_played(play, monkeypatch, tmp_path):
+    monkeypatch.setattr(Drawn, "picture", np.zeros((32, 32, 3), np.uint8))
+    done = play(Drawn)
+    assert done.exit_code == 0, done.output
+    assert "returns 3" in done.output
+    assert (tmp_path / "game.mp4").stat().st_size > 0
