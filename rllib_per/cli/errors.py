@@ -37,7 +37,7 @@ def reported() -> Iterator[None]:
         for problem in error.problems:
             complain(problem)
         sys.exit(USAGE_ERROR)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
         complain(error)
         sys.exit(USAGE_ERROR)
 

@@ -122,7 +122,8 @@ class ExperimentConfig(sections.Section):
 
     def algorithm_config(self) -> ApexDQNConfig:
         """RLlib's view of the experiment. Imports Ray."""
-        from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+        from ray.rllib.callbacks.callbacks import RLlibCallback
+        from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
         training = self.training.model_dump()
         model = self.model.model_dump(exclude={"module_class"}, exclude_none=True)
@@ -141,12 +142,12 @@ class ExperimentConfig(sections.Section):
         if self.model.module_class is None:
             config.rl_module(model_config=model)
         else:
-            module_class = import_class(self.model.module_class)
+            module_class = import_class(self.model.module_class, RLModule)
             config.rl_module(
                 rl_module_spec=RLModuleSpec(module_class=module_class, model_config=model)
             )
         if self.callbacks.callbacks_class is not None:
-            config.callbacks(import_class(self.callbacks.callbacks_class))
+            config.callbacks(import_class(self.callbacks.callbacks_class, RLlibCallback))
         return config
 
 
@@ -206,20 +207,23 @@ def build(model: type[Model], source: Source, *, allow_custom_classes: bool = Fa
     return experiment
 
 
-def import_class(name: str) -> Any:
+def import_class(name: str, base: type | None = None) -> Any:
     """The class that a dotted path names.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is not derived from `base`.
     """
     module, _, attribute = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        named = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{name} cannot be imported: {error}; it must be installed, or stand in the current "
             "folder or in one that PYTHONPATH names"
         ) from error
+    if base is not None and not (isinstance(named, type) and issubclass(named, base)):
+        raise ValueError(f"{name} must be a class derived from {base.__name__}: got {named!r}")
+    return named
 
 
 def _problems(

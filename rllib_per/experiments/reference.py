@@ -37,7 +37,9 @@ Programs need no YAML: `rllib_per.ApexDQNConfig` is a `DQNConfig`, and the docst
 `{type: linear, initial: 1.0, final: 0.05, steps: 10000}`.
 
 **Classes.** Reading a file runs nobody's code: the dotted path of a class is refused without
-`--allow-custom-classes`.
+`--allow-custom-classes`. With it, modules are also looked for in the current folder, after all
+others, by the command and by its actors alike. Without it nothing is imported from there, unless
+PYTHONPATH names the folder.
 
 **Searches.** A file with a section `tune` is for `rllib-per tune`. In `training`, `replay`, `model`
 and `env_runners`, and for `seed`, it may have `{uniform: [low, high]}`,
