@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.ray
 
 OBJECT_STORE_BYTES = 200_000_000
 LIMITS = ShardLimits(shard_timeout_s=120.0, shard_probe_s=0.05, priority_flush_updates=1)
+
+# A request asks no shard for a newer picture, which one that is stopped would never give.
+ANY_PICTURE = replace(LIMITS, max_picture_age_s=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +161,7 @@ def test_env_runners_add_from_their_own_processes(make_shards, tmp_path):
 
 @pytest.mark.faults
 def test_a_shard_killed_during_a_draw_costs_its_content_only(make_shards, caplog):
-    shards = make_shards(2)
+    shards = make_shards(2, limits=ANY_PICTURE)
     shards.add(four_streams())
     doomed = process_of(shards, 0)
     stop(doomed)
@@ -226,7 +230,7 @@ def saved(shards, folder):
 
 @pytest.mark.faults
 def test_a_killed_shard_comes_back_with_what_was_saved(make_shards, tmp_path, caplog):
-    shards = make_shards(2)
+    shards = make_shards(2, limits=ANY_PICTURE)
     shards.add(four_streams())
     shards.recover_from(saved(shards, tmp_path / "saved"))
     before = shards.sample(400, 0.5)
