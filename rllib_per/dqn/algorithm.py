@@ -32,7 +32,6 @@ from rllib_per.buffers.sharded import (
 from rllib_per.dqn.algorithm_checkpoint import (
     AlgorithmSave,
     local_copy,
-    require_finite,
     verify_algorithm,
     write_checkpoint,
 )
@@ -310,7 +309,6 @@ class ApexDQN(DQN):
         Raises:
             TrainingDivergedError: Weights are not finite; nothing is written.
         """
-        require_finite(self.learner_group.get_weights())
         with self._replay_checkpoint.deferring():
             if without:
                 state = self.get_state(not_components=list(without))

@@ -6,40 +6,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
 from rllib_per.buffers.checkpoint import ReplaySave
 from rllib_per.checkpoints.beside import filled_beside, put_back
 from rllib_per.checkpoints.manifest import MANIFEST, seal, verify
-from rllib_per.replay import TrainingDivergedError
 
 # Tune writes it into a checkpoint that it has been given.
 _TUNES = frozenset({".metadata.json"})
-
-
-def require_finite(weights: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse weights that no one could go on from.
-
-    Args:
-        weights: By module and name, as `LearnerGroup.get_weights` has them.
-    Raises:
-        TrainingDivergedError: One is NaN or infinite.
-    """
-    for module, tensors in weights.items():
-        for name, values in tensors.items():
-            if not np.isfinite(np.asarray(values)).all():
-                raise TrainingDivergedError(
-                    f"weights must be finite to be saved: {module}/{name} has NaN or infinite "
-                    "values. Training has diverged; what was saved before stays. Lower lr, set "
-                    "grad_clip, or clip rewards, and go on from there"
-                )
 
 
 class AlgorithmSave:

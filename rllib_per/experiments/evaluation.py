@@ -17,12 +17,12 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 
-from rllib_per.dqn.algorithm_checkpoint import require_finite
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
 from rllib_per.experiments.yaml_source import described
 from rllib_per.observations import first_not_finite
+from rllib_per.replay import TrainingDivergedError
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import (
     episodes_over,
@@ -252,7 +252,12 @@ def save_policy(state: dict[str, Any], path: Path, experiment: ExperimentConfig)
         OSError: The disk is full, or the like; the old file is still there.
         TrainingDivergedError: Weights are not finite; the old file is still there.
     """
-    require_finite({DEFAULT_MODULE_ID: state})
+    for name, values in state.items():
+        if not np.isfinite(values).all():
+            raise TrainingDivergedError(
+                f"weights must be finite to be saved: {name} holds NaN or infinity. Training has "
+                f"diverged; {path} stays as it was. Lower lr, set grad_clip, or clip rewards"
+            )
     tensors = {name: np.ascontiguousarray(value) for name, value in state.items()}
     metadata = {"format": "rllib_per.policy", "env": experiment.environment.env}
     write_bytes(path, safetensors.numpy.save(tensors, metadata=metadata))

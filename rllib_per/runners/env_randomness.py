@@ -15,7 +15,7 @@ def env_random_states(env: Any) -> list[Any] | None:
     None where there is no telling: environments in processes of their own, or that bring their own
     vectorisation, such as Atari's, and those that have never drawn a number.
     """
-    inner = env.unwrapped
+    inner = getattr(env, "unwrapped", None)  # A runner may have no environment.
     if not isinstance(inner, SyncVectorEnv):
         return None
     generators: list[Any] = [getattr(one.unwrapped, "_np_random", None) for one in inner.envs]
@@ -26,7 +26,7 @@ def env_random_states(env: Any) -> list[Any] | None:
 
 def set_env_random_states(env: Any, states: list[Any] | None) -> bool:
     """Let each environment draw on from there; False where it is not known how."""
-    inner = env.unwrapped
+    inner = getattr(env, "unwrapped", None)
     if states is None or not isinstance(inner, SyncVectorEnv) or len(states) != len(inner.envs):
         return False
     for one, state in zip(inner.envs, states, strict=True):
