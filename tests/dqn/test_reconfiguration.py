@@ -112,7 +112,7 @@ def test_settings_of_driver_and_learners_arrive_in_place(build, num_learners):
     assert (result["replay_buffer"]["epsilon"], result["replay_buffer"]["beta"]) == (0.3, 0.8)
     assert algorithm.replay_ratio.ratio == 5.0
     answers = algorithm.learner_group.foreach_learner(
-        lambda learner: (learner._tau, learner._target_clock.frequency)
+        lambda learner: (learner._step.tau, learner._step.target_clock.frequency)
     )
     assert [answer.get() for answer in answers] == [(0.5, 77)]
 

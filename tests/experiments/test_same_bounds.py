@@ -13,7 +13,14 @@ from rllib_per import ApexDQNConfig
 from rllib_per.bounds import BOUNDS, Bound
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.experiments.experiment import ExperimentConfig
-from rllib_per.experiments.sections import EnvRunners, Learners, Replay, Reporting, Training
+from rllib_per.experiments.sections import (
+    EnvRunners,
+    Evaluation,
+    Learners,
+    Replay,
+    Reporting,
+    Training,
+)
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
 from rllib_per.sharding import ShardLimits
 
@@ -23,6 +30,7 @@ SECTIONS = {
     "replay": Replay,
     "learners": Learners,
     "reporting": Reporting,
+    "evaluation": Evaluation,
 }
 # What stands in no table of bounds by this name: schedules, ranges, and a key of two names.
 OTHERS = {
