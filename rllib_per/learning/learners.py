@@ -254,7 +254,7 @@ def split(batch: TransitionBatch, parts: int) -> list[TransitionBatch]:
     if len(batch) % parts:
         raise ValueError(f"a batch must divide by the learners: got {len(batch)} and {parts}")
     size = len(batch) // parts
-    return [batch.rows(i * size, (i + 1) * size) for i in range(parts)]
+    return [batch.slice_rows(i * size, (i + 1) * size) for i in range(parts)]
 
 
 def _joined(answers: Sequence[PriorityUpdate | None]) -> PriorityUpdate | None:

@@ -23,6 +23,7 @@ from rllib_per.learning.network_config import NetworkConfig
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
+from rllib_per.objectives.objective import Observations
 from rllib_per.schedules import schedule
 
 
@@ -110,10 +111,10 @@ def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
             "objective 'expected'"
         )
 
-    def online(obs: Tensor, mask: Tensor | None, num_taus: int | None) -> Outputs:
+    def online(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
         return Outputs(module.compute_q_values({Columns.OBS: obs})[QF_PREDS])
 
-    def target(obs: Tensor, mask: Tensor | None, num_taus: int | None) -> Outputs:
+    def target(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
         return Outputs(module.forward_target({Columns.OBS: obs})[QF_PREDS])
 
     return online, target

@@ -17,10 +17,11 @@ from rllib_per.learning.transfer import Transfer
 from rllib_per.learning.update_metrics import UpdateMetrics
 from rllib_per.objectives import Losses, Objective, Outputs, TensorBatch
 from rllib_per.objectives.losses import weighted_mean
+from rllib_per.objectives.objective import Observations
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 
 # (obs, mask, num_taus) -> Outputs, as in `rllib_per.objectives.Networks`.
-Network = Callable[[Tensor, "Tensor | None", "int | None"], Outputs]
+Network = Callable[[Observations, "Tensor | None", "int | None"], Outputs]
 
 
 class NetworkPair:
@@ -49,14 +50,14 @@ class NetworkPair:
         self._device, self._mixed_precision = device, mixed_precision
 
     def online(
-        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+        self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
         with self._precision():
             outputs = self._online(obs, mask, num_taus)
         return _as_float32(outputs) if self._mixed_precision else outputs
 
     def target(
-        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+        self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
         with torch.no_grad(), self._precision():
             outputs = self._target(obs, mask, num_taus)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rllib_per.objectives import TensorBatch
+from rllib_per.objectives.objective import map_leaves
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.units import Allocator
@@ -102,14 +103,10 @@ class CudaTransfer:
         compute = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._copies):
             columns = _as_tensors(batch)
-            tensors = TensorBatch._make(
-                None if column is None else self._to_device(column) for column in columns
-            )
+            tensors = columns.map(self._to_device)
         compute.wait_stream(self._copies)
-        for column in tensors:
-            # Allocated on the copy stream, used on this one: not to be reused there before.
-            if column is not None:
-                column.record_stream(compute)
+        # Allocated on the copy stream, used on this one: not to be reused there before.
+        tensors.map(lambda column: column.record_stream(compute))
         return tensors
 
     def _to_device(self, column: Tensor) -> Tensor:
@@ -137,10 +134,10 @@ class CudaTransfer:
 
 def _as_tensors(batch: TransitionBatch) -> TensorBatch:
     return TensorBatch(
-        obs=_as_tensor(batch.obs),
+        obs=map_leaves(_as_tensor, batch.obs),
         actions=_as_tensor(batch.actions).long(),
         n_step_returns=_as_tensor(batch.n_step_returns),
-        next_obs=_as_tensor(batch.next_obs),
+        next_obs=map_leaves(_as_tensor, batch.next_obs),
         bootstrap_discounts=_as_tensor(batch.bootstrap_discounts),
         importance_weights=_as_tensor(batch.importance_weights),
     )

@@ -11,19 +11,30 @@ also count the B·T rows of sequences.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
 from rllib_per.objectives.heads import Head, Streams, dueling_head
+
+# Observations: one tensor, or one for each leaf of a tree of spaces, by its path.
+Observations: TypeAlias = Any
+
+
+def map_leaves(change: Callable[[Any], Any], observations: Any) -> Any:
+    """`change` of an array or tensor, or of each leaf."""
+    if isinstance(observations, Mapping):
+        return {path: change(leaf) for path, leaf in observations.items()}
+    return change(observations)
 
 
 class TensorBatch(NamedTuple):
     """The columns of a batch from replay that a loss reads, on the learner's device.
 
     Attributes:
-        obs: (B, *obs_shape).
+        obs: (B, *obs_shape); of a tree, one such tensor for each leaf.
         actions: (B,) int64.
         n_step_returns: (B,) float32, Σ_{i<k} γ^i r_{t+i}.
         next_obs: Like `obs`, k steps later.
@@ -33,14 +44,20 @@ class TensorBatch(NamedTuple):
         next_action_mask: The same in `next_obs`.
     """
 
-    obs: Tensor
+    obs: Observations
     actions: Tensor
     n_step_returns: Tensor
-    next_obs: Tensor
+    next_obs: Observations
     bootstrap_discounts: Tensor
     importance_weights: Tensor
     action_mask: Tensor | None = None
     next_action_mask: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Any]) -> TensorBatch:
+        """`change` of every tensor that is there."""
+        return TensorBatch._make(
+            None if column is None else map_leaves(change, column) for column in self
+        )
 
 
 class Outputs(NamedTuple):
@@ -66,12 +83,12 @@ class Networks(Protocol):
     """
 
     def online(
-        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+        self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
         """Of (B, *obs_shape) and the legal actions (B, A); None: all. See `Objective.num_taus`."""
 
     def target(
-        self, obs: Tensor, mask: Tensor | None = None, num_taus: int | None = None
+        self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
         """The same of the target network."""
 

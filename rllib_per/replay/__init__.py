@@ -3,11 +3,18 @@
 
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.divergence import TrainingDivergedError
-from rllib_per.replay.fragment import Fragment, PriorityUpdate, RowSpec, TransitionBatch
+from rllib_per.replay.fragment import (
+    Fragment,
+    FrameSpec,
+    PriorityUpdate,
+    RowSpec,
+    TransitionBatch,
+)
 from rllib_per.replay.uniform import UniformReplayBuffer
 
 __all__ = [
     "Fragment",
+    "FrameSpec",
     "PrioritizedReplayBuffer",
     "PriorityUpdate",
     "RowSpec",

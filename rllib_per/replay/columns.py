@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rllib_per.replay._ring import check_rows
-from rllib_per.replay.fragment import Array, Fragment, RowSpec
+from rllib_per.replay.fragment import (
+    Array,
+    Fragment,
+    Observations,
+    RowSpec,
+    leaves_of,
+)
 
 _NUMBERS = "biufc"  # kinds of numpy dtypes that are plain bytes
 
@@ -63,7 +70,11 @@ class FragmentColumns:
     """
 
     def __init__(self, rows: RowSpec, with_q: bool) -> None:
-        self.frames = Column("obs", rows.frame_shape, rows.frame_dtype)
+        self.frames = {
+            path: Column(f"obs/{path}" if path else "obs", frame.shape, frame.dtype)
+            for path, frame in rows.frames.items()
+        }
+        self._single = self.frames.get("")
         self.actions = Column("actions", rows.action_shape, rows.action_dtype)
         self.q = [Column(name, (), np.float32) for name in ("q_taken", "q_max")] if with_q else []
         self.extras = [Column(name, *spec) for name, spec in rows.extras.items()]
@@ -81,7 +92,7 @@ class FragmentColumns:
         return Fragment(
             stream_ids=stream_ids,
             first_step=first_step,
-            obs=self.frames.fit(fragment.obs, (num_rows + 1, num_streams)),
+            obs=self._fit_obs(fragment.obs, (num_rows + 1, num_streams)),
             actions=self.actions.fit(fragment.actions, leading),
             rewards=rewards,
             terminated=terminated,
@@ -91,6 +102,17 @@ class FragmentColumns:
             q_max=q_max,
             extras=self._fit_extras(fragment, leading),
         )
+
+    def _fit_obs(self, obs: Observations, leading: tuple[int, ...]) -> Any:
+        if self._single is not None and not isinstance(obs, Mapping):
+            return self._single.fit(obs, leading)
+        leaves = leaves_of(obs)
+        if leaves.keys() != self.frames.keys():
+            raise ValueError(
+                f"obs must be {_text(self.frames)}: got {_text(leaves)}; declare every leaf in "
+                "RowSpec.leaves"
+            )
+        return {path: column.fit(leaves[path], leading) for path, column in self.frames.items()}
 
     def _fit_q(self, fragment: Fragment, leading: tuple[int, ...]) -> tuple[Array, Array]:
         if fragment.q_taken is None or fragment.q_max is None:
@@ -128,7 +150,9 @@ def check_fragment(fragment: Fragment) -> Fragment:
     rewards = _rewards(fragment.rewards)
     num_rows, num_streams = leading = rewards.shape
     frames = (num_rows + 1, num_streams)
-    columns = {"obs": frames, "actions": leading, "q_taken": leading, "q_max": frames}
+    for path, leaf in leaves_of(fragment.obs).items():
+        _check_leading(f"obs/{path}" if path else "obs", leaf, frames)
+    columns = {"actions": leading, "q_taken": leading, "q_max": frames}
     for name, expected in columns.items():
         _check_leading(name, getattr(fragment, name), expected)
     for name, column in fragment.extras.items():
@@ -144,6 +168,10 @@ def check_fragment(fragment: Fragment) -> Fragment:
         truncated=truncated,
         reset=reset,
     )
+
+
+def _text(leaves: Mapping[str, Any]) -> str:
+    return "one array" if "" in leaves else f"the leaves {sorted(leaves)}"
 
 
 def _check_leading(name: str, column: Array | None, expected: tuple[int, int]) -> None:

@@ -102,9 +102,7 @@ def weigh(
         beta: β in [0, 1].
         normalization: By the largest weight of the "batch", of the "buffer", or None: not.
     """
-    unit = unit_mass(
-        normalization, drawn.masses, total=draw.total, smallest=draw.smallest, size=size
-    )
+    unit = _unit_mass(normalization, drawn.masses, draw, size)
     out[:] = importance_weights(drawn.masses, unit, beta)
     if normalization == "buffer":
         np.minimum(out, 1.0, out=out)
@@ -112,24 +110,18 @@ def weigh(
         np.minimum(out, largest_weight(size, beta), out=out)
 
 
-def unit_mass(
-    normalization: str | None, masses: Float64s, *, total: float, smallest: float, size: int
-) -> float:
+def _unit_mass(normalization: str | None, masses: Float64s, draw: Draw, size: int) -> float:
     """The mass whose importance weight is 1, m_1: w_i = (N·P(i))^-β scaled is (m_1 / m_i)^β.
 
     "batch" scales by the largest weight of the batch, "buffer" by that of the buffer (§3.4), None
     not at all: there N·P is 1 for the mean mass, and `largest_weight` the bound. P is the chance of
     each draw, stratified or not.
-
-    Args:
-        masses: (B,) of the drawn transitions, all positive.
-        total, smallest, size: Sum and minimum of the buffer's N masses.
     """
     if normalization == "batch":
         return float(masses.min())
     if normalization == "buffer":
-        return max(smallest, SMALLEST_MASS_SHARE * total / size)
-    return total / size
+        return max(draw.smallest, SMALLEST_MASS_SHARE * draw.total / size)
+    return draw.total / size
 
 
 def largest_weight(size: int, beta: float) -> float:

@@ -8,9 +8,10 @@ T counts rows, N environment streams, B transitions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,34 +20,30 @@ Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
+# Observations: one array, or one for each leaf of a tree of spaces, by its path ("camera/left").
+Observations: TypeAlias = Any
 
 STACK_PADDINGS = ("zero", "repeat")
+_LEAF = re.compile(r"[^/.]+(/[^/.]+)*")
 
 
 @dataclass(frozen=True)
-class RowSpec:
-    """Shapes and dtypes of one row of experience: what storage allocates up front.
+class FrameSpec:
+    """Frames of one leaf of an observation, which each transition stacks for itself.
 
     Attributes:
-        frame_shape: Shape of a single frame, without any stack axis.
-        frame_dtype: Its dtype.
-        action_shape: () for a discrete action.
-        action_dtype: Its dtype.
-        stack: How many frames make an observation; observations of a batch then have the shape
-            (B, stack, *frame_shape), oldest first. None: an observation is one frame,
-            (B, *frame_shape).
+        shape: Of a single frame, without any stack axis.
+        dtype: Its dtype.
+        stack: How many frames make an observation, (B, stack, *shape), oldest first; None: one,
+            (B, *shape).
         stack_padding: What stands before an episode's first frame: "zero", or "repeat" for that
             frame.
-        extras: Further columns by name, each (shape, dtype).
     """
 
-    frame_shape: tuple[int, ...]
-    frame_dtype: npt.DTypeLike = np.float32
-    action_shape: tuple[int, ...] = ()
-    action_dtype: npt.DTypeLike = np.int64
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike = np.float32
     stack: int | None = None
     stack_padding: str = "zero"
-    extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.stack is not None and self.stack < 1:
@@ -55,6 +52,59 @@ class RowSpec:
             raise ValueError(
                 f"stack_padding must be one of {STACK_PADDINGS}: got {self.stack_padding!r}"
             )
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Shapes and dtypes of one row of experience: what storage allocates up front.
+
+    An observation is a single array, of which `frame_shape`, `frame_dtype`, `stack` and
+    `stack_padding` say what `FrameSpec` does; or, given `leaves`, one array for each of them.
+
+    Attributes:
+        frame_shape, frame_dtype, stack, stack_padding: Of the single array.
+        leaves: FrameSpecs by the leaf's path, of an observation that is a tree.
+        action_shape: () for a discrete action.
+        action_dtype: Its dtype.
+        extras: Further columns by name, each (shape, dtype).
+    """
+
+    frame_shape: tuple[int, ...] | None = None
+    frame_dtype: npt.DTypeLike = np.float32
+    action_shape: tuple[int, ...] = ()
+    action_dtype: npt.DTypeLike = np.int64
+    stack: int | None = None
+    stack_padding: str = "zero"
+    extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] = field(default_factory=dict)
+    leaves: Mapping[str, FrameSpec] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.frame_shape is None) != bool(self.leaves):
+            raise ValueError(
+                "an observation is one array, given by frame_shape, or a tree, given by leaves: "
+                f"got frame_shape={self.frame_shape} and leaves={dict(self.leaves)}"
+            )
+        for path in self.leaves:
+            if not _LEAF.fullmatch(path):
+                raise ValueError(
+                    f"a leaf's path must be names joined by /, without .: got {path!r}"
+                )
+        if self.leaves and (self.stack is not None or self.stack_padding != "zero"):
+            raise ValueError("stack and stack_padding are those of each leaf: set them there")
+        assert self.frames
+
+    @property
+    def frames(self) -> Mapping[str, FrameSpec]:
+        """The frames of every leaf by its path; that of a single array is ""."""
+        if self.frame_shape is None:
+            return self.leaves
+        single = FrameSpec(self.frame_shape, self.frame_dtype, self.stack, self.stack_padding)
+        return {"": single}
+
+    @property
+    def longest_stack(self) -> int:
+        """Frames of the leaf that stacks most; 1 without stacks."""
+        return max(frame.stack or 1 for frame in self.frames.values())
 
     @classmethod
     def for_spaces(
@@ -96,8 +146,46 @@ class RowSpec:
         )
 
 
+def leaves_of(observations: Observations) -> Mapping[str, Array]:
+    """The arrays by the leaf's path; a single array is ""."""
+    return observations if isinstance(observations, Mapping) else {"": observations}
+
+
+def from_leaves(leaves: Mapping[str, Any]) -> Any:
+    """What `leaves_of` has taken apart."""
+    return leaves[""] if "" in leaves else dict(leaves)
+
+
+Kind = Literal["stream", "row", "frame"]
+
+# What the first axes of a column count: (N,), (T, N) or (T + 1, N); in a batch (B,).
+_STREAM, _ROW, _FRAME = ({"kind": kind} for kind in ("stream", "row", "frame"))
+
+
+class _Columns:
+    """Fields with the metadata of a column: arrays, or mappings of them, or None."""
+
+    def map_columns(self, change: Callable[[Array, Kind], Any]) -> dict[str, Any]:
+        """Every column, changed: `change` gets each array, and what it counts."""
+        changed: dict[str, Any] = {}
+        for declared in fields(self):  # type: ignore[arg-type]
+            value, kind = getattr(self, declared.name), declared.metadata["kind"]
+            if isinstance(value, Mapping):
+                changed[declared.name] = {key: change(array, kind) for key, array in value.items()}
+            else:
+                changed[declared.name] = None if value is None else change(value, kind)
+        return changed
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all columns."""
+        sizes: list[int] = []
+        self.map_columns(lambda array, _: sizes.append(array.nbytes))
+        return sum(sizes)
+
+
 @dataclass(frozen=True)
-class Fragment:
+class Fragment(_Columns):
     """T consecutive rows of N environment streams, in Gymnasium's next-step autoreset.
 
     Row t of a stream is `obs[t]`, the action that answered it and what came of it. `terminated`
@@ -119,6 +207,7 @@ class Fragment:
         first_step: (N,) int64, the number of each stream's first row, at least 0; rows are counted
             with the reset rows, so that a gap between two fragments is seen.
         obs: (T + 1, N, *frame_shape) single frames, never stacks; `obs[T]` follows the last row.
+            Of a tree, one such array for each leaf.
         actions: (T, N, *action_shape).
         rewards: (T, N) float32, as the environment gave them.
         terminated: (T, N) bool.
@@ -129,17 +218,17 @@ class Fragment:
         extras: Further columns, each (T, N, ...).
     """
 
-    stream_ids: Int64s
-    first_step: Int64s
-    obs: Array
-    actions: Array
-    rewards: Float32s
-    terminated: Bools
-    truncated: Bools
-    reset: Bools
-    q_taken: Float32s | None = None
-    q_max: Float32s | None = None
-    extras: Mapping[str, Array] = field(default_factory=dict)
+    stream_ids: Int64s = field(metadata=_STREAM)
+    first_step: Int64s = field(metadata=_STREAM)
+    obs: Observations = field(metadata=_FRAME)
+    actions: Array = field(metadata=_ROW)
+    rewards: Float32s = field(metadata=_ROW)
+    terminated: Bools = field(metadata=_ROW)
+    truncated: Bools = field(metadata=_ROW)
+    reset: Bools = field(metadata=_ROW)
+    q_taken: Float32s | None = field(default=None, metadata=_ROW)
+    q_max: Float32s | None = field(default=None, metadata=_FRAME)
+    extras: Mapping[str, Array] = field(default_factory=dict, metadata=_ROW)
 
     @property
     def num_rows(self) -> int:
@@ -156,13 +245,27 @@ class Fragment:
         """Episodes that ended by themselves, counted where the next one begins."""
         return int(np.count_nonzero(self.reset & ~self.truncated))
 
+    def select_streams(self, streams: Int64s) -> Fragment:
+        """The fragment of some of its streams, by their places in it; a copy."""
+        return Fragment(
+            **self.map_columns(
+                lambda column, kind: column[streams] if kind == "stream" else column[:, streams]
+            )
+        )
+
+    def slice_rows(self, start: int, stop: int) -> Fragment:
+        """The fragment of rows `start` to `stop` - 1, with the frame after them; not copied."""
+        ends = {"row": slice(start, stop), "frame": slice(start, stop + 1), "stream": slice(None)}
+        columns = self.map_columns(lambda column, kind: column[ends[kind]])
+        return Fragment(**columns | {"first_step": self.first_step + start})
+
 
 @dataclass(frozen=True)
-class TransitionBatch:
+class TransitionBatch(_Columns):
     """B transitions drawn from replay, of up to n steps each.
 
     Attributes:
-        obs: (B, [stack,] *frame_shape).
+        obs: (B, [stack,] *frame_shape); of a tree, one such array for each leaf.
         actions: (B, *action_shape).
         n_step_returns: (B,) float32, Σ_{i<k} γ^i r_{t+i} over the k <= n steps before the window's
             end.
@@ -173,31 +276,48 @@ class TransitionBatch:
         extras: Further columns of the first row, each (B, ...).
     """
 
-    obs: Array
-    actions: Array
-    n_step_returns: Float32s
-    next_obs: Array
-    bootstrap_discounts: Float32s
-    importance_weights: Float32s
-    ids: Int64s
-    extras: Mapping[str, Array] = field(default_factory=dict)
+    obs: Observations = field(metadata=_ROW)
+    actions: Array = field(metadata=_ROW)
+    n_step_returns: Float32s = field(metadata=_ROW)
+    next_obs: Observations = field(metadata=_ROW)
+    bootstrap_discounts: Float32s = field(metadata=_ROW)
+    importance_weights: Float32s = field(metadata=_ROW)
+    ids: Int64s = field(metadata=_ROW)
+    extras: Mapping[str, Array] = field(default_factory=dict, metadata=_ROW)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def rows(self, start: int, stop: int) -> TransitionBatch:
+    def slice_rows(self, start: int, stop: int) -> TransitionBatch:
         """Transitions start to stop - 1, not copied."""
-        part = slice(start, stop)
-        return TransitionBatch(
-            obs=self.obs[part],
-            actions=self.actions[part],
-            n_step_returns=self.n_step_returns[part],
-            next_obs=self.next_obs[part],
-            bootstrap_discounts=self.bootstrap_discounts[part],
-            importance_weights=self.importance_weights[part],
-            ids=self.ids[part],
-            extras={name: column[part] for name, column in self.extras.items()},
-        )
+        return TransitionBatch(**self.map_columns(lambda column, _: column[start:stop]))
+
+    @staticmethod
+    def concatenate(
+        batches: Sequence[TransitionBatch], allocate: Callable[..., Array] = np.empty
+    ) -> TransitionBatch:
+        """One batch of several, in their order; a single one as it is.
+
+        Args:
+            allocate: Makes the arrays from (shape, dtype).
+        """
+        if len(batches) == 1:
+            return batches[0]
+
+        def end_to_end(parts: Sequence[Array]) -> Array:
+            shape = (sum(map(len, parts)), *parts[0].shape[1:])
+            return np.concatenate(parts, out=allocate(shape, parts[0].dtype))
+
+        columns: dict[str, Any] = {}
+        for declared in fields(TransitionBatch):
+            values = [getattr(batch, declared.name) for batch in batches]
+            if isinstance(values[0], Mapping):
+                columns[declared.name] = {
+                    key: end_to_end([value[key] for value in values]) for key in values[0]
+                }
+            else:
+                columns[declared.name] = end_to_end(values)
+        return TransitionBatch(**columns)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,10 +14,19 @@ from rllib_per.replay._gather import put, take
 from rllib_per.replay._ring import ROW_DTYPE, Ring
 from rllib_per.replay.archived import pieces_of
 from rllib_per.replay.columns import FragmentColumns
-from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
+from rllib_per.replay.fragment import (
+    Array,
+    Fragment,
+    FrameSpec,
+    Int64s,
+    RowSpec,
+    TransitionBatch,
+    from_leaves,
+    leaves_of,
+)
 from rllib_per.replay.memory import require_bytes
 from rllib_per.replay.snapshot import rows_by_sequence
-from rllib_per.replay.units import Allocator, NStep, Transition
+from rllib_per.replay.units import Allocator, NStep, Transition, Windows
 
 _INT64 = np.dtype(np.int64)
 _BYTES_PER_THREAD = 1 << 18  # a thread with less to copy costs more than it brings
@@ -28,6 +37,37 @@ class Changes(NamedTuple):
 
     slots: Int64s
     num_gone: int
+
+
+class _Leaf:
+    """One leaf's frames, and which of them make an observation.
+
+    Args:
+        path: Of the leaf.
+        frames: By slot.
+        spec: What they stack.
+        longest: The longest stack of any leaf, whose slots `choose` is given.
+        is_repeated: Those slots repeat an episode's first frame, and have no -1.
+    """
+
+    def __init__(
+        self, path: str, frames: Array, spec: FrameSpec, *, longest: int, is_repeated: bool
+    ) -> None:
+        self.path, self.frames = path, frames
+        self.shape = frames.shape[1:] if spec.stack is None else (spec.stack, *frames.shape[1:])
+        self._stack, self._longest = spec.stack or 1, longest
+        self._repeats = spec.stack_padding == "repeat" and not is_repeated and self._stack > 1
+
+    def choose(self, slots: Int64s) -> Int64s:
+        """(B * stack,) out of (B * longest,); -1 is a frame of zeros."""
+        if self._stack < self._longest:
+            slots = slots.reshape(-1, self._longest)[:, -self._stack :].ravel()
+        if self._repeats:
+            stacks = slots.reshape(-1, self._stack)
+            first = np.count_nonzero(stacks < 0, axis=1)  # Padding comes before all frames.
+            oldest = np.take_along_axis(stacks, first[:, None], axis=1)
+            slots = np.where(stacks < 0, oldest, stacks).ravel()
+        return slots
 
 
 class Storage:
@@ -65,7 +105,7 @@ class Storage:
         _check(capacity, rows, n_step, reward_clip, gather_threads)
         self.columns = columns = FragmentColumns(rows, with_q)
         stored = {
-            "frames": columns.frames,
+            **{_frames(path): column for path, column in columns.frames.items()},
             "actions": columns.actions,
             **{column.name: column for column in columns.q},
             **{f"extras.{column.name}": column for column in columns.extras},
@@ -73,9 +113,8 @@ class Storage:
         row_bytes = ROW_DTYPE.itemsize + sum(column.num_bytes for column in stored.values())
         require_bytes(capacity, row_bytes + bytes_beside)
         self.rows = rows
-        self.unit = Transition(
-            n_step, rows.stack or 1, repeats_padding=rows.stack_padding == "repeat"
-        )
+        repeats = all(frame.stack_padding == "repeat" for frame in rows.frames.values())
+        self.unit = Transition(n_step, rows.longest_stack, repeats_padding=repeats)
         self.ring = Ring(capacity, self.unit.behind + 1, self.unit.ahead, first_id)
         self.stored = {
             name: np.zeros((capacity, *column.shape), column.dtype)
@@ -83,9 +122,16 @@ class Storage:
         }
         self._reward_clip = np.inf if reward_clip is None else float(reward_clip)
         self._allocate = allocator
-        self._obs_shape = columns.frames.shape if rows.stack is None else (
-            rows.stack, *columns.frames.shape
-        )  # fmt: skip
+        self._leaves = [
+            _Leaf(
+                path,
+                self.stored[_frames(path)],
+                frame,
+                longest=rows.longest_stack,
+                is_repeated=repeats,
+            )
+            for path, frame in rows.frames.items()
+        ]
         self._threads = gather_threads
         self._pool = ThreadPoolExecutor(gather_threads - 1) if gather_threads > 1 else None
 
@@ -106,7 +152,9 @@ class Storage:
             fragment.reset.view(np.uint8),
             self._reward_clip,
         )
-        put(self.stored["frames"], frame_slots, fragment.obs)
+        frames = leaves_of(fragment.obs)
+        for leaf in self._leaves:
+            put(leaf.frames, frame_slots, frames[leaf.path])
         put(self.stored["actions"], row_slots, fragment.actions)
         if fragment.q_taken is not None and fragment.q_max is not None:
             put(self.stored["q_taken"], row_slots, fragment.q_taken)
@@ -121,10 +169,7 @@ class Storage:
         windows = self.unit.gather(self.ring, slots, lengths, self._allocate)
         ids = self._allocate((size,), _INT64)
         self.ring.ids(slots, ids)
-        frames = self.stored["frames"]
-        obs = self._allocate((size, *self._obs_shape), frames.dtype)
-        next_obs = self._allocate((size, *self._obs_shape), frames.dtype)
-        self._take_frames(((windows.obs_slots, obs), (windows.next_obs_slots, next_obs)))
+        obs, next_obs = self._observations(windows)
         return TransitionBatch(
             obs=obs,
             actions=self._take("actions", slots),
@@ -145,22 +190,37 @@ class Storage:
         with np.errstate(invalid="ignore"):  # ∞ - ∞ is for the caller to see
             return windows.returns + windows.discounts * q_max - self.stored["q_taken"][slots]
 
+    def _observations(self, windows: Windows) -> tuple[Any, Any]:
+        """Those at both ends of the windows."""
+        size = len(windows.returns)
+        obs: dict[str, Array] = {}
+        next_obs: dict[str, Array] = {}
+        jobs = []
+        for leaf in self._leaves:
+            for slots, out in ((windows.obs_slots, obs), (windows.next_obs_slots, next_obs)):
+                array = out[leaf.path] = self._allocate((size, *leaf.shape), leaf.frames.dtype)
+                jobs.append((leaf.frames, leaf.choose(slots), array))
+        self._take_frames(jobs)
+        return from_leaves(obs), from_leaves(next_obs)
+
     def _take(self, name: str, slots: Int64s) -> Array:
         column = self.stored[name]
         out = self._allocate((len(slots), *column.shape[1:]), column.dtype)
         take(column, slots, out)
         return out
 
-    def _take_frames(self, jobs: tuple[tuple[Int64s, Array], ...]) -> None:
-        """Fill each job's array with the frames of its slots, in as many threads as it pays."""
-        frames = self.stored["frames"]
-        threads = min(self._threads, sum(out.nbytes for _, out in jobs) // _BYTES_PER_THREAD)
+    def _take_frames(self, jobs: Sequence[tuple[Array, Int64s, Array]]) -> None:
+        """Fill the last array of each job: (frames, slots, out), in as many threads as it pays."""
+        threads = 1
+        if self._pool is not None:
+            num_bytes = sum(out.nbytes for *_, out in jobs)
+            threads = min(self._threads, num_bytes // _BYTES_PER_THREAD)
         if self._pool is None or threads < 2:
-            for slots, out in jobs:
+            for frames, slots, out in jobs:
                 take(frames, slots, out)
             return
         pending = []
-        for slots, out in jobs:
+        for frames, slots, out in jobs:
             bounds = [len(slots) * i // threads for i in range(threads + 1)]
             pending += [
                 self._pool.submit(take, frames, slots, out, bounds[i], bounds[i + 1])
@@ -258,10 +318,14 @@ class Storage:
 
     def _spec(self) -> dict[str, Any]:
         """What decides the layout of the state, in values that JSON can hold."""
+        leaves = {
+            path: [frame.stack, frame.stack_padding] for path, frame in self.rows.leaves.items()
+        }
         return {
             "capacity": self.ring.capacity,
-            "stack": self.rows.stack,
+            "stack": self.rows.longest_stack if leaves else self.rows.stack,
             "stack_padding": self.rows.stack_padding,
+            **({"leaves": leaves} if leaves else {}),
             "longest_window": self.unit.ahead,
             "columns": {
                 name: [column.dtype.str, list(column.shape[1:])]
@@ -270,15 +334,20 @@ class Storage:
         }
 
 
+def _frames(path: str) -> str:
+    """The stored column of a leaf's frames; it is the name of a file, too."""
+    return f"frames.{path.replace('/', '.')}" if path else "frames"
+
+
 def _check(
     capacity: int, rows: RowSpec, n_step: NStep, reward_clip: float | None, gather_threads: int
 ) -> None:
-    least = n_step.longest + (rows.stack or 1)
+    least = n_step.longest + rows.longest_stack
     check_bounds(capacity=capacity, gather_threads=gather_threads)
     if capacity < least:
         raise ValueError(
             f"capacity must be at least {least} rows (n_step={n_step.longest} and a stack of "
-            f"{rows.stack or 1}): got {capacity}"
+            f"{rows.longest_stack}): got {capacity}"
         )
     if reward_clip is not None:
         check_bounds(reward_clip=reward_clip)

@@ -205,10 +205,10 @@ class ReplayShard:
         if not summary.total_mass > 0.0:
             return DrawAnswer(0, np.empty(0, np.float32), 0, summary), *[None] * len(block_sizes)
         batch = buffer.draw(fractions, beta)
-        answer = DrawAnswer(len(batch), batch.importance_weights, _num_bytes(batch), summary)
+        answer = DrawAnswer(len(batch), batch.importance_weights, batch.num_bytes, summary)
         ends = np.cumsum(block_sizes)
         blocks = [
-            batch.rows(int(end) - size, int(end))
+            batch.slice_rows(int(end) - size, int(end))
             for size, end in zip(block_sizes, ends, strict=True)
         ]
         return answer, *blocks
@@ -288,8 +288,3 @@ class ReplayShard:
                 f"replay shard {self._shard} has lost its content and is not started again yet"
             )
         return self._buffer_or_none
-
-
-def _num_bytes(batch: TransitionBatch) -> int:
-    columns = [batch.obs, batch.next_obs, batch.actions, *batch.extras.values()]
-    return sum(column.nbytes for column in columns) + 20 * len(batch)

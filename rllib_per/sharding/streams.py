@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rllib_per.replay.fragment import Array, Fragment, Int64s
+from rllib_per.replay.fragment import Fragment, Int64s
 
 
 class StreamRouter:
@@ -75,13 +75,13 @@ class StreamRouter:
                 )
             ]
         )
-        pieces += _by_shard(columns_of(fragment, np.flatnonzero(~returns)), before[~returns])
+        pieces += _by_shard(fragment.select_streams(np.flatnonzero(~returns)), before[~returns])
         for i in np.flatnonzero(returns):
-            column = columns_of(fragment, np.array([i]))
+            column = fragment.select_streams(np.array([i]))
             row = int(np.argmax(column.reset[:, 0]))
             if row:
-                pieces.append((int(before[i]), rows_of(column, 0, row)))
-            pieces.append((int(homes[i]), rows_of(column, row, column.reset.shape[0])))
+                pieces.append((int(before[i]), column.slice_rows(0, row)))
+            pieces.append((int(homes[i]), column.slice_rows(row, column.reset.shape[0])))
             del self._away[int(fragment.stream_ids[i])]
         return pieces
 
@@ -105,43 +105,4 @@ def _by_shard(fragment: Fragment, shards: Int64s) -> Iterator[tuple[int, Fragmen
         yield int(present[0]), fragment
         return
     for shard in present:
-        yield int(shard), columns_of(fragment, np.flatnonzero(shards == shard))
-
-
-def columns_of(fragment: Fragment, streams: Int64s) -> Fragment:
-    """The fragment of some of its streams."""
-
-    def pick(column: Array) -> Array:
-        return column[:, streams]
-
-    return Fragment(
-        stream_ids=fragment.stream_ids[streams],
-        first_step=fragment.first_step[streams],
-        obs=pick(fragment.obs),
-        actions=pick(fragment.actions),
-        rewards=pick(fragment.rewards),
-        terminated=pick(fragment.terminated),
-        truncated=pick(fragment.truncated),
-        reset=pick(fragment.reset),
-        q_taken=None if fragment.q_taken is None else pick(fragment.q_taken),
-        q_max=None if fragment.q_max is None else pick(fragment.q_max),
-        extras={name: pick(column) for name, column in fragment.extras.items()},
-    )
-
-
-def rows_of(fragment: Fragment, start: int, stop: int) -> Fragment:
-    """The fragment of its rows from `start` to `stop`, with the frame after them."""
-    rows, frames = slice(start, stop), slice(start, stop + 1)
-    return Fragment(
-        stream_ids=fragment.stream_ids,
-        first_step=fragment.first_step + start,
-        obs=fragment.obs[frames],
-        actions=fragment.actions[rows],
-        rewards=fragment.rewards[rows],
-        terminated=fragment.terminated[rows],
-        truncated=fragment.truncated[rows],
-        reset=fragment.reset[rows],
-        q_taken=None if fragment.q_taken is None else fragment.q_taken[rows],
-        q_max=None if fragment.q_max is None else fragment.q_max[frames],
-        extras={name: column[rows] for name, column in fragment.extras.items()},
-    )
+        yield int(shard), fragment.select_streams(np.flatnonzero(shards == shard))

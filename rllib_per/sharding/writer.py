@@ -90,7 +90,7 @@ class FragmentWriter:
         fragment = check_fragment(fragment)
         self._look_for_lost_shards()
         for shard, piece in self._route(fragment):
-            self._make_room(shard, _num_bytes(piece))
+            self._make_room(shard, piece.num_bytes)
             self._send(shard, piece)
         self._harvest()
 
@@ -132,7 +132,7 @@ class FragmentWriter:
             sequence, self._sequence = self._sequence, self._sequence + 1
         self._session = self._session or f"{self._client}-{uuid.uuid4().hex}"
         handle = self._shards[shard].call("add", self._session, sequence, piece)
-        sent = _Sent(shard, sequence, piece, _num_bytes(piece), time.monotonic(), handle)
+        sent = _Sent(shard, sequence, piece, piece.num_bytes, time.monotonic(), handle)
         self._in_flight.append(sent)
         self.num_bytes_in_flight += sent.num_bytes
 
@@ -223,8 +223,3 @@ class FragmentWriter:
         for shard in range(len(self._shards)):
             if self._router.is_lost(shard) and self._is_started(shard, self._limits.shard_probe_s):
                 self._router.find(shard)
-
-
-def _num_bytes(fragment: Fragment) -> int:
-    columns = [fragment.obs, fragment.actions, *fragment.extras.values()]
-    return sum(column.nbytes for column in columns) + 20 * fragment.num_rows

@@ -54,7 +54,7 @@ def rows_drawn(replay, oracle, size=1500, beta=0.0):
     batch = replay.sample(size, beta)
     frames = batch.obs[:, -1] if oracle.has_stack_axis else batch.obs
     for i, frame in enumerate(frames):
-        yield batch.rows(i, i + 1), by_frame[frame.tobytes()]
+        yield batch.slice_rows(i, i + 1), by_frame[frame.tobytes()]
 
 
 def steps_to_end(row):

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from rllib_per.sharding.streams import StreamRouter, rows_of
+from rllib_per.sharding.streams import StreamRouter
 from tests.support.items import fragment, side_by_side
 
 
@@ -96,6 +96,6 @@ def test_with_all_shards_lost_there_is_nowhere_to_go():
 
 
 def test_rows_of_a_fragment_keep_the_frame_after_them():
-    part = rows_of(rows([5], step=10), 1, 3)
+    part = rows([5], step=10).slice_rows(1, 3)
     assert part.first_step.tolist() == [11]
     assert part.obs[:, 0, 0].tolist() == [511, 512, 513]
