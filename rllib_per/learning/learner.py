@@ -20,9 +20,16 @@ from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_OPTIMIZER, COMPON
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER, LR_KEY
 from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
 from ray.rllib.utils.metrics import (
+    ALL_MODULES,
     LAST_TARGET_UPDATE_TS,
+    MODULE_TRAIN_BATCH_SIZE_MEAN,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
     NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    NUM_TARGET_UPDATES,
     WEIGHTS_SEQ_NO,
 )
 
@@ -31,7 +38,7 @@ from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
-from rllib_per.learning.update_metrics import log_update_metrics
+from rllib_per.learning.update_metrics import UpdateMetrics
 from rllib_per.objectives import ObjectiveSettings, build_objective
 from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
@@ -180,7 +187,7 @@ class ApexDQNLearner(DQNTorchLearner):
         return self.metrics.reduce()
 
     def _log_pending_metrics(self) -> None:
-        log_update_metrics(self.metrics, self._module_id, self._step.metrics)
+        _log_update_metrics(self.metrics, self._module_id, self._step.metrics)
         for name, value in (
             (f"{DEFAULT_OPTIMIZER}_{LR_KEY}", self._get_optimizer_lr(self._optimizer)),
             (WEIGHTS_SEQ_NO, self._weights_seq_no),
@@ -250,3 +257,29 @@ class ApexDQNLearner(DQNTorchLearner):
         raise NotImplementedError(
             f"ApexDQNLearner trains one module; {module_id!r} cannot be added"
         )
+
+
+def _log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> None:
+    """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
+    updates, transitions = window.num_updates, window.num_transitions
+    metrics.log_value(
+        (module_id, NUM_TARGET_UPDATES), window.num_target_updates, reduce="lifetime_sum"
+    )
+    for key, value in window.pop().items():
+        metrics.log_value((module_id, key), value, window=1)
+    if updates:
+        metrics.log_value(
+            (module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), transitions / updates, reduce="mean"
+        )
+    for owner, name in (
+        (module_id, NUM_MODULE_STEPS_TRAINED),
+        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED),
+        (ALL_MODULES, NUM_ENV_STEPS_TRAINED),
+    ):
+        metrics.log_value((owner, name), transitions, reduce="sum")
+    for owner, name in (
+        (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME),
+        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME),
+        (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
+    ):
+        metrics.log_value((owner, name), transitions, reduce="lifetime_sum", with_throughput=True)

@@ -19,7 +19,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetwo
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
-from rllib_per.learning.network_config import NetworkConfig
+from rllib_per.learning.network_config import network_config
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
@@ -40,7 +40,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         is_image = len(obs_shape) == 3 or (
             len(obs_shape) == 2 and self.observation_space.dtype == np.uint8
         )
-        config = NetworkConfig.from_model_config(model_config, is_image=is_image)
+        config = network_config(model_config, is_image=is_image)
         if config.network != "mlp":
             _check_image(obs_shape)
         given = model_config if isinstance(model_config, dict) else {}

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""What a Q-network is made of, read from an RLModule's `model_config`."""
+"""RLlib's `model_config`, and our keys in it, as a NetworkConfig."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-ConvFilters = tuple[tuple[int, int, int], ...]
-
-NATURE_FILTERS: ConvFilters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-IMPALA_CHANNELS = (16, 32, 32)
+from rllib_per.learning.networks import (
+    IMPALA_CHANNELS,
+    NATURE_FILTERS,
+    ConvFilters,
+    NetworkConfig,
+)
 
 # Each network's own encoder and stream sizes; the streams' 512 are those of Wang et al. (2016).
 _DEFAULT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -36,67 +37,37 @@ _DQN_KEYS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The sizes of a Q-network.
+def network_config(model_config: Any, *, is_image: bool) -> NetworkConfig:
+    """Read our keys, or RLlib's `DefaultModelConfig` in their place.
 
-    Attributes:
-        network: "mlp" for vectors; "nature" (Mnih et al. 2015) or "impala" (Espeholt et al. 2018)
-            for images.
-        encoder_hiddens: Dense layers before the streams; after the convolutions, if there are any.
-        hiddens: Dense layers of each stream (or of the only one).
-        activation: Of encoder layers.
-        head_activation: Of stream layers.
-        conv_filters: "nature" only, (channels, kernel, stride) of each convolution.
-        channels: "impala" only, of each residual block, times `width`.
-        width: "impala" only.
-        dueling: Separate value and advantage streams (Wang et al. 2016).
-        channels_last: Memory layout of images and convolutions.
+    RLlib's `fcnet_hiddens` and `fcnet_activation` (for vectors), `conv_filters` and
+    `conv_activation` (for images), `head_fcnet_hiddens` and `head_fcnet_activation` win over
+    ours, so that a program written for DQNConfig keeps its network's sizes.
+
+    Raises:
+        ValueError: A key is unknown, or asks for what these networks do not have.
     """
-
-    network: str
-    encoder_hiddens: tuple[int, ...]
-    hiddens: tuple[int, ...]
-    activation: str = "relu"
-    head_activation: str = "relu"
-    conv_filters: ConvFilters = NATURE_FILTERS
-    channels: tuple[int, ...] = IMPALA_CHANNELS
-    width: int = 1
-    dueling: bool = True
-    channels_last: bool = False
-
-    @classmethod
-    def from_model_config(cls, model_config: Any, *, is_image: bool) -> NetworkConfig:
-        """Read our keys, or RLlib's `DefaultModelConfig` in their place.
-
-        RLlib's `fcnet_hiddens` and `fcnet_activation` (for vectors), `conv_filters` and
-        `conv_activation` (for images), `head_fcnet_hiddens` and `head_fcnet_activation` win over
-        ours, so that a program written for DQNConfig keeps its network's sizes.
-
-        Raises:
-            ValueError: A key is unknown, or asks for what these networks do not have.
-        """
-        given = (
-            dataclasses.asdict(model_config)
-            if dataclasses.is_dataclass(model_config) and not isinstance(model_config, type)
-            else dict(model_config or {})
-        )
-        _check_keys(given)
-        network = given.get("network") or ("nature" if is_image else "mlp")
-        if network not in _DEFAULT_SIZES:
-            known = ", ".join(map(repr, _DEFAULT_SIZES))
-            raise ValueError(f"model_config['network'] must be one of {known}: got {network!r}")
-        encoder_hiddens, hiddens = _DEFAULT_SIZES[network]
-        settings: dict[str, Any] = {"encoder_hiddens": encoder_hiddens, "hiddens": hiddens}
-        settings |= {key: given[key] for key in _names() if given.get(key) is not None}
-        names = _RLLIB_MLP_NAMES if network == "mlp" else _RLLIB_CNN_NAMES
-        for ours, rllibs in (names | _RLLIB_HEAD_NAMES).items():
-            if given.get(rllibs) is not None:
-                settings[ours] = given[rllibs]
-        settings["conv_filters"] = _conv_filters(settings.get("conv_filters", NATURE_FILTERS))
-        for sizes in ("encoder_hiddens", "hiddens", "channels"):
-            settings[sizes] = _sizes(sizes, settings.get(sizes, IMPALA_CHANNELS))
-        return cls(**(settings | {"network": network}))
+    given = (
+        dataclasses.asdict(model_config)
+        if dataclasses.is_dataclass(model_config) and not isinstance(model_config, type)
+        else dict(model_config or {})
+    )
+    _check_keys(given)
+    network = given.get("network") or ("nature" if is_image else "mlp")
+    if network not in _DEFAULT_SIZES:
+        known = ", ".join(map(repr, _DEFAULT_SIZES))
+        raise ValueError(f"model_config['network'] must be one of {known}: got {network!r}")
+    encoder_hiddens, hiddens = _DEFAULT_SIZES[network]
+    settings: dict[str, Any] = {"encoder_hiddens": encoder_hiddens, "hiddens": hiddens}
+    settings |= {key: given[key] for key in _names() if given.get(key) is not None}
+    names = _RLLIB_MLP_NAMES if network == "mlp" else _RLLIB_CNN_NAMES
+    for ours, rllibs in (names | _RLLIB_HEAD_NAMES).items():
+        if given.get(rllibs) is not None:
+            settings[ours] = given[rllibs]
+    settings["conv_filters"] = _conv_filters(settings.get("conv_filters", NATURE_FILTERS))
+    for sizes in ("encoder_hiddens", "hiddens", "channels"):
+        settings[sizes] = _sizes(sizes, settings.get(sizes, IMPALA_CHANNELS))
+    return NetworkConfig(**(settings | {"network": network}))
 
 
 def _names() -> list[str]:

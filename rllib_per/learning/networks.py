@@ -4,14 +4,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_per.learning.network_config import NetworkConfig
 from rllib_per.objectives import Objective, Outputs
 from rllib_per.objectives.heads import Streams, dense_layers, make_activation
+
+ConvFilters = tuple[tuple[int, int, int], ...]
+
+NATURE_FILTERS: ConvFilters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+IMPALA_CHANNELS = (16, 32, 32)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The sizes of a Q-network.
+
+    Attributes:
+        network: "mlp" for vectors; "nature" (Mnih et al. 2015) or "impala" (Espeholt et al. 2018)
+            for images.
+        encoder_hiddens: Dense layers before the streams; after the convolutions, if there are any.
+        hiddens: Dense layers of each stream (or of the only one).
+        activation: Of encoder layers.
+        head_activation: Of stream layers.
+        conv_filters: "nature" only, (channels, kernel, stride) of each convolution.
+        channels: "impala" only, of each residual block, times `width`.
+        width: "impala" only.
+        dueling: Separate value and advantage streams (Wang et al. 2016).
+        channels_last: Memory layout of images and convolutions.
+    """
+
+    network: str
+    encoder_hiddens: tuple[int, ...]
+    hiddens: tuple[int, ...]
+    activation: str = "relu"
+    head_activation: str = "relu"
+    conv_filters: ConvFilters = NATURE_FILTERS
+    channels: tuple[int, ...] = IMPALA_CHANNELS
+    width: int = 1
+    dueling: bool = True
+    channels_last: bool = False
 
 
 class QNetwork(nn.Module):

@@ -3,31 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from ray.rllib.algorithms.dqn.dqn_learner import (
-    QF_LOSS_KEY,
-    QF_MAX_KEY,
-    QF_MEAN_KEY,
-    QF_MIN_KEY,
-    TD_ERROR_MEAN_KEY,
-)
-from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
-from ray.rllib.utils.metrics import (
-    ALL_MODULES,
-    MODULE_TRAIN_BATCH_SIZE_MEAN,
-    NUM_ENV_STEPS_TRAINED,
-    NUM_ENV_STEPS_TRAINED_LIFETIME,
-    NUM_MODULE_STEPS_TRAINED,
-    NUM_MODULE_STEPS_TRAINED_LIFETIME,
-    NUM_TARGET_UPDATES,
-)
 from torch import Tensor
 
-GRADIENTS_NORM_KEY = f"gradients_{DEFAULT_OPTIMIZER}_global_norm"
+# RLlib's names, which a test compares; this module knows no RLlib.
+QF_LOSS_KEY = "qf_loss"
+QF_MEAN_KEY = "qf_mean"
+QF_MAX_KEY = "qf_max"
+QF_MIN_KEY = "qf_min"
+TD_ERROR_MEAN_KEY = "td_error_mean"
+GRADIENTS_NORM_KEY = "gradients_default_optimizer_global_norm"
 
 # Of the Q-values of actions taken, and of the n-step returns that they learn from.
 QF_ABS_MEAN_KEY = "qf_abs_mean"
@@ -112,29 +99,3 @@ class UpdateMetrics:
             values[RETURN_ABS_MAX_KEY] = self._largest_return
         self._clear()
         return values
-
-
-def log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> None:
-    """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
-    updates, transitions = window.num_updates, window.num_transitions
-    metrics.log_value(
-        (module_id, NUM_TARGET_UPDATES), window.num_target_updates, reduce="lifetime_sum"
-    )
-    for key, value in window.pop().items():
-        metrics.log_value((module_id, key), value, window=1)
-    if updates:
-        metrics.log_value(
-            (module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), transitions / updates, reduce="mean"
-        )
-    for owner, name in (
-        (module_id, NUM_MODULE_STEPS_TRAINED),
-        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED),
-        (ALL_MODULES, NUM_ENV_STEPS_TRAINED),
-    ):
-        metrics.log_value((owner, name), transitions, reduce="sum")
-    for owner, name in (
-        (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME),
-        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME),
-        (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
-    ):
-        metrics.log_value((owner, name), transitions, reduce="lifetime_sum", with_throughput=True)
