@@ -80,6 +80,7 @@ BOUNDS: dict[str, Bound] = {
     "gather_threads": _AT_LEAST_ONE,
     "batch_size": _AT_LEAST_ONE,
     "seed": _COUNT,
+    "first_id": Bound(0, 2**63 - 2**40, is_integer=True),  # 2^40 rows may follow.
     # Learning.
     "train_batch_size_per_learner": _AT_LEAST_ONE,
     "tau": _SHARE,

@@ -11,7 +11,8 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.frame_stack import FrameStack
-from rllib_per.observations import first_not_finite, fitted
+from rllib_per.observations import WrongDataError, fitted
+from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Array, Float32s, Fragment, RowSpec
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
@@ -117,7 +118,7 @@ class EpisodeFragmenter:
         try:
             obs = fitted(given, (len(episode) + 1, *self._obs_shape), self._dtype)
         except ValueError as error:
-            raise ValueError(
+            raise WrongDataError(
                 "Episodes must hold observations as the module gets them, of shape "
                 f"{self._obs_shape} and dtype {self._dtype}: those of episode {episode.id_} are "
                 f"{error}. A connector that changes observations must write them back into the "
@@ -125,7 +126,7 @@ class EpisodeFragmenter:
             ) from error
         at = first_not_finite(obs)
         if at is not None:
-            raise ValueError(
+            raise WrongDataError(
                 f"observations must be finite: got {obs[at]} before step "
                 f"{episode.t_started + at[0]} of episode {episode.id_}; fix the environment, or "
                 "the connector that makes them"
@@ -148,13 +149,13 @@ def _rewards(episode: SingleAgentEpisode) -> Float32s:
     """(length,) the chunk's rewards, as replay would take them."""
     rewards = np.asarray(episode.get_rewards(), np.float32)
     if rewards.shape != (len(episode),):
-        raise ValueError(
+        raise WrongDataError(
             f"an episode must have one reward per step: got {rewards.shape} for {len(episode)}"
         )
     finite = np.isfinite(rewards)
     if not finite.all():
         row = int(finite.argmin())
-        raise ValueError(
+        raise WrongDataError(
             f"rewards must be finite: got {rewards[row]} at step {episode.t_started + row} of "
             f"episode {episode.id_}; fix the environment"
         )

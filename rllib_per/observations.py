@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Observations as a space declares them: what may be cast to it, what is refused, and NaN."""
+"""Observations as a space declares them: what may be cast to it, and what is refused."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,10 @@ import numpy as np
 from rllib_per.replay.fragment import Array
 
 _LONGEST_REPR = 80
+
+
+class WrongDataError(ValueError):
+    """An environment gave what its spaces do not say, or what is no finite number."""
 
 
 def fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -53,17 +56,3 @@ def describe(value: Any) -> str:
     if len(text) > _LONGEST_REPR:
         text = f"{text[:_LONGEST_REPR]}..."
     return f"{type(value).__name__} {text}"
-
-
-def first_not_finite(values: Array) -> tuple[int, ...] | None:
-    """Where the first NaN or infinity stands, as one number per axis; None where there is none."""
-    if values.dtype.kind != "f":
-        return None
-    flat = values.ravel()
-    # Squares add up to a finite number only if all are; where they overflow, a closer look decides.
-    if math.isfinite(flat.dot(flat)):
-        return None
-    finite = np.isfinite(values)
-    if finite.all():
-        return None
-    return tuple(int(i) for i in np.argwhere(~finite)[0])

@@ -290,3 +290,45 @@ def test_a_ray_that_does_not_start_is_one_line(error, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_session, "_check_reachable", lambda _: None)
     done = call("train", CONFIG, "--smoke", "--runs", tmp_path, "--address", "auto")
     expect_one_line(done, "cannot join a Ray cluster at auto")
+
+
+# -- how it ended --------------------------------------------------------------------------------
+
+ENDED = {"ending": "finished", "env_steps": 5, "updates": 1, "time_s": 1.0, "evaluation": None}
+
+
+def changed(**values):
+    return json.dumps(ENDED | values)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        changed()[:40],
+        "[]",
+        changed(ending="wonderful"),
+        changed(ending=5),
+        changed(ending="interrupted\u001b[31m"),
+        json.dumps({"ending": "finished"}),
+        changed(env_steps="many"),
+        changed(env_steps=-1),
+        changed(evaluation=[1]),
+        "\udcff\udcfe\x00",
+        changed(env_steps=10).replace("10", "9" * 1_000_000),
+        "[" * 200_000,
+        changed().replace("5", "Infinity"),
+        changed(time_s=float("nan")),
+        None,
+    ],
+    ids=lambda content: str(content)[:30],
+)
+def test_a_result_that_does_not_say_how_the_run_ended_is_one_line(run, content):
+    if content is None:
+        (run / "result.json").mkdir()
+    else:
+        (run / "result.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    expect_one_line(call("resume", run), "does not say how the run ended")
+    text = call("resume", run).output
+    assert "\x1b" not in text
+    assert len(text) < 1000

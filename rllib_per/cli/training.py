@@ -96,14 +96,15 @@ def reopen(
 
 def go_on(experiment: ExperimentConfig, run: RunFolder, address: str | None) -> int:
     """Resume a run, unless it has come to its end."""
-    ending = run.ending_under(experiment.stop)
+    with reported():
+        ending = run.ending_under(experiment.stop)
     if ending is None:
         return train_run(experiment, run, address, resume=True)
-    result = run.read_result()
+    env_steps = run.read_result().env_steps
     text = (
-        f"{run.path} is finished, {ending.replace('_', ' ')} after {result['env_steps']:,} env "
+        f"{run.path} is finished, {ending.replace('_', ' ')} after {env_steps:,} env "
         "steps: nothing is left to train. To go on, raise what ended it: rllib-per train "
-        f"--resume {run.path} --set stop.env_steps={2 * result['env_steps']}"
+        f"--resume {run.path} --set stop.env_steps={2 * env_steps}"
     )
     click.echo(printable(text))
     return EXIT_CODES[ending]
@@ -142,15 +143,10 @@ def train_run(
         with saving():
             ending = training.run()
         result = run.read_result()
-        display.say(
-            f"{ending.replace('_', ' ')} after {result['env_steps']:,} env steps: {run.path}"
-        )
-        if result["evaluation"] is not None:
-            display.say(
-                "greedy return {episode_return_mean:.1f} over {num_episodes} episodes".format(
-                    **result["evaluation"]
-                )
-            )
+        display.say(f"{ending.replace('_', ' ')} after {result.env_steps:,} env steps: {run.path}")
+        if result.evaluation is not None:
+            mean, episodes = result.evaluation.episode_return_mean, result.evaluation.num_episodes
+            display.say(f"greedy return {mean:.1f} over {episodes} episodes")
         # Ray may wait for processes that are dead.
         with no_longer_than(_PATIENCE_S, EXIT_CODES[ending]):
             session.close()

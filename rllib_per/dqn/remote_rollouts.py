@@ -15,7 +15,7 @@ from rllib_per.dqn.overdue_calls import OverdueCalls
 from rllib_per.dqn.rollouts import row_spec_of_actors
 from rllib_per.dqn.runner_randomness import RandomStates, random_state, set_random_states
 from rllib_per.dqn.runner_weights import share_module
-from rllib_per.runners.replay_feed import Collected
+from rllib_per.runners.replay_feed import Collected, raise_wrong_data
 from rllib_per.sharding import FragmentWriter
 
 _COLLECT = "collect_into_replay"
@@ -69,8 +69,13 @@ class RemoteRollouts:
         )
 
     def take(self) -> list[Collected]:
-        """What has come back; calls of runners that died are dropped."""
-        return [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_COLLECT)]
+        """What has come back; calls of runners that died are dropped.
+
+        Raises:
+            WrongDataError: An environment gave what its spaces do not say.
+        """
+        ready = self._group.fetch_ready_async_reqs(tags=_COLLECT)
+        return raise_wrong_data(answer for _, answer in ready)
 
     def show(self, weights: ray.ObjectRef) -> None:
         """Let the local runner have the weights that the others are given, for who looks at it."""

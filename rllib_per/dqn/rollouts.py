@@ -15,6 +15,7 @@ from rllib_per.dqn.runner_randomness import RandomStates, random_states, set_ran
 from rllib_per.dqn.runner_weights import share_module
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, RowSpec
+from rllib_per.runners.replay_feed import raise_wrong_data
 
 
 class Rollouts:
@@ -69,9 +70,10 @@ class Rollouts:
     def _call(self, method: str, **kwargs: Any) -> list[Any]:
         if not self._remote:
             return [getattr(self._group.local_env_runner, method)(**kwargs)]
-        return self._group.foreach_env_runner(
+        answers = self._group.foreach_env_runner(
             method, kwargs=kwargs, local_env_runner=False, timeout_seconds=self._timeout_s
         )
+        return raise_wrong_data(answers)
 
     def _find_row_spec(self) -> RowSpec:
         if self._fragmenter is not None:

@@ -307,6 +307,11 @@ def _structure(config: Any) -> Iterator[str]:
         yield "multi-agent environments are not supported: use one policy for one agent"
     if not config.enable_rl_module_and_learner:
         yield "the old API stack is not supported: leave `api_stack()` at its defaults"
+    if config.max_env_steps_per_episode is not None and not _is_ours(config.env_runner_cls):
+        yield (
+            "`max_env_steps_per_episode` needs ApexEnvRunner, as RLlib's plays every episode to "
+            f"its end: {_WHY_NOT_OURS}, or wrap the environment in gymnasium.wrappers.TimeLimit"
+        )
     if config.per_env_epsilon and not _is_ours(config.env_runner_cls):
         yield "`per_env_epsilon` needs ApexEnvRunner: " + _WHY_NOT_OURS
     if config.num_learners > 1 and 0 < config.num_gpus_per_learner < 1:

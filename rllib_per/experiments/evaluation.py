@@ -21,8 +21,9 @@ from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
 from rllib_per.experiments.yaml_source import described
-from rllib_per.observations import first_not_finite
+from rllib_per.observations import WrongDataError
 from rllib_per.replay import TrainingDivergedError
+from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import (
     episodes_over,
@@ -211,7 +212,7 @@ def play_episodes(
 
     Raises:
         EvaluationStoppedError: `should_stop` said so.
-        RuntimeError: A reward or an observation was no finite number.
+        WrongDataError: A reward or an observation was no finite number.
     """
     num_envs = env.num_envs
     max_length = longest_episode(env, max_length)
@@ -234,7 +235,7 @@ def play_episodes(
         returns = np.where(ended, 0.0, returns + rewards)
         lengths = np.where(ended, 0, lengths + 1)
         _check_finite(rewards, obs, lengths)
-        ended = episodes_over(long_episodes, terminated, truncated)
+        ended = episodes_over(long_episodes, terminated, truncated) & ~ended
         cut = ~ended & (lengths >= max_length)
         for i in np.flatnonzero((ended | cut) & ~idles & (to_play > 0)):
             result.returns.append(float(returns[i]))
@@ -282,7 +283,7 @@ def _check_finite(rewards: Array, obs: Array, lengths: Int64s) -> None:
     for name, values in (("reward", rewards), ("observation", obs)):
         at = first_not_finite(values)
         if at is not None:
-            raise RuntimeError(
+            raise WrongDataError(
                 f"Rewards and observations must be finite numbers: environment {at[0]} of an "
                 f"evaluation gave {values[at]} as {name} of step {lengths[at[0]]} of its episode; "
                 "fix the environment"

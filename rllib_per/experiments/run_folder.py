@@ -19,6 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import BaseModel, FiniteFloat, NonNegativeInt, ValidationError
+
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import undone_by_signals
 from rllib_per.experiments.sections import Stop
@@ -38,6 +40,8 @@ EXIT_CODES: dict[Ending, int] = {
 # Those after which there may be something left to do; the second is no ending of a good run.
 _UNFINISHED = ("interrupted", "failed")
 
+_MAX_RESULT_BYTES = 1_000_000
+
 _PACKAGES = ("rllib-per", "ray", "torch", "gymnasium", "numpy", "ale-py")
 
 
@@ -47,6 +51,23 @@ class Described(Protocol):
     def to_yaml(self) -> str:
         """The resolved configuration."""
         ...
+
+
+class FinalEvaluation(BaseModel):
+    """What of a run's last evaluation is read again."""
+
+    episode_return_mean: FiniteFloat
+    num_episodes: NonNegativeInt
+
+
+class RunResult(BaseModel):
+    """What of `result.json` is read again."""
+
+    ending: Ending | Literal["failed"]
+    env_steps: NonNegativeInt
+    updates: NonNegativeInt
+    time_s: FiniteFloat
+    evaluation: FinalEvaluation | None
 
 
 @dataclass(frozen=True)
@@ -113,23 +134,43 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether it came to its end; one that was interrupted, or failed, can go on."""
-        return self.result.is_file() and self.read_result()["ending"] not in _UNFINISHED
+        return self.result.exists() and self.read_result().ending not in _UNFINISHED
 
-    def read_result(self) -> dict[str, Any]:
-        """How it ended."""
-        result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
-        return result
+    def read_result(self) -> RunResult:
+        """How it ended.
+
+        Raises:
+            ValueError: The file is damaged; without it the run can go on.
+        """
+        try:
+            with self.result.open("rb") as file:
+                return RunResult.model_validate_json(file.read(_MAX_RESULT_BYTES))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            told = ": ".join([".".join(map(str, problem["loc"])), problem["msg"]]).strip(": ")
+            cause: Exception = error
+        except OSError as error:
+            told, cause = str(error), error
+        raise ValueError(
+            f"{self.result} does not say how the run ended ({told}); remove it, and the run goes "
+            "on from its newest checkpoint"
+        ) from cause
 
     def ending_under(self, stop: Stop) -> Ending | None:
-        """How it ended, if `stop`, which may have changed since, leaves nothing to train."""
+        """How it ended, if `stop`, which may have changed since, leaves nothing to train.
+
+        Raises:
+            ValueError: See `read_result`.
+        """
         if not self.is_finished:
             return None
         result = self.read_result()
-        score = (result["evaluation"] or {}).get("episode_return_mean", -math.inf)
-        is_over = stop.is_used_up(result["env_steps"], result["updates"], result["time_s"])
+        score = -math.inf
+        if result.evaluation is not None:
+            score = result.evaluation.episode_return_mean
+        is_over = stop.is_used_up(result.env_steps, result.updates, result.time_s)
         is_met = stop.target_return is not None and score >= stop.target_return
-        ending: Ending = result["ending"]
-        return ending if is_over or is_met else None
+        return result.ending if is_over or is_met else None  # type: ignore[return-value]
 
     @property
     def label(self) -> str:

@@ -95,6 +95,7 @@ class PrioritizedReplayBuffer:
         rule = PriorityRule(alpha, priority_epsilon, priority, priority_clip)
         check_choices(prioritization, initial_priority, weight_normalization, rows)
         draw_class = DRAWS[prioritization]
+        check_bounds(first_id=first_id)
         if seed is not None:
             check_bounds(seed=seed)
         self._allocate = RecyclingAllocator() if allocator is None else allocator

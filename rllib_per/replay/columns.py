@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from rllib_per.replay._ring import check_rows
 from rllib_per.replay.fragment import (
     Array,
     Fragment,
+    Int64s,
     Observations,
     RowSpec,
     leaves_of,
@@ -89,10 +91,12 @@ class FragmentColumns:
         num_rows, num_streams = leading = rewards.shape
         q_taken, q_max = self._fit_q(fragment, leading) if self.q else (None, None)
         stream_ids, first_step, terminated, truncated, reset = _fit_streams(fragment, leading)
+        obs = self._fit_obs(fragment.obs, (num_rows + 1, num_streams))
+        self._check_finite(obs, stream_ids, first_step)
         return Fragment(
             stream_ids=stream_ids,
             first_step=first_step,
-            obs=self._fit_obs(fragment.obs, (num_rows + 1, num_streams)),
+            obs=obs,
             actions=self.actions.fit(fragment.actions, leading),
             rewards=rewards,
             terminated=terminated,
@@ -113,6 +117,17 @@ class FragmentColumns:
                 "RowSpec.leaves"
             )
         return {path: column.fit(leaves[path], leading) for path, column in self.frames.items()}
+
+    def _check_finite(self, obs: Observations, stream_ids: Int64s, first_step: Int64s) -> None:
+        for path, frames in leaves_of(obs).items():
+            at = first_not_finite(frames)
+            if at is not None:
+                row, stream = at[:2]
+                raise ValueError(
+                    f"{self.frames[path].name} must be finite: stream {stream_ids[stream]} has "
+                    f"{frames[at]} at row {first_step[stream] + row}; learning from it would make "
+                    "every Q-value NaN"
+                )
 
     def _fit_q(self, fragment: Fragment, leading: tuple[int, ...]) -> tuple[Array, Array]:
         if fragment.q_taken is None or fragment.q_max is None:
@@ -205,3 +220,17 @@ def _rewards(value: Any) -> Array:
         with np.errstate(over="ignore"):  # What is too large for float32 is refused as infinite.
             return np.ascontiguousarray(array, np.float32)
     return np.ascontiguousarray(array)
+
+
+def first_not_finite(values: Array) -> tuple[int, ...] | None:
+    """Where the first NaN or infinity stands, as one number per axis; None where there is none."""
+    if values.dtype.kind != "f":
+        return None
+    flat = values.ravel()
+    # Squares add up to a finite number only if all are; where they overflow, a closer look decides.
+    if math.isfinite(flat.dot(flat)):
+        return None
+    finite = np.isfinite(values)
+    if finite.all():
+        return None
+    return tuple(int(i) for i in np.argwhere(~finite)[0])

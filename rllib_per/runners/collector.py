@@ -13,7 +13,8 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
 
-from rllib_per.observations import first_not_finite
+from rllib_per.observations import WrongDataError
+from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Array, Fragment, Int64s
 from rllib_per.runners.env_streams import EnvStreams, Row
 from rllib_per.runners.exploration import EpsilonGreedy, choose
@@ -112,7 +113,7 @@ class Collector:
         """Step every stream once and keep nothing; False if the environment failed.
 
         Raises:
-            RuntimeError: A reward or an observation was no finite number.
+            WrongDataError: A reward or an observation was no finite number.
         """
         explores, random_actions = self._policy.draw(1, epsilon)
         actions = random_actions[0]
@@ -183,7 +184,7 @@ class Collector:
             at = first_not_finite(values)
             if at is not None:
                 row, env = at[:2]
-                raise RuntimeError(
+                raise WrongDataError(
                     f"{rule}: environment {env} of the runner with streams {self._stream_ids[0]} "
                     f"to {self._stream_ids[-1]} {verb} {values[at]} at its step "
                     f"{self.next_row + row}. Learning from it would make every Q-value NaN; fix "

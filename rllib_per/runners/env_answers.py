@@ -9,7 +9,7 @@ from typing import Any, NoReturn, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from rllib_per.observations import describe, fitted
+from rllib_per.observations import WrongDataError, describe, fitted
 from rllib_per.replay.fragment import Array, Bools
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 NUM_BOUNDED_STEPS = 16
 
 _OLD_STEP = "not enough values to unpack (expected 5, got 4)"
+_NO_TUPLE = "cannot unpack non-iterable"
 _NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 
 
@@ -38,7 +39,7 @@ class EnvAnswers:
     def first_observation(self, answer: Any) -> Array:
         """The observation in what `reset` returned."""
         if not _is_pair(answer):
-            raise ValueError(
+            raise WrongDataError(
                 f"reset() must return two values, (observation, info): {self._who} returned "
                 f"{describe(answer)}. Write the environment for Gymnasium's interface"
             )
@@ -49,7 +50,7 @@ class EnvAnswers:
         try:
             return fitted(value, self._shape, self._dtype)
         except ValueError as error:
-            raise ValueError(
+            raise WrongDataError(
                 f"An observation must be an array of shape {self._shape} and dtype {self._dtype}, "
                 f"as the observation space {self._space} says: {method}() of {self._who} returned "
                 f"{error}. Return what the space says, or declare another space"
@@ -57,36 +58,45 @@ class EnvAnswers:
 
     def reward(self, value: Any) -> float:
         """The reward as a number, which may be NaN or infinite."""
-        if isinstance(value, _NUMBERS):
-            return float(value)
-        if not hasattr(value, "__float__") or np.ndim(value) != 0 or np.iscomplexobj(value):
-            raise ValueError(
-                f"A reward must be one number: step() of {self._who} returned {describe(value)}. "
-                "Return a float"
-            )
-        return float(value)
+        try:
+            if isinstance(value, _NUMBERS) or (
+                np.ndim(value) == 0 and hasattr(value, "__float__") and not np.iscomplexobj(value)
+            ):
+                return float(value)
+        except (TypeError, ValueError):
+            pass  # As of a date that is none.
+        raise WrongDataError(
+            f"A reward must be one number: step() of {self._who} returned {describe(value)}. "
+            "Return a float"
+        )
 
     def flag(self, value: Any, name: str) -> bool:
         """`terminated` or `truncated` as a bool."""
         if isinstance(value, np.bool_) or value is None:
             return bool(value)
         if np.ndim(value) != 0 or value not in (0, 1):
-            raise ValueError(
+            raise WrongDataError(
                 f"`{name}` must be True or False: step() of {self._who} returned "
                 f"{describe(value)}. Return a bool"
             )
         return bool(value)
 
-    def raise_failed_step(self, error: ValueError) -> NoReturn:
-        """`error` itself, or where it comes of four values instead of five, one that says so."""
-        if str(error) != _OLD_STEP:
-            raise error
-        raise ValueError(
-            "step() must return five values, (observation, reward, terminated, truncated, info): "
-            f"{self._who} returned four, as OpenAI's Gym did with `done`. Return `terminated` and "
-            "`truncated` in its place, or wrap the environment, as shimmy's "
-            "GymV21CompatibilityV0 does"
-        ) from error
+    def raise_failed_step(self, error: Exception) -> NoReturn:
+        """What is wrong with the environment where the error says so, or `error` itself.
+
+        What is no five values cannot be unpacked, and Gymnasium's own check of an answer, the
+        PassiveEnvChecker of `gymnasium.make`, asserts what it requires.
+        """
+        if str(error) == _OLD_STEP:
+            raise WrongDataError(
+                "step() must return five values, (observation, reward, terminated, truncated, "
+                f"info): {self._who} returned four, as OpenAI's Gym did with `done`. Return "
+                "`terminated` and `truncated` in its place, or wrap the environment, as shimmy's "
+                "GymV21CompatibilityV0 does"
+            ) from error
+        if isinstance(error, AssertionError) or str(error).startswith(_NO_TUPLE):
+            raise WrongDataError(f"step() of {self._who} failed: {error}") from error
+        raise error
 
     @property
     def _who(self) -> str:
@@ -108,7 +118,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         answers = self._answers
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
-        except ValueError as error:
+        except (ValueError, TypeError, AssertionError) as error:
             answers.raise_failed_step(error)
         return (
             answers.observation(obs),
@@ -190,7 +200,7 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
         return value
 
     def _refuse(self, rule: str, method: str, value: Any) -> NoReturn:
-        raise ValueError(
+        raise WrongDataError(
             f"{rule}: {method}() of the vector environment {self.env} returned {describe(value)}. "
             "Convert it there; gymnasium.wrappers.vector has wrappers for JAX and PyTorch"
         )

@@ -27,7 +27,7 @@ from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.exploration import EpsilonGreedy, Place
 from rllib_per.runners.metrics import RunnerMetrics
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
-from rllib_per.runners.replay_feed import Collected, fetch_writer, push
+from rllib_per.runners.replay_feed import Collected, fetch_writer, handing_over_wrong_data, push
 from rllib_per.runners.stack_detection import find_frame_stack
 from rllib_per.runners.vector_env import env_context, longest_episode, make_vector_env
 from rllib_per.sharding.writer import FragmentWriter
@@ -147,6 +147,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
 
     # Experience.
 
+    @handing_over_wrong_data
     def collect(
         self, num_rows: int, *, epsilon: float | None, random_actions: bool = False
     ) -> Fragment:
@@ -159,9 +160,12 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             epsilon: Probability of a random action; None is 0.
             random_actions: Play at random, as if epsilon were 1.
         Raises:
-            RuntimeError: A reward or an observation was no finite number.
-            ValueError: An environment returned something else than its spaces say.
+            WrongDataError: An environment returned something else than its spaces say, or what is
+                no finite number; an actor returns it.
         """
+        return self._collect(num_rows, epsilon, random_actions)
+
+    def _collect(self, num_rows: int, epsilon: float | None, random_actions: bool) -> Fragment:
         if num_rows < 1:
             raise ValueError(f"`num_rows` must be at least 1: got {num_rows}")
         collector = self._require_env()
@@ -175,6 +179,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._callbacks("on_sample_end", samples=finished)
         return fragment
 
+    @handing_over_wrong_data
     def collect_into_replay(
         self, num_rows: int, *, epsilon: float, weights: dict[str, Any], writer: list[ray.ObjectRef]
     ) -> Collected:
@@ -190,11 +195,12 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
                 so that Ray hands over the reference and not, in every call, the writer.
         Raises:
             TimeoutError: Replay did not answer in time.
+            WrongDataError: See `collect`.
         """
         self.set_state(weights)
         if self._writer is None:
             self._writer = fetch_writer(writer[0], self.config.sample_timeout_s)
-        fragment = self.collect(num_rows, epsilon=epsilon)
+        fragment = self._collect(num_rows, epsilon, random_actions=False)
         return push(self._writer, fragment, self._weights_seq_no)
 
     def sample(

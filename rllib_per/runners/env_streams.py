@@ -108,7 +108,11 @@ class EnvStreams:
         obs, rewards, terminated, truncated, _ = result
         self.obs = np.asarray(obs, self.dtype)
         was_reset = self.resets_next
-        self.resets_next = episodes_over(self._long_episodes, terminated, truncated)
+        if was_reset.any():
+            # Nothing happened there but a reset, whatever a vector environment says of it.
+            rewards = np.where(was_reset, 0.0, rewards)
+            terminated, truncated = terminated & ~was_reset, truncated & ~was_reset
+        self.resets_next = episodes_over(self._long_episodes, terminated, truncated) & ~was_reset
         self._lengths += ~was_reset
         self._returns += rewards
         if was_reset.any():

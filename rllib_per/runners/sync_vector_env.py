@@ -57,7 +57,7 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
                 continue
             try:
                 obs, reward, is_terminated, is_truncated, _ = env.step(actions[i])
-            except ValueError as error:
+            except (ValueError, TypeError, AssertionError) as error:
                 self._answers[i].raise_failed_step(error)
             if type(obs) is not array or obs.dtype is not dtype or obs.shape != shape:
                 obs = self._answers[i].observation(obs)

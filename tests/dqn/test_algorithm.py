@@ -6,6 +6,8 @@ from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
+from rllib_per.observations import WrongDataError
+from tests.support.wrong_env import WrongLater
 
 LEARNING_STARTS = 100
 
@@ -65,6 +67,19 @@ def test_training_intensity_is_what_it_says_for_any_number_of_runners(
     # Off by the batch that credit waits for, and by the open windows of every stream.
     slack = (16 + intensity * 3 * 2 * max(num_env_runners, 1)) / sampled
     assert ratio == pytest.approx(intensity, abs=slack)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("replay", ["prioritized", "sharded"])
+def test_wrong_data_of_env_runner_actors_ends_training_by_its_name(build, replay):
+    """RLlib would end the actor and start it again, for ever."""
+    settings = {"type": replay, "capacity": 1000}
+    if replay == "sharded":
+        settings |= {"num_shards": 1, "shard_num_cpus": 0}
+    settings = config(replay_buffer_config=settings).environment(WrongLater)
+    algorithm = build(settings.env_runners(num_env_runners=1))
+    with pytest.raises(WrongDataError, match=r"environment 0 .* observed nan at its step"):
+        algorithm.train()
 
 
 @pytest.mark.ray

@@ -121,7 +121,8 @@ def write_run(run, rows, final_return):
         "ending": "finished",
         "env_steps": steps,
         "updates": updates,
-        "evaluation": {"episode_return_mean": final_return},
+        "time_s": 1.0,
+        "evaluation": {"episode_return_mean": final_return, "num_episodes": 1},
     }
     run.result.write_text(json.dumps(result))
 

@@ -15,6 +15,7 @@ from rllib_per.experiments.evaluation import (
 )
 from rllib_per.experiments.experiment import build_experiment
 from rllib_per.experiments.yaml_source import parse_yaml
+from rllib_per.observations import WrongDataError
 from rllib_per.replay import TrainingDivergedError
 from tests.support.full_disk import files_of_at_most
 
@@ -176,7 +177,7 @@ def test_an_evaluation_of_what_is_no_number_names_environment_and_step(value):
             return obs, value if self.t == 3 else reward, *rest
 
     env = gym.vector.SyncVectorEnv([lambda: FixedLength(9), lambda: Broken(9)])
-    with pytest.raises(RuntimeError, match=f"environment 1 .* gave {value} as reward of step 3"):
+    with pytest.raises(WrongDataError, match=f"environment 1 .* gave {value} as reward of step 3"):
         play_episodes(env, always_one, 2, 0)
 
 

@@ -193,6 +193,10 @@ def test_an_empty_buffer_says_what_is_missing():
         ("capacity", np.nan, TypeError),
         ("capacity", "10k", TypeError),
         ("capacity", True, TypeError),
+        ("first_id", -1, ValueError),
+        ("first_id", 1.5, TypeError),
+        ("first_id", 2**63 - 5, ValueError),
+        ("first_id", 2**63, ValueError),
         ("gamma", 7.0, ValueError),
         ("priority_epsilon", -1.0, ValueError),
         ("priority", "rank", ValueError),
@@ -238,6 +242,22 @@ def test_a_capacity_that_can_not_fit_says_how_many_bytes_it_needs():
 def test_rows_that_can_not_be_stored_are_refused(options):
     with pytest.raises(ValueError, match=r"stack|dtype|empty axis"):
         PrioritizedReplayBuffer(32, RowSpec(**{"frame_shape": (3,), **options}))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_frame_that_is_no_finite_number_is_refused_and_named(value):
+    buffer = PrioritizedReplayBuffer(32, RowSpec((2,), extras={"number": ((), np.int64)}))
+    frames = np.zeros((4, 1, 2), np.float32)
+    frames[2, 0, 1] = value
+    with pytest.raises(ValueError, match=rf"obs must be finite: stream 1 has {value} at row 2"):
+        buffer.add(replace(FRAGMENT, obs=frames))
+    assert len(buffer) == 0
+
+
+def test_a_shard_may_have_the_last_id_there_is():
+    buffer = PrioritizedReplayBuffer(32, row_spec(), first_id=first_id(255, 2**15 - 1))
+    buffer.add(FRAGMENT)
+    assert buffer.sample(8, 0.4).ids.min() >= first_id(255, 2**15 - 1)
 
 
 @pytest.mark.parametrize(("shard", "incarnation"), [(256, 0), (-1, 0), (0, 2**15), (0, -1)])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
+from rllib_per.observations import WrongDataError
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import runner_config
 
@@ -107,7 +108,18 @@ def test_numbers_outside_of_the_bounds_are_learned_from_as_with_rllib():
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, "1.0", np.ones(1), np.ones(2), [1.0], 1j, np.complex64(1), torch.ones(1)]
+    "wrong",
+    [
+        None,
+        "1.0",
+        np.ones(1),
+        np.ones(2),
+        [1.0],
+        1j,
+        np.complex64(1),
+        torch.ones(1),
+        np.timedelta64("NaT"),
+    ],
 )
 def test_a_reward_is_one_number(wrong):
     with pytest.raises(ValueError, match=r"one number: step\(\) of environment 0, "):
@@ -169,6 +181,20 @@ def test_other_errors_of_a_step_stay_as_they_are():
 
 
 @GYMNASIUM_WARNS
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("wrong", "wrong_at"),
+    [(lambda *_: None, 1), (lambda *_: None, LATE), (instead(4, None), 1)],
+    ids=["None", "None later", "no info"],
+)
+def test_what_cannot_be_unpacked_or_gymnasium_refuses_names_the_environment(mode, wrong, wrong_at):
+    own = runner(wrong, wrong_at=wrong_at, mode=mode)
+    with pytest.raises(WrongDataError, match=r"step\(\) of environment [01], .* failed: "):
+        own.collect(LATE + 1, epsilon=1.0)
+    own.stop()
+
+
+@GYMNASIUM_WARNS
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -209,13 +235,13 @@ def test_observations_of_environments_in_processes_are_checked(name):
 def test_an_observation_that_is_no_number_names_environment_and_step(value):
     playing = runner(instead(0, np.array([0.0, value, 0.0])), space=(-np.inf, np.inf, np.float32))
     playing.collect(LATE - 3, epsilon=1.0)
-    with pytest.raises(RuntimeError, match=rf"environment 0 .* at its step {LATE}\. Learning"):
+    with pytest.raises(WrongDataError, match=rf"environment 0 .* at its step {LATE}\. Learning"):
         playing.collect(4, epsilon=1.0)
 
 
 def test_an_evaluation_of_what_is_no_number_is_an_error_too():
     playing = runner(instead(0, np.full(3, np.nan)))
-    with pytest.raises(RuntimeError, match="observed nan"):
+    with pytest.raises(WrongDataError, match="observed nan"):
         playing.sample(num_timesteps=3 * LATE)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from rllib_per.observations import WrongDataError
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import NUM_ACTIONS, CountingEnv, counting_runner, runner_config
 
@@ -124,7 +125,7 @@ def test_a_reward_that_is_no_number_names_environment_and_step():
 
     runner = ApexEnvRunner(config=runner_config(lambda context: Broken(0, [100])))
     runner.collect(2, epsilon=0.0)
-    with pytest.raises(RuntimeError, match=r"environment 0 .* returned nan at its step"):
+    with pytest.raises(WrongDataError, match=r"environment 0 .* returned nan at its step"):
         runner.collect(2, epsilon=0.0)
 
 

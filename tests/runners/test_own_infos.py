@@ -101,3 +101,48 @@ def test_where_both_flags_are_set_nothing_is_bootstrapped():
     last = drawn.next_obs[:, 2] == LENGTH
     assert last.any()
     np.testing.assert_array_equal(drawn.bootstrap_discounts == 0.0, last)
+
+
+# -- what a vector environment says of a reset ---------------------------------------------------
+
+
+class LoudReset(gym.vector.VectorEnv):
+    """Episodes of LENGTH rewards of 1; of the row on which it resets itself it says too much."""
+
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, context):
+        self.num_envs = context["num_envs"]
+        self.single_observation_space = gym.spaces.Box(-1e3, 1e3, (3,), np.float32)
+        self.single_action_space = gym.spaces.Discrete(2)
+        batch = gym.vector.utils.batch_space
+        self.observation_space = batch(self.single_observation_space, self.num_envs)
+        self.action_space = batch(self.single_action_space, self.num_envs)
+
+    def _obs(self):
+        return np.repeat(self._t[:, None], 3, axis=1).astype(np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self._t, self._over = np.zeros(self.num_envs, int), np.zeros(self.num_envs, np.bool_)
+        return self._obs(), {}
+
+    def step(self, actions):
+        was_over = self._over
+        self._t = np.where(was_over, 0, self._t + 1)
+        self._over = self._t >= LENGTH
+        rewards = np.where(was_over, 7.0, 1.0)
+        return self._obs(), rewards, self._over | was_over, was_over.copy(), {}
+
+
+def test_a_reset_has_neither_reward_nor_end_whatever_a_vector_environment_says():
+    config = runner_config(LoudReset, gym_env_vectorize_mode="vector_entry_point")
+    config.env_runners(num_envs_per_env_runner=2)
+    runner = ApexEnvRunner(config=config, worker_index=0)
+    fragment = runner.collect(14, epsilon=1.0)
+    assert not fragment.rewards[fragment.reset].any()
+    assert not (fragment.terminated | fragment.truncated)[fragment.reset].any()
+    assert fragment.num_env_steps == int((~fragment.reset).sum()) == 24
+    episodes = runner.sample(num_episodes=4)
+    assert [(len(e), e.get_return()) for e in episodes] == [(LENGTH, LENGTH)] * 4
+    result = play_episodes(LoudReset({"num_envs": 2}), lambda obs: np.zeros(2, np.int64), 6, 0)
+    assert (result.lengths, result.returns) == ([LENGTH] * 6, [float(LENGTH)] * 6)
