@@ -7,10 +7,10 @@ import gymnasium as gym
 
 # Id, entry point within this package, and cap on an episode's env steps.
 _SINGLE_ENVS: tuple[tuple[str, str, int | None], ...] = (
-    ("ValueProbe-v1", "value_probe:ValueProbe", None),
-    ("ObservationProbe-v1", "observation_probe:ObservationProbe", None),
-    ("DiscountProbe-v1", "discount_probe:DiscountProbe", None),
-    ("ActionProbe-v1", "action_probe:ActionProbe", None),
+    ("ValueProbe-v1", "probes:ValueProbe", None),
+    ("ObservationProbe-v1", "probes:ObservationProbe", None),
+    ("DiscountProbe-v1", "probes:DiscountProbe", None),
+    ("ActionProbe-v1", "probes:ActionProbe", None),
     ("BlindCliffwalk-v1", "blind_cliffwalk:BlindCliffwalk", None),
     ("MinAtar-v1", "minatar:MinAtarGame", None),
     ("FailureCartPole-v1", "failure_cartpole:make_failure_cartpole", 4000),

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Probe environments: tiny games with known Q-values, each of which tests one thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rllib_per.replay.fragment import Float32s
+
+
+class ValueProbe(gym.Env[Float32s, int]):
+    """Can anything be learned at all?
+
+    One step, one observation, reward 1: every Q-value is 1.
+    """
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32s, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Float32s, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+
+class ObservationProbe(gym.Env[Float32s, int]):
+    """Do observations reach the network, each with its own reward?
+
+    One step; the observation is -1 or 1, and so is the reward: Q(o, ·) = o.
+    """
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32s, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._sign = float(self.np_random.choice([-1.0, 1.0]))
+        return np.full(1, self._sign, np.float32), {}
+
+    def step(self, action: int) -> tuple[Float32s, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), self._sign, True, False, {}
+
+
+class DiscountProbe(gym.Env[Float32s, int]):
+    """Does value flow back in time, discounted?
+
+    Two steps, reward 1 after the second: Q(0, ·) = γ and Q(1, ·) = 1. Observes the step.
+    """
+
+    observation_space = gym.spaces.Box(0.0, 2.0, (1,), np.float32)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32s, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._step = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Float32s, float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        is_last = self._step == 2
+        return np.full(1, self._step, np.float32), float(is_last), is_last, False, {}
+
+
+class ActionProbe(gym.Env[Float32s, int]):
+    """Is each reward learned for the action that earned it?
+
+    One step; reward 1 for action 1 and -1 for action 0: Q(·, 0) = -1 and Q(·, 1) = 1.
+    """
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32s, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Float32s, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), 1.0 if action == 1 else -1.0, True, False, {}
