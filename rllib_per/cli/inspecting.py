@@ -73,15 +73,14 @@ def doctor(address: str | None, storage: Path, as_json: bool, smoke: bool) -> No
     Without --address Ray is not started. Exit code 0: all is well, 1: there are warnings, 2: there
     are errors.
     """
-    from rllib_per.experiments import doctor as checks
+    from rich.console import Console
 
-    findings = checks.examine(
-        address, storage, answer_s=SMOKE_ANSWER_S if smoke else checks.ANSWER_S
-    )
+    from rllib_per.experiments.doctor import report
+    from rllib_per.experiments.doctor.facts import ANSWER_S
+
+    findings = report.examine(address, storage, SMOKE_ANSWER_S if smoke else ANSWER_S)
     if as_json:
-        click.echo(checks.as_json(findings))
+        click.echo(report.as_json(findings))
     else:
-        from rich.console import Console
-
-        Console().print(checks.as_table(findings))
-    sys.exit(checks.exit_code(findings))
+        Console().print(report.as_table(findings))
+    sys.exit(report.exit_code(findings))

@@ -15,24 +15,24 @@ from rich.console import Console
 
 from rllib_per import build_id
 from rllib_per.cli import main
-from rllib_per.experiments.doctor import Finding, Status, as_table, exit_code
-from rllib_per.experiments.doctor import cluster_checks as of_cluster
-from rllib_per.experiments.doctor import node_checks as of_node
-from rllib_per.experiments.doctor import storage_checks as of_storage
-from rllib_per.experiments.doctor.cluster_facts import ClusterFacts
-from rllib_per.experiments.doctor.examination import check_own_token
-from rllib_per.experiments.doctor.facts import NodeFacts, gather_facts
-from rllib_per.experiments.doctor.finding import over_nodes
+from rllib_per.experiments.doctor import checks
+from rllib_per.experiments.doctor.checks import GIB, MIB, Finding, Status, over_nodes
+from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts, gather_facts
+from rllib_per.experiments.doctor.report import as_table, exit_code
 
 ROOT = Path(__file__).parents[2]
-GIB = of_node.GIB
-MIB = of_cluster.MIB
+
+VERSIONS = {
+    "python": "3.11.7",
+    "rllib-per": "0.1.0",
+    "ray": "2.60.1",
+    "torch": "2.13.0+cpu",
+    "gymnasium": "1.2.2",
+}
 
 SOUND = NodeFacts(
     host="here",
-    version="0.1.0",
-    python="3.11.7",
-    packages={"ray": "2.60.1", "torch": "2.13.0+cpu", "gymnasium": "1.2.2"},
+    versions=VERSIONS,
     requirements={"ray": "==2.60.*", "torch": ">=2.6", "gymnasium": "<1.3,>=1.2"},
     build_ids={"cython_tree._tree": "0123456789ab"},
     atari=("0.12.1", True),
@@ -71,13 +71,13 @@ def cluster(**changes):
 # -- every check -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("check", of_node.NODE_CHECKS)
+@pytest.mark.parametrize("check", checks.NODE_CHECKS.values())
 def test_a_sound_machine_passes(check):
     assert check(SOUND).status == Status.OK
     assert check(SOUND).remedy == ""
 
 
-@pytest.mark.parametrize("check", of_cluster.CLUSTER_CHECKS)
+@pytest.mark.parametrize("check", checks.CLUSTER_CHECKS.values())
 def test_a_sound_cluster_passes(check):
     assert check(WELL).status == Status.OK
     assert check(WELL).remedy == ""
@@ -86,8 +86,8 @@ def test_a_sound_cluster_passes(check):
 @pytest.mark.parametrize(
     ("check", "changes", "status", "found"),
     [
-        ("packages", {"packages": {**SOUND.packages, "ray": "2.59.0"}}, "ERROR", "ray 2.59.0, but"),
-        ("packages", {"packages": {**SOUND.packages, "torch": None}}, "ERROR", "torch is not inst"),
+        ("packages", {"versions": {**VERSIONS, "ray": "2.59.0"}}, "ERROR", "ray 2.59.0, but"),
+        ("packages", {"versions": {**VERSIONS, "torch": None}}, "ERROR", "torch is not inst"),
         ("extensions", {"build_ids": {"cython_tree._tree": None}}, "ERROR", "_tree not compiled"),
         ("atari", {"atari": ("0.12.1", False)}, "ERROR", "without ROMs"),
         ("atari", {"atari": None}, "OK", "not installed"),
@@ -109,7 +109,7 @@ def test_a_sound_cluster_passes(check):
     ],
 )
 def test_a_machine_that_lacks_something_is_told(check, changes, status, found):
-    finding = getattr(of_node, f"check_{check}")(node(**changes))
+    finding = getattr(checks, f"check_{check}")(node(**changes))
     assert finding.status == Status[status]
     assert found in finding.found
     assert bool(finding.remedy) == (finding.status > Status.OK)
@@ -119,11 +119,21 @@ def test_a_machine_that_lacks_something_is_told(check, changes, status, found):
     ("check", "changes", "status", "found"),
     [
         ("answers", {"silent": {"three": "No module named 'rllib_per'"}}, "ERROR", "three: No mod"),
-        ("same_versions", {"python": "3.12.1"}, "ERROR", "python is 3.11.7 and 3.12.1"),
-        ("same_versions", {"version": "0.2.0"}, "ERROR", "rllib-per is 0.1.0 and 0.2.0"),
         (
             "same_versions",
-            {"packages": {**SOUND.packages, "torch": None}},
+            {"versions": {**VERSIONS, "python": "3.12.1"}},
+            "ERROR",
+            "python is 3.11.7 and 3.12.1",
+        ),
+        (
+            "same_versions",
+            {"versions": {**VERSIONS, "rllib-per": "0.2.0"}},
+            "ERROR",
+            "rllib-per is 0.1.0 and 0.2.0",
+        ),
+        (
+            "same_versions",
+            {"versions": {**VERSIONS, "torch": None}},
             "ERROR",
             "torch is 2.13.0+cpu and None",
         ),
@@ -139,22 +149,22 @@ def test_a_machine_that_lacks_something_is_told(check, changes, status, found):
     ],
 )
 def test_a_cluster_that_lacks_something_is_told(check, changes, status, found):
-    finding = getattr(of_cluster, f"check_{check}")(cluster(**changes))
+    finding = getattr(checks, f"check_{check}")(cluster(**changes))
     assert finding.status == Status[status]
     assert found in finding.found
     assert bool(finding.remedy) == (finding.status > Status.OK)
 
 
 def test_a_local_ray_without_token_is_warned_of():
-    assert check_own_token(SOUND).status == Status.OK
-    assert check_own_token(node(auth_mode="disabled")).status == Status.WARNING
+    assert checks.check_own_token(SOUND).status == Status.OK
+    assert checks.check_own_token(node(auth_mode="disabled")).status == Status.WARNING
 
 
 # -- storage ---------------------------------------------------------------------------------
 
 
 def test_storage_that_works_is_left_as_it_was(tmp_path):
-    findings = of_storage.check_storage(tmp_path / "not" / "there" / "yet")
+    findings = [*checks.check_storage(tmp_path / "not" / "there" / "yet").values()]
     assert [finding.status for finding in findings] == [Status.OK, Status.OK]
     assert str(tmp_path) in findings[0].found
     assert list(tmp_path.iterdir()) == []
@@ -166,16 +176,16 @@ def test_storage_that_cannot_sync_or_rename_is_an_error(tmp_path, monkeypatch, c
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, call, refuse)
-    storage, _ = of_storage.check_storage(tmp_path)
+    storage, _ = checks.check_storage(tmp_path).values()
     assert storage.status == Status.ERROR
     assert "Operation not supported" in storage.found
     assert list(tmp_path.iterdir()) == []
 
 
 def test_slow_or_full_storage_is_warned_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(of_storage, "_SLOW_S", 0.0)
-    monkeypatch.setattr(of_storage, "_ROOM_BYTES", 1 << 62)
-    findings = of_storage.check_storage(tmp_path)
+    monkeypatch.setattr(checks, "_SLOW_S", 0.0)
+    monkeypatch.setattr(checks, "_RUNS_ROOM_BYTES", 1 << 62)
+    findings = checks.check_storage(tmp_path).values()
     assert [finding.status for finding in findings] == [Status.WARNING, Status.WARNING]
 
 
@@ -210,27 +220,27 @@ def test_extensions_that_are_not_there_have_none(monkeypatch):
 
 # -- the report ------------------------------------------------------------------------------
 
-FINE = Finding.ok("a", "fine")
-DOUBTFUL = Finding.warning("a", "hm [8]", "look")
-BAD = Finding.error("a", "gone", "mend it")
+FINE = Finding(Status.OK, "fine")
+DOUBTFUL = Finding(Status.WARNING, "hm [8]", "look")
+BAD = Finding(Status.ERROR, "gone", "mend it")
 
 
 def test_the_worst_finding_is_the_exit_code():
-    assert exit_code([]) == exit_code([FINE]) == 0
-    assert exit_code([FINE, DOUBTFUL]) == 1
-    assert exit_code([BAD, DOUBTFUL, FINE]) == 2
+    assert exit_code({}) == exit_code({"a": FINE}) == 0
+    assert exit_code({"a": FINE, "b": DOUBTFUL}) == 1
+    assert exit_code({"a": BAD, "b": DOUBTFUL, "c": FINE}) == 2
 
 
 def test_findings_of_many_nodes_become_the_worst_and_where_it_is_so():
     assert over_nodes({"one": FINE, "two": FINE}) == FINE
     assert over_nodes({"one": FINE}) == FINE
     worst = over_nodes({"one": FINE, "two": BAD, "three": BAD})
-    assert worst == dataclasses.replace(BAD, found="two, three: gone")
+    assert worst == BAD._replace(found="two, three: gone")
 
 
 def test_the_table_shows_what_was_found_and_what_to_do():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(as_table([FINE, DOUBTFUL, BAD]))
+    console.print(as_table({"a": FINE, "b": DOUBTFUL, "c": BAD}))
     text = console.export_text()
     for part in ("fine", "hm [8]", "→ look", "error", "→ mend it"):
         assert part in text
@@ -241,11 +251,11 @@ def test_the_table_shows_what_was_found_and_what_to_do():
 
 def test_this_machine_is_described():
     facts = gather_facts()
-    assert facts.packages["ray"].startswith("2.60.")
+    assert facts.versions["ray"].startswith("2.60.")
     assert facts.requirements["ray"] == "==2.60.*"
     assert facts.memory_bytes > GIB / 4
-    assert {f"check_{name}" for name in ("packages", "extensions")} <= {
-        check.__name__ for check in of_node.NODE_CHECKS if check(facts).status == Status.OK
+    assert {"packages", "extensions"} <= {
+        name for name, check in checks.NODE_CHECKS.items() if check(facts).status == Status.OK
     }
 
 

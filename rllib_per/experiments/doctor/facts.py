@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is true of one machine; gathered here, or in a Ray task on each node of a cluster."""
+"""What a machine has; what the nodes of a Ray cluster have, each asked by a Ray task."""
 
 from __future__ import annotations
 
@@ -10,79 +10,71 @@ import shutil
 import socket
 import stat
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
 from rllib_per.build_id import build_ids
 
+ANSWER_S = 60.0
+
 _DISTRIBUTION = "rllib-per"
 _SHARED_MEMORY = Path("/dev/shm")
-_ROM = "pong"
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """One machine as it was found.
-
-    Attributes:
-        host: Its name.
-        version: Our package's; None: it is not installed, only found on the path.
-        python: Version of the interpreter.
-        packages: Version of each package that ours requires; None: not installed.
-        requirements: What ours requires: a specifier such as ">=1.2,<1.3" by package.
-        build_ids: See `rllib_per.build_id`.
-        atari: ale-py's version, and whether it finds its ROMs; None: it is not installed.
-        has_gpu_device: Whether the machine has an NVIDIA device.
-        cuda: Torch's CUDA version; None: built without.
-        gpus: Names of the GPUs that torch can use.
-        shared_memory_bytes: Size of /dev/shm; None: there is none.
-        memory_bytes: Of the machine.
-        temp_free_bytes, temp_total_bytes: Of the disk with Ray's temporary folder.
-        auth_mode: Ray's authentication here: "token", "disabled" or, where nothing is set, "".
-        token_file_mode: Permission bits of the token's file; None: there is none.
-        listening: Addresses that anything on the machine listens at, by port.
-    """
+    """One machine; None: it has no such thing. Sizes are in bytes."""
 
     host: str
-    version: str | None
-    python: str
-    packages: dict[str, str | None]
-    requirements: dict[str, str]
-    build_ids: dict[str, str | None]
-    atari: tuple[str, bool] | None
-    has_gpu_device: bool
-    cuda: str | None
-    gpus: list[str]
-    shared_memory_bytes: int | None
+    versions: dict[str, str | None]  # Python, this package, and each package that it requires.
+    requirements: dict[str, str]  # A specifier such as ">=1.2,<1.3" by package.
+    build_ids: dict[str, str | None]  # See `rllib_per.build_id`.
+    atari: tuple[str, bool] | None  # ale-py's version, and whether it finds its ROMs.
+    has_gpu_device: bool  # An NVIDIA device, whether torch can use it or not.
+    cuda: str | None  # The CUDA version that torch is built with.
+    gpus: list[str]  # Those that torch can use.
+    shared_memory_bytes: int | None  # Size of /dev/shm.
     memory_bytes: int
-    temp_free_bytes: int
+    temp_free_bytes: int  # Of the disk with Ray's temporary folder.
     temp_total_bytes: int
-    auth_mode: str
-    token_file_mode: int | None
-    listening: dict[int, set[str]] = field(default_factory=dict)
+    auth_mode: str  # Ray's authentication: "token", "disabled", or "" where nothing is set.
+    token_file_mode: int | None  # Permission bits.
+    listening: dict[int, set[str]]  # Addresses that any process listens at, by port.
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """The nodes of a cluster, each named by its host and the first digits of its id."""
+
+    nodes: dict[str, NodeFacts]
+    silent: dict[str, str]  # Nodes that did not answer, and why.
+    store_bytes: dict[str, int]  # Size of each node's object store.
+    metrics_ports: dict[str, int]  # -1: the node offers no metrics.
+    dashboard: str  # `host:port`; empty: there is none.
 
 
 def gather_facts() -> NodeFacts:
-    """Look around; needs no Ray, and starts none."""
-    requirements = _requirements()
+    """Look at this machine; neither needs nor starts Ray."""
+    parsed = map(Requirement, importlib.metadata.requires(_DISTRIBUTION) or ())
+    # Of every installation: what extras add is looked at where it is used.
+    requirements = {one.name: str(one.specifier) for one in parsed if one.marker is None}
+    versions = {name: _version(name) for name in (_DISTRIBUTION, *requirements)}
     cuda, gpus = _cuda()
+    has_shared_memory = _SHARED_MEMORY.is_dir()
     temp = shutil.disk_usage(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     return NodeFacts(
         host=socket.gethostname(),
-        version=_version(_DISTRIBUTION),
-        python=platform.python_version(),
-        packages={name: _version(name) for name in requirements},
+        versions={"python": platform.python_version(), **versions},
         requirements=requirements,
         build_ids=build_ids(),
         atari=_atari(),
         has_gpu_device=Path("/dev/nvidiactl").exists(),
         cuda=cuda,
         gpus=gpus,
-        shared_memory_bytes=(
-            shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else None
-        ),
+        shared_memory_bytes=shutil.disk_usage(_SHARED_MEMORY).total if has_shared_memory else None,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         temp_free_bytes=temp.free,
         temp_total_bytes=temp.total,
@@ -92,10 +84,41 @@ def gather_facts() -> NodeFacts:
     )
 
 
-def _requirements() -> dict[str, str]:
-    """Of every installation: what extras add is looked at where it is used."""
-    parsed = map(Requirement, importlib.metadata.requires(_DISTRIBUTION) or ())
-    return {one.name: str(one.specifier) for one in parsed if one.marker is None}
+def gather_cluster_facts(dashboard: str, answer_s: float = ANSWER_S) -> ClusterFacts:
+    """Ask all nodes that are alive at once, and wait `answer_s` for their answers."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(gather_facts)
+    nodes = {_label(node): node for node in ray.nodes() if node["Alive"]}
+    answers = {}
+    for label, node in nodes.items():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        answers[label] = task.options(scheduling_strategy=there).remote()
+    ray.wait([*answers.values()], num_returns=len(answers), timeout=answer_s)
+    facts: dict[str, NodeFacts] = {}
+    silent: dict[str, str] = {}
+    for label, answer in answers.items():
+        try:
+            facts[label] = ray.get(answer, timeout=0)
+        except ray.exceptions.GetTimeoutError:
+            silent[label] = f"no answer in {answer_s:g} s"
+        except ray.exceptions.RayError as error:
+            silent[label] = str(error).strip().splitlines()[-1]
+    return ClusterFacts(
+        nodes=facts,
+        silent=silent,
+        store_bytes={
+            label: int(node["Resources"].get("object_store_memory", 0))
+            for label, node in nodes.items()
+        },
+        metrics_ports={label: node["MetricsExportPort"] for label, node in nodes.items()},
+        dashboard=dashboard,
+    )
+
+
+def _label(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
 
 
 def _version(package: str) -> str | None:
@@ -111,7 +134,7 @@ def _atari() -> tuple[str, bool] | None:
         return None
     from ale_py import roms
 
-    path = roms.get_rom_path(_ROM)
+    path = roms.get_rom_path("pong")
     return version, path is not None and Path(path).is_file()
 
 

@@ -1,43 +1,108 @@
 # SPDX-License-Identifier: MIT
-"""Findings for people and for programs."""
+"""All checks of a machine or a cluster, and their findings as a table or as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from rllib_per.experiments.doctor.finding import Finding, Status, exit_code
+from rllib_per.experiments.doctor.checks import (
+    CLUSTER_CHECKS,
+    ERROR,
+    NODE_CHECKS,
+    OK,
+    WARNING,
+    Finding,
+    check_own_token,
+    check_storage,
+    over_nodes,
+)
+from rllib_per.experiments.doctor.facts import (
+    ANSWER_S,
+    ClusterFacts,
+    NodeFacts,
+    gather_cluster_facts,
+    gather_facts,
+)
 
-_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.ERROR: "bold red"}
+# Findings by the name of their check.
+Findings = dict[str, Finding]
+
+_STYLES = {OK: "green", WARNING: "yellow", ERROR: "bold red"}
 
 
-def as_table(findings: Sequence[Finding]) -> Table:
+def examine(address: str | None, storage: Path, answer_s: float = ANSWER_S) -> Findings:
+    """Check this machine, or every node of the cluster at `address`.
+
+    Args:
+        address: As of `ray_session`; None: Ray is neither asked nor started.
+        storage: Where runs are to be written.
+        answer_s: How long to wait for the nodes.
+    """
+    if address is not None:
+        try:
+            cluster = _ask_cluster(address, answer_s)
+        except RuntimeError as error:
+            about_ray = {"cluster": Finding(ERROR, str(error), "then run `rllib-per doctor` again")}
+        else:
+            findings = {name: check(cluster) for name, check in CLUSTER_CHECKS.items()}
+            return findings | _check_nodes(cluster.nodes) | check_storage(storage)
+    here = gather_facts()
+    if address is None:
+        about_ray = {"token": check_own_token(here)}
+    return _check_nodes({here.host: here}) | about_ray | check_storage(storage)
+
+
+def exit_code(findings: Findings) -> int:
+    """0: all is well, 1: there are warnings, 2: there are errors."""
+    return int(max((finding.status for finding in findings.values()), default=OK))
+
+
+def as_table(findings: Findings) -> Table:
     """One row per check; what to do stands under what was found."""
     table = Table(show_lines=False)
     for column in ("check", "", "found, and what to do"):
         table.add_column(column, overflow="fold")
-    for finding in findings:
-        style = _STYLES[finding.status]
-        status = f"[{style}]{finding.status.name.lower()}[/]"
-        text = escape(finding.found)
-        if finding.remedy:
-            text += f"\n[{style}]→[/] {escape(finding.remedy)}"
-        table.add_row(finding.check, status, text)
+    for name, (status, found, remedy) in findings.items():
+        style = _STYLES[status]
+        text = escape(found) + (f"\n[{style}]→[/] {escape(remedy)}" if remedy else "")
+        table.add_row(name, f"[{style}]{status.name.lower()}[/]", text)
     return table
 
 
-def as_json(findings: Sequence[Finding]) -> str:
+def as_json(findings: Findings) -> str:
     """One object: every finding, and the exit code."""
     rows = [
-        {
-            "check": finding.check,
-            "status": finding.status.name.lower(),
-            "found": finding.found,
-            "remedy": finding.remedy,
-        }
-        for finding in findings
+        {"check": name, "status": status.name.lower(), "found": found, "remedy": remedy}
+        for name, (status, found, remedy) in findings.items()
     ]
     return json.dumps({"findings": rows, "exit_code": exit_code(findings)})
+
+
+def _check_nodes(nodes: Mapping[str, NodeFacts]) -> Findings:
+    if not nodes:
+        return {}
+    return {
+        name: over_nodes({node: check(facts) for node, facts in nodes.items()})
+        for name, check in NODE_CHECKS.items()
+    }
+
+
+def _ask_cluster(address: str, answer_s: float) -> ClusterFacts:
+    """Join the cluster for a moment; raises RuntimeError as `connect` does."""
+    import ray
+
+    from rllib_per.experiments.ray_session import connect, quiet_logs
+
+    quiet_logs()
+    if ray.is_initialized():
+        return gather_cluster_facts("", answer_s)
+    dashboard = connect(address)
+    try:
+        return gather_cluster_facts(dashboard, answer_s)
+    finally:
+        ray.shutdown()
