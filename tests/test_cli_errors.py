@@ -14,8 +14,7 @@ from rich.console import Console
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.cli import main
 from rllib_per.cli.errors import unbroken_output
-from rllib_per.experiments import ray_session
-from rllib_per.experiments.comparing import runs
+from rllib_per.experiments import ray_session, training
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.tuning import search
 from rllib_per.replay import TrainingDivergedError
@@ -56,7 +55,7 @@ def comparison(tmp_path, monkeypatch, without_ray):
             def run(self):
                 raise error
 
-        monkeypatch.setattr(runs, "Training", Training)
+        monkeypatch.setattr(training, "Training", Training)
         return call(*COMPARE, "--runs", tmp_path)
 
     return compare

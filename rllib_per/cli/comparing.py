@@ -14,12 +14,13 @@ import click
 from rllib_per.cli.errors import reported, saving
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE, no_longer_than
+from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
+    from rllib_per.experiments.comparing.comparison import ComparedRun, ComparisonFolder
 
 # How long Ray may take to end.
 _PATIENCE_S = 8.0
@@ -60,7 +61,7 @@ def compare(
 
     names = [name.strip() for name in replays.split(",") if name.strip()]
     with reported():
-        contestants, target = plan_comparison(
+        compared_runs, target = plan_comparison(
             config,
             names,
             seeds or (1 if smoke else 3),
@@ -69,35 +70,37 @@ def compare(
             smoke=smoke,
             allow_custom_classes=allow_custom_classes,
         )
-        from rllib_per.experiments.comparing.runs import check_all
+        from rllib_per.experiments.environment_check import check_environment
         from rllib_per.experiments.ray_session import quiet_logs
 
         quiet_logs()
-        check_all(contestants)
-        folder = ComparisonFolder.create(root, config.stem, contestants, target)
-    sys.exit(run_comparison(folder, contestants, address))
+        for compared_run in compared_runs:
+            check_environment(compared_run.experiment)
+            compared_run.experiment.algorithm_config().validate()
+        folder = ComparisonFolder.create(root, config.stem, compared_runs, target)
+    sys.exit(run_comparison(folder, compared_runs, address))
 
 
 def run_comparison(
-    folder: ComparisonFolder, contestants: Sequence[Contestant], address: str | None
+    folder: ComparisonFolder, compared_runs: Sequence[ComparedRun], address: str | None
 ) -> int:
     from rllib_per.experiments.ray_session import num_cpus, ray_session
     from rllib_per.experiments.terminal import PlainConsole
 
     console = PlainConsole()
-    largest = max((c.experiment for c in contestants), key=num_cpus)
+    largest = max((c.experiment for c in compared_runs), key=num_cpus)
     with ExitStack() as session:
         with reported():
             session.enter_context(ray_session(largest, address))
         from rllib_per.experiments.comparing.report import report
 
-        is_complete = _train_all(folder, contestants, console)
+        is_complete = _train_all(folder, compared_runs, console)
         if is_complete:
-            console.print(report(folder, contestants))
+            console.print(report(folder, compared_runs))
         # Ray may wait for processes that are dead.
         with no_longer_than(_PATIENCE_S, 0 if is_complete else EXIT_CODE):
             session.close()
-    for replay, ignored in {c.replay: c.ignored for c in contestants}.items():
+    for replay, ignored in {c.replay: c.ignored for c in compared_runs}.items():
         if ignored:
             click.echo(printable(f"{replay} has no {', '.join(ignored)}: left out."))
     if not is_complete:
@@ -108,22 +111,24 @@ def run_comparison(
 
 
 def _train_all(
-    folder: ComparisonFolder, contestants: Sequence[Contestant], console: Console
+    folder: ComparisonFolder, compared_runs: Sequence[ComparedRun], console: Console
 ) -> bool:
     """Train every run that is not finished, one after the other; False if Ctrl-C ended it."""
-    from rllib_per.experiments.comparing.runs import prepared
     from rllib_per.experiments.progress import ProgressDisplay
+    from rllib_per.experiments.training import Training
 
-    for number, contestant in enumerate(contestants, start=1):
-        run = folder.run(contestant)
+    for number, compared_run in enumerate(compared_runs, start=1):
+        run = folder.run(compared_run)
         if run.is_finished:
             continue
-        title = f"{contestant.name} ({number} of {len(contestants)})"
-        display = ProgressDisplay(console, contestant.experiment.stop, title)
+        title = f"{compared_run.name} ({number} of {len(compared_runs)})"
+        display = ProgressDisplay(console, compared_run.experiment.stop, title)
         display.say(title)
-        with ExitStack() as hold:
+        with ExitStack() as lock:
             with reported():
-                training = hold.enter_context(prepared(contestant.experiment, run, display))
+                lock.enter_context(run_lock(run.checkpoints))
+                is_begun = any(run.checkpoints.glob("step-*"))
+                training = Training(compared_run.experiment, run, display, resume=is_begun)
             with saving():
                 if training.run() == "interrupted":
                     return False

@@ -32,9 +32,9 @@ def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | No
     if ComparisonFolder.holds(run):
         comparison = ComparisonFolder(run)
         with reported():
-            contestants = comparison.contestants(allow_custom_classes=allow_custom_classes)
+            compared_runs = comparison.compared_runs(allow_custom_classes=allow_custom_classes)
         click.echo("Resuming unpickles the runs' checkpoints: only resume what you trust.")
-        sys.exit(run_comparison(comparison, contestants, address))
+        sys.exit(run_comparison(comparison, compared_runs, address))
     if TuningFolder.holds(run):
         with reported():
             folder = TuningFolder.open(run)

@@ -12,8 +12,13 @@ from click.testing import CliRunner
 
 from rllib_per.cli import main
 from rllib_per.experiments.comparing.comparison import ComparisonFolder, plan_comparison
-from rllib_per.experiments.comparing.plot import on_one_grid
-from rllib_per.experiments.comparing.report import Outcome, outcome_of, report, summarize
+from rllib_per.experiments.comparing.report import (
+    Outcome,
+    on_one_grid,
+    outcome_of,
+    report,
+    summarize,
+)
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.intervals import Interval
 from rllib_per.experiments.metrics_log import Snapshot
@@ -31,16 +36,16 @@ def call(*arguments):
 
 
 def test_every_buffer_gets_every_seed_and_the_whole_budget():
-    contestants, target = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 2, seed=5)
-    assert [c.name for c in contestants] == [
+    compared_runs, target = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 2, seed=5)
+    assert [c.name for c in compared_runs] == [
         "prioritized/seed-5",
         "rllib_uniform/seed-5",
         "prioritized/seed-6",
         "rllib_uniform/seed-6",
     ]
     assert target == 475
-    assert {c.experiment.stop.target_return for c in contestants} == {None}
-    assert {c.experiment.stop.env_steps for c in contestants} == {50_000}
+    assert {c.experiment.stop.target_return for c in compared_runs} == {None}
+    assert {c.experiment.stop.env_steps for c in compared_runs} == {50_000}
 
 
 def test_runs_differ_in_the_buffer_and_in_what_it_does_not_have():
@@ -59,8 +64,8 @@ def test_runs_differ_in_the_buffer_and_in_what_it_does_not_have():
 def test_a_smoke_comparison_is_of_what_a_smoke_training_would_train(name):
     path = CONFIGS / "atari" / name
     smoke = load_experiment(path, smoke=True)
-    (contestant,), _ = plan_comparison(path, [smoke.replay.type], 1, smoke=True)
-    assert contestant.experiment == smoke
+    (compared_run,), _ = plan_comparison(path, [smoke.replay.type], 1, smoke=True)
+    assert compared_run.experiment == smoke
 
 
 @pytest.mark.parametrize(
@@ -136,10 +141,10 @@ ROWS = [
 
 
 def test_figures_of_a_run_come_from_its_own_files(tmp_path):
-    (contestant,), _ = plan_comparison(CONFIG, ["uniform"], 1, seed=4)
-    run = ComparisonFolder(tmp_path).run(contestant)
+    (compared_run,), _ = plan_comparison(CONFIG, ["uniform"], 1, seed=4)
+    run = ComparisonFolder(tmp_path).run(compared_run)
     write_run(run, ROWS, 321.0)
-    assert outcome_of(contestant, run, target=475.0) == Outcome(
+    assert outcome_of(compared_run, run, target=475.0) == Outcome(
         replay="uniform",
         seed=4,
         env_steps=5000,
@@ -149,8 +154,8 @@ def test_figures_of_a_run_come_from_its_own_files(tmp_path):
         final_return=321.0,
         env_steps_to_target=2000,
     )
-    assert outcome_of(contestant, run, target=None).env_steps_to_target is None
-    assert outcome_of(contestant, run, target=490.0).env_steps_to_target is None
+    assert outcome_of(compared_run, run, target=None).env_steps_to_target is None
+    assert outcome_of(compared_run, run, target=490.0).env_steps_to_target is None
 
 
 def outcome(replay, seed, final_return, to_target):
@@ -183,13 +188,13 @@ def test_curves_are_compared_where_all_of_them_are():
 
 
 def test_a_report_is_of_the_finished_runs_and_names_what_was_left_out(tmp_path):
-    contestants, target = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 2)
-    folder = ComparisonFolder.create(tmp_path, "cartpole", contestants, target)
+    compared_runs, target = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 2)
+    folder = ComparisonFolder.create(tmp_path, "cartpole", compared_runs, target)
     with pytest.raises(ValueError, match="rllib-per resume"):
-        report(folder, contestants)
-    for contestant in contestants[:3]:
-        write_run(folder.run(contestant), ROWS, 100.0 + contestant.experiment.seed)
-    table = report(folder, contestants)
+        report(folder, compared_runs)
+    for compared_run in compared_runs[:3]:
+        write_run(folder.run(compared_run), ROWS, 100.0 + compared_run.experiment.seed)
+    table = report(folder, compared_runs)
     assert [column.header for column in table.columns][-1] == "env steps to 475"
     with folder.results_csv.open(newline="") as file:
         assert [(row["replay"], row["seed"]) for row in csv.DictReader(file)] == [
@@ -205,13 +210,13 @@ def test_a_report_is_of_the_finished_runs_and_names_what_was_left_out(tmp_path):
 
 
 def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):
-    contestants, target = plan_comparison(
+    compared_runs, target = plan_comparison(
         CONFIG, ["uniform", "rllib_uniform"], 2, ["replay.capacity=9000"]
     )
-    folder = ComparisonFolder.create(tmp_path, "cartpole", contestants, target)
+    folder = ComparisonFolder.create(tmp_path, "cartpole", compared_runs, target)
     assert ComparisonFolder.holds(folder.path)
     assert not ComparisonFolder.holds(tmp_path)
-    assert folder.contestants() == contestants
+    assert folder.compared_runs() == compared_runs
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -232,7 +237,7 @@ def test_compare_trains_all_and_resume_only_what_is_missing(tmp_path):
         results = json.loads(folder.results_json.read_text())
         assert set(results["replays"]) == {"uniform", "rllib_prioritized"}
         assert all(row["updates_per_s"]["mean"] > 0 for row in results["replays"].values())
-        kept, again = (folder.run(c) for c in folder.contestants())
+        kept, again = (folder.run(c) for c in folder.compared_runs())
         before = kept.result.stat().st_mtime_ns
         again.result.unlink()
         folder.plot.unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One experiment with several replay buffers and seeds, one run after the other.
+"""What a comparison runs, one experiment with several replay buffers and seeds, and its folder.
 
 Every run uses up the same budget: `stop.target_return` ends none of them early, or the curves of
 the quickest would have no end to compare. When a buffer first reached it is in the report.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -23,21 +23,25 @@ from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
 _TARGET = ("stop", "target_return")
 
 
-class _PlannedRun(BaseModel):
+class PlannedRun(BaseModel):
+    """One run in the plan's file."""
+
     replay: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]
     """A folder too, so that no path leads out."""
     seed: int
     ignored: list[str]
 
 
-class _Plan(BaseModel):
+class Plan(BaseModel):
+    """The plan's file: which runs there are."""
+
     config: str
     target_return: float | None
-    runs: list[_PlannedRun]
+    runs: list[PlannedRun]
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ComparedRun:
     """One run of a comparison.
 
     Attributes:
@@ -64,7 +68,7 @@ class ComparisonFolder:
 
     @classmethod
     def create(
-        cls, root: Path, name: str, contestants: Sequence[Contestant], target: float | None
+        cls, root: Path, name: str, compared_runs: Sequence[ComparedRun], target: float | None
     ) -> ComparisonFolder:
         """Make `root/<time>` with the folder of every run that is to come."""
         started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
@@ -73,19 +77,16 @@ class ComparisonFolder:
             repeat += 1
             path = root / f"{started}-{repeat}"
         folder = cls(path)
-        for contestant in contestants:
-            run = folder.run(contestant)
+        for compared_run in compared_runs:
+            run = folder.run(compared_run)
             run.path.mkdir(parents=True)
-            run.record(contestant.experiment)
-        plan = {
-            "config": name,
-            "target_return": target,
-            "runs": [
-                {"replay": c.replay, "seed": c.experiment.seed, "ignored": list(c.ignored)}
-                for c in contestants
-            ],
-        }
-        write_json(folder.plan, plan)
+            run.record(compared_run.experiment)
+        runs = [
+            PlannedRun(replay=c.replay, seed=c.experiment.seed, ignored=list(c.ignored))
+            for c in compared_runs
+        ]
+        plan = Plan(config=name, target_return=target, runs=runs)
+        write_json(folder.plan, plan.model_dump())
         return folder
 
     @classmethod
@@ -93,30 +94,29 @@ class ComparisonFolder:
         """Whether `path` is the folder of a comparison."""
         return cls(path).plan.is_file()
 
-    def contestants(self, *, allow_custom_classes: bool = False) -> list[Contestant]:
+    def compared_runs(self, *, allow_custom_classes: bool = False) -> list[ComparedRun]:
         """The runs as they were planned; raises ConfigError like `load_experiment`."""
-        contestants = []
-        for planned in self.read_plan()["runs"]:
-            run = RunFolder.open(self.path / planned["replay"] / f"seed-{planned['seed']}")
+        compared_runs = []
+        for planned in self.read_plan().runs:
+            run = RunFolder.open(self.path / planned.replay / f"seed-{planned.seed}")
             experiment = run.experiment(allow_custom_classes=allow_custom_classes)
-            contestants.append(Contestant(planned["replay"], experiment, tuple(planned["ignored"])))
-        return contestants
+            compared_runs.append(ComparedRun(planned.replay, experiment, tuple(planned.ignored)))
+        return compared_runs
 
-    def read_plan(self) -> dict[str, Any]:
-        """What `create` was told.
+    def read_plan(self) -> Plan:
+        """What `create` wrote.
 
         Raises:
             ValueError: The file is none that `create` wrote.
         """
         try:
-            plan = _Plan.model_validate_json(self.plan.read_bytes())
+            return Plan.model_validate_json(self.plan.read_bytes())
         except ValidationError as error:
             raise ValueError(f"{self.plan} is no plan of a comparison: {error}") from error
-        return plan.model_dump()
 
-    def run(self, contestant: Contestant) -> RunFolder:
+    def run(self, compared_run: ComparedRun) -> RunFolder:
         """The folder of one run."""
-        return RunFolder(self.path / contestant.name)
+        return RunFolder(self.path / compared_run.name)
 
     @property
     def plan(self) -> Path:
@@ -148,7 +148,7 @@ def plan_comparison(
     seed: int | None = None,
     smoke: bool = False,
     allow_custom_classes: bool = False,
-) -> tuple[list[Contestant], float | None]:
+) -> tuple[list[ComparedRun], float | None]:
     """The runs, all of one seed before those of the next, and the target that the YAML sets.
 
     Raises:
@@ -156,7 +156,7 @@ def plan_comparison(
     """
     if not replays or len(set(replays)) < len(replays):
         raise ConfigError([Problem("--replay", f"name each buffer once: got {','.join(replays)}")])
-    contestants, target = [], None
+    compared_runs, target = [], None
     for offset in range(num_seeds):
         for replay in replays:
             source = read_source(path, overrides, seed=seed, smoke=smoke)
@@ -166,8 +166,8 @@ def plan_comparison(
             source.put(("seed",), experiment.seed + offset, "--seeds")
             source.put(_TARGET, None, "--replay")
             experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
-            contestants.append(Contestant(replay, experiment, ignored))
-    return contestants, target
+            compared_runs.append(ComparedRun(replay, experiment, ignored))
+    return compared_runs, target
 
 
 def _swap_replay(source: Source, replay: str) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a comparison came to: speed, final return and steps to the target, with intervals."""
+"""The results of a comparison: speed, final return and steps to the target, with intervals.
+
+A table for people, the same figures as CSV and JSON, and a plot of the curves.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from rllib_per.experiments.comparing.comparison import ComparisonFolder, Contestant
-from rllib_per.experiments.comparing.plot import plot_comparison
-from rllib_per.experiments.intervals import CONFIDENCE, Interval
+from rllib_per.experiments.comparing.comparison import ComparedRun, ComparisonFolder, Plan
+from rllib_per.experiments.intervals import CONFIDENCE, Floats, Interval, half_widths
 from rllib_per.experiments.metrics_log import read_rows
+from rllib_per.experiments.plotting import WINDOW_EPISODES, moving_mean, read_columns
 from rllib_per.experiments.run_folder import RunFolder, write_json
+
+_NUM_POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -39,24 +46,24 @@ class Outcome:
     env_steps_to_target: int | None
 
 
-def report(folder: ComparisonFolder, contestants: Sequence[Contestant]) -> Table:
+def report(folder: ComparisonFolder, compared_runs: Sequence[ComparedRun]) -> Table:
     """Write plot, CSV and JSON of the finished runs, and return the table for people.
 
     Raises:
         ValueError: No run is finished.
     """
     plan = folder.read_plan()
-    finished = [c for c in contestants if folder.run(c).is_finished]
+    finished = [c for c in compared_runs if folder.run(c).is_finished]
     if not finished:
         raise ValueError(f"no run of {folder.path} is finished: go on with `rllib-per resume`")
-    outcomes = [outcome_of(c, folder.run(c), plan["target_return"]) for c in finished]
+    outcomes = [outcome_of(c, folder.run(c), plan.target_return) for c in finished]
     _write_csv(folder, outcomes)
     summary = summarize(outcomes)
     write_json(
         folder.results_json,
         {
-            "config": plan["config"],
-            "target_return": plan["target_return"],
+            "config": plan.config,
+            "target_return": plan.target_return,
             "interval": f"Student's t, {CONFIDENCE:.0%}, over seeds",
             "ignored": {c.replay: list(c.ignored) for c in finished},
             "replays": {
@@ -65,11 +72,11 @@ def report(folder: ComparisonFolder, contestants: Sequence[Contestant]) -> Table
             },
         },
     )
-    plot_comparison(folder, finished, plan["target_return"])
+    _plot(folder, finished, plan.target_return)
     return _table(plan, summary)
 
 
-def outcome_of(contestant: Contestant, run: RunFolder, target: float | None) -> Outcome:
+def outcome_of(compared_run: ComparedRun, run: RunFolder, target: float | None) -> Outcome:
     """The figures of a finished run, from its own files."""
     result = json.loads(run.result.read_text(encoding="utf-8"))
     rows = read_rows(run.metrics_csv)
@@ -80,8 +87,8 @@ def outcome_of(contestant: Contestant, run: RunFolder, target: float | None) -> 
         if target is not None and float(row["evaluation_return_mean"] or -math.inf) >= target
     ]
     return Outcome(
-        replay=contestant.replay,
-        seed=contestant.experiment.seed,
+        replay=compared_run.replay,
+        seed=compared_run.experiment.seed,
         env_steps=result["env_steps"],
         updates=result["updates"],
         env_steps_per_s=steps_per_s,
@@ -103,7 +110,7 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             "updates_per_s": Interval.of(o.updates_per_s for o in own),
             "final_return": Interval.of(o.final_return for o in own),
             "num_reached_target": len(solved),
-            # A mean over those that made it would favour who seldom does.
+            # A mean over the seeds that reached it would favour a buffer that seldom does.
             "env_steps_to_target": Interval.of(solved) if len(solved) == len(own) else None,
         }
     return summary
@@ -129,9 +136,9 @@ def _write_csv(folder: ComparisonFolder, outcomes: Sequence[Outcome]) -> None:
         writer.writerows(map(asdict, outcomes))
 
 
-def _table(plan: dict[str, Any], summary: dict[str, dict[str, Any]]) -> Table:
-    target = plan["target_return"]
-    table = Table(title=f"{plan['config']}: mean ± half of the 95 % t interval over seeds")
+def _table(plan: Plan, summary: dict[str, dict[str, Any]]) -> Table:
+    target = plan.target_return
+    table = Table(title=f"{plan.config}: mean ± half of the 95 % t interval over seeds")
     for column in ("replay", "seeds", "env steps/s", "updates/s", "final greedy return"):
         table.add_column(column, justify="left" if column == "replay" else "right")
     if target is not None:
@@ -144,3 +151,60 @@ def _table(plan: dict[str, Any], summary: dict[str, dict[str, Any]]) -> Table:
         cells = [replay, row["num_seeds"], *figures, *([to_target] if target is not None else [])]
         table.add_row(*map(str, cells))
     return table
+
+
+def _plot(
+    folder: ComparisonFolder, compared_runs: Sequence[ComparedRun], target: float | None
+) -> None:
+    """Draw greedy evaluations where all runs have them, else training episodes."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    greedy = all(c.experiment.evaluation.interval_env_steps is not None for c in compared_runs)
+    label = "greedy evaluation" if greedy else f"mean of {WINDOW_EPISODES} training episodes"
+    axes = figure.add_subplot(xlabel="env steps", ylabel=f"return, {label}")
+    extent = [] if target is None else [target]
+    for replay in dict.fromkeys(c.replay for c in compared_runs):
+        curves = [_curve(folder.run(c), greedy) for c in compared_runs if c.replay == replay]
+        curves = [curve for curve in curves if len(curve[0])]
+        if not curves:
+            continue
+        grid, values = on_one_grid(curves)
+        mean, widths = values.mean(axis=0), half_widths(values)
+        extent += [values.min(), values.max()]
+        (line,) = axes.plot(grid, mean, label=f"{replay} ({len(curves)} seeds)")
+        if widths is not None:
+            band = (mean - widths, mean + widths)
+            axes.fill_between(grid, *band, color=line.get_color(), alpha=0.2, linewidth=0)
+    _fit(axes, extent)
+    if target is not None:
+        axes.axhline(target, color="grey", linestyle=":", label="target")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.set_title("mean and 95 % t interval over seeds", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    figure.savefig(folder.plot, dpi=150)
+
+
+def _fit(axes: Axes, extent: Sequence[float]) -> None:
+    """Show all that was measured; intervals of two or three seeds may be far wider than that."""
+    if extent:
+        margin = 0.05 * (max(extent) - min(extent)) or 1.0
+        axes.set_ylim(min(extent) - margin, max(extent) + margin)
+
+
+def _curve(run: RunFolder, greedy: bool) -> tuple[Floats, Floats]:
+    """(points,) env steps, and what the run returned there."""
+    if not greedy:
+        steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
+        return steps, moving_mean(returns, WINDOW_EPISODES)
+    steps, returns = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    final = result["evaluation"]["episode_return_mean"]
+    return np.append(steps, result["env_steps"]), np.append(returns, final)
+
+
+def on_one_grid(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """(points,) env steps that all curves reach, and (curves, points) their values there."""
+    first = max(steps[0] for steps, _ in curves)
+    last = max(first, min(steps[-1] for steps, _ in curves))
+    grid = np.linspace(first, last, _NUM_POINTS)
+    return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])
