@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from rllib_per.checkpoints.manifest import verify
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import newest_checkpoint
+from rllib_per.experiments.greedy_play import GreedyPlay
 from rllib_per.experiments.training import Training
 from tests.support.full_disk import files_of_at_most
 from tests.support.processes import descendants, stop
@@ -223,7 +224,7 @@ def test_an_error_in_the_final_evaluation_loses_nothing(finished, tmp_path, monk
 
     copy = shutil.copytree(finished.resolve(), tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_evaluate", broken)
+        patch.setattr(GreedyPlay, "evaluate", broken)
         done = call("train", "--resume", copy, "--set", "stop.env_steps=1000")
     assert isinstance(done.exception, ZeroDivisionError)
     result = json.loads((copy / "result.json").read_text())

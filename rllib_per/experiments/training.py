@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
@@ -24,13 +24,9 @@ from rllib_per.dqn.algorithm_checkpoint import AlgorithmSave
 from rllib_per.dqn.silent_actors import silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.episode_log import EpisodeLog, pop_episodes, spread
-from rllib_per.experiments.evaluation import (
-    Evaluation,
-    EvaluationStoppedError,
-    GreedyPolicy,
-    save_policy,
-)
+from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.greedy_play import FINAL, GreedyPlay, is_due
 from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
 from rllib_per.experiments.interruption import Interruption, no_longer_than
 from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns
@@ -47,15 +43,12 @@ from rllib_per.experiments.run_folder import (
 
 __all__ = ["EXIT_CODES", "Ending", "Training"]
 
-# Evaluations draw their seeds from (experiment's seed, stream, env steps): no two share one.
-_PERIODIC, _FINAL = 1, 2
-
 # After a signal, what waits for other processes has this long, each: they may be dead.
 _PATIENCE_S = 5.0
 
 
 class Training:
-    """One run: RLlib's `train()` over and over, and what has to happen in between."""
+    """One run: RLlib's `train()` again and again, with metrics, evaluations and checkpoints."""
 
     def __init__(
         self,
@@ -82,13 +75,16 @@ class Training:
         checkpoint = newest_checkpoint(run.checkpoints, ignore=ignored) if resume else None
         self._algorithm: ApexDQN = config.build_algo()
         self._algorithm.should_stop = lambda: self._interruption.requested or self._is_over
-        self._policy = GreedyPolicy(experiment)
+        policy = GreedyPolicy(experiment)
         self._time_before_s = 0.0
         if checkpoint is not None:
             self._restore(checkpoint)
         self._started_s = time.monotonic()
         self._left_at: int | None = None
-        self._saved_at = self._evaluated_at = self._filmed_at = self._env_steps
+        self._saved_at = self._env_steps
+        self._greedy_play = GreedyPlay(
+            experiment, self._algorithm, policy, lambda: self._interruption.requested
+        )
         self._log = MetricsLog(
             run, resume_at=self._env_steps if resume else None, report=display.say
         )
@@ -100,7 +96,7 @@ class Training:
             keep=experiment.checkpoint.keep,
             max_failures=experiment.checkpoint.max_failures,
             report=display.say,
-            on_saved=self._note_saved,
+            on_saved=self._recover_shards_from,
         )
 
     def run(self) -> Ending:
@@ -114,7 +110,7 @@ class Training:
             try:
                 return self._train()
             except Exception as error:
-                self._note_failure(error)
+                self._record_failure(error)
                 raise
             finally:
                 if self._interruption.requested:
@@ -130,7 +126,8 @@ class Training:
             if self._is_over or (snapshot is not None and self._seems_solved(snapshot)):
                 # Whatever happens in the evaluation, what was trained is there.
                 self._leave("interrupted", None)
-                final = self._evaluate(self._experiment.evaluation.final_num_episodes, _FINAL)
+                num_episodes = self._experiment.evaluation.final_num_episodes
+                final = self._greedy_play.evaluate(num_episodes, FINAL)
                 if final is None:
                     break
                 mean = final.summary()["episode_return_mean"]
@@ -163,7 +160,7 @@ class Training:
             episodes=self._algorithm.progress.episodes,
             time_s=round(self._time_s, 3),
             episode_return_mean=self._recent_mean(),
-            evaluation_return_mean=self._evaluate_if_due(),
+            evaluation_return_mean=self._greedy_play.evaluate_if_due(),
             env_steps_per_s=round((self._env_steps - steps) / took_s, 1),
             updates_per_s=round((self._updates - updates) / took_s, 1),
             replay_ratio=replay.get("replay_ratio"),
@@ -216,48 +213,19 @@ class Training:
         recent = self._recent_returns
         return sum(recent) / len(recent) if recent else None
 
-    def _evaluate_if_due(self) -> float | None:
-        evaluation = self._experiment.evaluation
-        if not _is_due(evaluation.interval_env_steps, self._evaluated_at, self._env_steps):
-            return None
-        self._evaluated_at = self._env_steps
-        played = self._evaluate(evaluation.num_episodes, _PERIODIC)
-        return None if played is None else played.summary()["episode_return_mean"]
-
-    def _evaluate(self, num_episodes: int, stream: int) -> Evaluation | None:
-        """Greedy play; None if a signal ended it."""
-        self._policy.set_state(self._weights())
-        seed = [self._experiment.seed, stream, self._env_steps]
-        num_envs = self._experiment.evaluation.num_envs
-        try:
-            return self._policy.evaluate(
-                num_episodes, num_envs, seed, lambda: self._interruption.requested
-            )
-        except EvaluationStoppedError:
-            return None
-
     def _write_game_if_due(self) -> None:
-        interval = self._experiment.evaluation.video_interval_env_steps
-        if self._interruption.requested or not _is_due(interval, self._filmed_at, self._env_steps):
-            return
-        from rllib_per.experiments.video import as_gif, record_games
-
-        self._filmed_at = self._env_steps
-        self._policy.set_state(self._weights())
-        path = self._run.videos / f"step-{self._env_steps:012d}.mp4"
         try:
-            record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
-            self._log.write_game(as_gif(path), self._env_steps)
+            path = self._greedy_play.record_game_if_due(self._run.videos)
+            if path is not None:
+                from rllib_per.experiments.video import as_gif
+
+                self._log.write_game(as_gif(path), self._env_steps)
         except OSError as error:
             self._display.say(f"a game could not be recorded: {error}; training goes on")
 
-    def _weights(self) -> dict[str, Any]:
-        state = self._algorithm.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
-        return {name: state[name] for name in self._policy.state_names}
-
     def _save_if_due(self) -> None:
         self._checkpoints.poll()
-        if _is_due(self._experiment.checkpoint.every_env_steps, self._saved_at, self._env_steps):
+        if is_due(self._experiment.checkpoint.every_env_steps, self._saved_at, self._env_steps):
             self._save()
 
     def _save(self) -> None:
@@ -270,7 +238,7 @@ class Training:
         write_json(folder / "training.json", {"time_s": self._time_s})
         return save
 
-    def _note_saved(self, checkpoint: Path) -> None:
+    def _recover_shards_from(self, checkpoint: Path) -> None:
         if (checkpoint / "algorithm" / REPLAY_BUFFER_RESULTS).is_dir():
             self._algorithm.recover_shards_from(checkpoint / "algorithm")
 
@@ -305,7 +273,7 @@ class Training:
         result = self._result(ending) | {"evaluation": None if final is None else final.summary()}
         unwritten = []
         for path, write in (
-            (self._run.policy, self._save_policy),
+            (self._run.policy, self._greedy_play.save_policy),
             (self._run.result, partial(write_json, value=result)),
             (self._run.learning_curve, self._plot),
         ):
@@ -331,14 +299,11 @@ class Training:
             "seed": self._experiment.seed,
         }
 
-    def _save_policy(self, path: Path) -> None:
-        save_policy(self._weights(), path, self._experiment)
-
     def _plot(self, path: Path) -> None:
         if self._algorithm.progress.episodes and self._run.episodes_csv.is_file():
             plot_runs([self._run], path, target_return=self._experiment.stop.target_return)
 
-    def _note_failure(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         """Why the run failed, for those who did not see it; a full disk may not take it."""
         with suppress(OSError):
             write_text(self._run.failure, "".join(traceback.format_exception(error)))
@@ -361,8 +326,3 @@ class Training:
     @property
     def _time_s(self) -> float:
         return self._time_before_s + time.monotonic() - self._started_s
-
-
-def _is_due(interval: int | None, last: int, now: int) -> bool:
-    """Whether a multiple of `interval` was reached after `last`."""
-    return interval is not None and now // interval > last // interval

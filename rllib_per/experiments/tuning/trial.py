@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.result import TRIAL_INFO
@@ -16,15 +15,13 @@ from ray.tune.result import TRIAL_INFO
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.greedy_play import OF_TRIAL, GreedyPlay, is_due
 from rllib_per.experiments.tuning.plan import (
     EPISODE_RETURN,
     EVALUATION_RETURN,
     data_of,
     experiment_of,
 )
-
-# Of the seeds of evaluations: no other stream of an experiment has this number.
-_TRIAL = 3
 
 
 class ExperimentTrial(ApexDQN):
@@ -57,7 +54,7 @@ class ExperimentTrial(ApexDQN):
         self._episode_return = math.nan
         self._greedy_return: float | None = None
         self._evaluated_at = 0
-        self._policy = GreedyPolicy(self._experiment)
+        self._greedy_play = GreedyPlay(self._experiment, self, GreedyPolicy(self._experiment))
 
     def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's; the config that stands in every result is the experiment's data."""
@@ -81,14 +78,11 @@ class ExperimentTrial(ApexDQN):
         return result
 
     def _evaluate_greedily(self, experiment: ExperimentConfig, interval: int) -> float:
-        """The newest greedy return; played anew if an interval is over, or there is none yet."""
-        steps, evaluation = self.progress.env_steps, experiment.evaluation
-        if self._greedy_return is None or steps // interval > self._evaluated_at // interval:
-            weights = self.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
-            self._policy.set_state({name: weights[name] for name in self._policy.state_names})
-            played = self._policy.evaluate(
-                evaluation.num_episodes, evaluation.num_envs, [experiment.seed, _TRIAL, steps]
-            )
+        """The newest greedy return; played again if that is due, or there is none yet."""
+        steps = self.progress.env_steps
+        if self._greedy_return is None or is_due(interval, self._evaluated_at, steps):
+            played = self._greedy_play.evaluate(experiment.evaluation.num_episodes, OF_TRIAL)
+            assert played is not None  # Nothing stops it.
             self._greedy_return = float(played.summary()["episode_return_mean"])
             self._evaluated_at = steps
         return self._greedy_return
