@@ -23,7 +23,7 @@ from rllib_per.cli.training import go_on, rehearse, reopen
 def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | None) -> None:
     """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs."""
     from rllib_per.experiments.comparing.comparison import ComparisonFolder
-    from rllib_per.experiments.tuning.folder import TuningFolder
+    from rllib_per.experiments.tuning.plan import TuningFolder
 
     if smoke:
         if ComparisonFolder.holds(run) or TuningFolder.holds(run):

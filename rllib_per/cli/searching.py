@@ -15,8 +15,7 @@ from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_option
 from rllib_per.experiments.yaml_source import printable
 
 if TYPE_CHECKING:
-    from rllib_per.experiments.tuning.folder import TuningFolder
-    from rllib_per.experiments.tuning.plan import SearchPlan
+    from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder
 
 
 @click.command()
@@ -40,14 +39,13 @@ def tune(
     Exit code 0: the best trial met the target (or none was set); 1: no trial came to a result; 3:
     none met the target; 130: interrupted, to be taken up with `resume`.
     """
-    from rllib_per.experiments.tuning.plan import load_plan
+    from rllib_per.experiments.tuning.plan import TuningFolder, load_plan
 
     with reported():
         plan = load_plan(
             config, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
         )
         from rllib_per.experiments.environment_check import check_algorithm, check_environment
-        from rllib_per.experiments.tuning.folder import TuningFolder
 
         check_environment(plan.config)
         check_algorithm(plan.config)

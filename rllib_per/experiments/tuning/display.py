@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,10 @@ _WIDTH = 160
 
 
 class TuningDisplay(Callback):  # type: ignore[misc]
-    """Follows a search as one of Tune's callbacks, and notes whether it was interrupted.
+    """Shows a search as one of Tune's callbacks, and remembers whether it was interrupted.
 
-    Tune saves it with the search and gives it back when that is resumed; what belongs to a process
-    is made when a search begins.
+    Tune pickles it with the search and restores it when that is resumed; what belongs to a process
+    is made in `setup`.
 
     Args:
         title: Above the table.
@@ -44,13 +45,8 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         self._results: dict[str, Mapping[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        process: dict[str, Any] = {
-            "_console": None,
-            "_live": None,
-            "was_interrupted": False,
-            "_results": {},
-        }
-        return self.__dict__ | process
+        state = self.__dict__ | {"_console": None, "_live": None}
+        return state | {"was_interrupted": False, "_results": {}}
 
     def setup(self, **info: Any) -> None:
         """Tune begins; its own handler of Ctrl-C is in place by now."""
@@ -61,24 +57,24 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         self._catch_interruptions()
 
     def _catch_interruptions(self) -> None:
-        """A signal ends the search in good order, and is remembered; twice: now."""
+        """One signal ends the search in good order; a second one ends the process at once."""
         end_in_order = signal.getsignal(signal.SIGINT)
 
-        def note(number: int, frame: Any) -> None:
+        def interrupt(number: int, frame: Any) -> None:
             self.was_interrupted = True
-            noted_s = time.monotonic()
+            interrupted_s = time.monotonic()
 
-            def again(number: int, frame: Any) -> None:
-                if not is_same(noted_s):
+            def leave_at_once(number: int, frame: Any) -> None:
+                if not is_same(interrupted_s):
                     leave()
 
-            signal.signal(signal.SIGTERM, again)
+            signal.signal(signal.SIGTERM, leave_at_once)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             if callable(end_in_order):  # Tune's; it puts the handler of before back.
                 end_in_order(number, frame)
 
         for number in SIGNALS:
-            signal.signal(number, note)
+            signal.signal(number, interrupt)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._show(trials)
@@ -90,14 +86,10 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         self._show(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._live is None:
-            self._say(trial, "ended")
-        self._show(trials)
+        self._show_end(trials, trial, "ended")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._live is None:
-            self._say(trial, "failed")
-        self._show(trials)
+        self._show_end(trials, trial, "failed")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         if self._live is not None:
@@ -109,20 +101,20 @@ class TuningDisplay(Callback):  # type: ignore[misc]
             self._live.update(self._table(trials), refresh=True)
         elif time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
             self._last_line_s = time.monotonic()
-            counts: dict[str, int] = {}
-            for trial in trials:
-                counts[trial.status.lower()] = counts.get(trial.status.lower(), 0) + 1
-            told = "  ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+            counts = sorted(Counter(trial.status.lower() for trial in trials).items())
+            told = "  ".join(f"{count} {status}" for status, count in counts)
             self._print(f"{told}  best {self._metric} {self._best()}")
 
-    def _say(self, trial: Any, what: str) -> None:
-        steps, metric = self._cells(trial)
-        values = parameters(self._values, trial.config).values()
-        found = "  ".join(
-            f"{searched.label} {show(value)}"
-            for searched, value in zip(self._values, values, strict=True)
-        )
-        self._print(f"trial {number_of(trial.trial_id)} {what}: {metric} at {steps}  {found}")
+    def _show_end(self, trials: list[Any], trial: Any, how: str) -> None:
+        if self._live is None:
+            steps, metric = self._cells(trial)
+            values = parameters(self._values, trial.config).values()
+            found = "  ".join(
+                f"{searched.label} {show(value)}"
+                for searched, value in zip(self._values, values, strict=True)
+            )
+            self._print(f"trial {number_of(trial.trial_id)} {how}: {metric} at {steps}  {found}")
+        self._show(trials)
 
     def _table(self, trials: list[Any]) -> Table:
         table = Table(title=self._title)

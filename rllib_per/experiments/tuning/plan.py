@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One YAML file with a `tune` section -> a checked plan: the experiment and what to search for."""
+"""A search file, read and checked: the experiment, what to search for, and the search's folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from rllib_per.experiments.experiment import ExperimentConfig, build, read_source
-from rllib_per.experiments.tuning.section import Tune
-from rllib_per.experiments.tuning.space import SearchValue, find_values, get, plain, put
+from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.tuning.space import SearchValue, Tune, find_values, get, plain, put
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source
 
 TUNE = "tune"
@@ -129,6 +129,40 @@ def data_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's config without what Tune adds to it, and with Python's own numbers."""
     names = ExperimentConfig.model_fields
     return {name: plain(value) for name, value in config.items() if name in names}
+
+
+@dataclass(frozen=True)
+class TuningFolder(RunFolder):
+    """The files of a search, beside those that every run has."""
+
+    @classmethod
+    def holds(cls, path: Path) -> bool:
+        """Whether `path` is the folder of a search."""
+        return cls(path).trials.is_dir()
+
+    def plan(self, *, allow_custom_classes: bool = False) -> SearchPlan:
+        """The search as it ran; raises ConfigError like `load_plan`."""
+        return load_plan(self.config, allow_custom_classes=allow_custom_classes)
+
+    @property
+    def trials(self) -> Path:
+        """Ray Tune's experiment: state, results and checkpoints of every trial."""
+        return self.path / "trials"
+
+    @property
+    def best(self) -> Path:
+        """The best trial's experiment, for `rllib-per train`."""
+        return self.path / "best.yaml"
+
+    @property
+    def curves(self) -> Path:
+        """Every trial's curve."""
+        return self.path / "trials.png"
+
+    @property
+    def parameters(self) -> Path:
+        """Every value searched for against the result."""
+        return self.path / "parameters.png"
 
 
 def load_plan(

@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""What a search came to: its trials ranked, a table, and the best as an experiment of its own."""
+"""The results of a search: trials ranked, the best as an experiment, a table and pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ray.tune import ResultGrid
 from rich.table import Table
 
+from rllib_per.experiments.run_folder import Ending, write_json, write_text
 from rllib_per.experiments.tuning.display import number_of, show
-from rllib_per.experiments.tuning.plan import SearchPlan, experiment_of, parameters
+from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder, experiment_of, parameters
+from rllib_per.experiments.tuning.space import LISTS, SearchValue
 
 Floats = npt.NDArray[np.float64]
+
+_NAMED = 5
+_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,31 @@ def outcomes(results: ResultGrid, plan: SearchPlan) -> list[TrialOutcome]:
     return sorted(told, key=rank)
 
 
+def write_report(
+    ending: Ending, trials: Sequence[TrialOutcome], plan: SearchPlan, folder: TuningFolder
+) -> None:
+    """Leave the best experiment, the pictures and every trial's result in the search's folder."""
+    write_text(folder.best, _best_yaml(trials[0], plan))
+    _plot_curves(trials, folder.curves, plan.metric, plan.target)
+    _plot_parameters(trials, folder.parameters, plan.metric, plan.values)
+    result = {
+        "ending": ending,
+        "metric": plan.metric,
+        "target_return": plan.target,
+        "trials": [
+            {
+                "trial": trial.number,
+                "score": None if math.isnan(trial.score) else trial.score,
+                "env_steps": trial.num_env_steps,
+                "error": trial.error,
+                "found": trial.found,
+            }
+            for trial in trials
+        ],
+    }
+    write_json(folder.result, result)
+
+
 def outcome_table(trials: Sequence[TrialOutcome], plan: SearchPlan, most: int) -> Table:
     """The best `most` trials."""
     table = Table(title=f"the best of {len(trials)} trials")
@@ -79,7 +112,7 @@ def outcome_table(trials: Sequence[TrialOutcome], plan: SearchPlan, most: int) -
     return table
 
 
-def best_yaml(best: TrialOutcome, plan: SearchPlan) -> str:
+def _best_yaml(best: TrialOutcome, plan: SearchPlan) -> str:
     """The best trial's experiment, every default written out."""
     found = ", ".join(f"{name} {show(value)}" for name, value in best.found.items())
     return (
@@ -100,3 +133,59 @@ def _outcome(result: Any, plan: SearchPlan) -> TrialOutcome:
         scores=np.empty(0) if rows is None else rows[plan.metric].to_numpy(np.float64),
         error=None if result.error is None else str(result.error).strip().splitlines()[-1],
     )
+
+
+def _plot_curves(
+    trials: Sequence[TrialOutcome], path: Path, metric: str, target: float | None
+) -> None:
+    """Draw every trial's metric over env steps; the best few have colour and name."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="env steps", ylabel=metric.replace("_", " "))
+    for rank, trial in reversed(list(enumerate(trials))):
+        if rank < _NAMED:
+            style: dict[str, Any] = {
+                "color": f"C{rank}",
+                "label": f"trial {trial.number}",
+                "zorder": 3,
+            }
+        else:
+            style = {"color": "lightgrey"}
+        axes.plot(trial.env_steps, trial.scores, marker=".", markersize=3, linewidth=1, **style)
+    if target is not None:
+        axes.axhline(target, color="grey", linestyle=":", label="target")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=6, fontsize="small", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _plot_parameters(
+    trials: Sequence[TrialOutcome], path: Path, metric: str, values: Sequence[SearchValue]
+) -> None:
+    """Draw each value searched for against what its trial came to; the best trial is red."""
+    columns = min(len(values), _COLUMNS)
+    rows = math.ceil(len(values) / columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    known = [trial for trial in trials if trial.error is None and math.isfinite(trial.score)]
+    scores = [trial.score for trial in known]
+    for number, value in enumerate(values, start=1):
+        axes = figure.add_subplot(rows, columns, number, xlabel=value.name)
+        places = _scale(axes, value)
+        found = [places(trial.found[value.name]) for trial in known]
+        axes.scatter(found, scores, color="C0")
+        axes.scatter(found[:1], scores[:1], color="C3", zorder=3)  # The best.
+        axes.grid(alpha=0.3)
+    figure.supylabel(metric.replace("_", " "))
+    figure.savefig(path, dpi=150)
+
+
+def _scale(axes: Axes, value: SearchValue) -> Callable[[Any], float]:
+    """Give `axes` all that was possible; where on them a value found is."""
+    if value.kind in LISTS:
+        items = value.arguments
+        axes.set_xticks(range(len(items)), [str(item) for item in items])
+        axes.set_xlim(-0.5, len(items) - 0.5)
+        return lambda found: float(items.index(found))
+    if value.kind == "loguniform":
+        axes.set_xscale("log")
+    axes.set_xlim(*value.extremes)
+    return float

@@ -28,13 +28,15 @@ from ray.tune.schedulers import (
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rllib_per.experiments.experiment import import_class
-from rllib_per.experiments.run_folder import write_json, write_text
-from rllib_per.experiments.training import EXIT_CODES, Ending
-from rllib_per.experiments.tuning.display import TuningDisplay, make_console
-from rllib_per.experiments.tuning.folder import TuningFolder
-from rllib_per.experiments.tuning.plan import SearchPlan
-from rllib_per.experiments.tuning.plots import plot_curves, plot_parameters
-from rllib_per.experiments.tuning.report import TrialOutcome, best_yaml, outcome_table, outcomes
+from rllib_per.experiments.run_folder import EXIT_CODES, Ending
+from rllib_per.experiments.tuning.display import TuningDisplay, make_console, number_of
+from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder
+from rllib_per.experiments.tuning.report import (
+    TrialOutcome,
+    outcome_table,
+    outcomes,
+    write_report,
+)
 from rllib_per.experiments.tuning.space import SearchValue, get, put
 from rllib_per.experiments.tuning.trial import ExperimentTrial
 
@@ -46,11 +48,11 @@ _KEPT_BY_PBT = 5
 
 
 class NoResultError(RuntimeError):
-    """A search of which nothing came; the message says where to look."""
+    """A search without a result; the message says where to look."""
 
 
 def start(plan: SearchPlan, folder: TuningFolder) -> Tuner:
-    """A search that begins."""
+    """A new search."""
     return Tuner(
         ExperimentTrial,
         param_space=plan.param_space(),
@@ -87,10 +89,10 @@ def resume(folder: TuningFolder) -> Tuner:
 
 
 def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
-    """Let the search come to its end, and leave table, best experiment and pictures.
+    """Search to the end, print the table, and leave best experiment and pictures.
 
     Raises:
-        NoResultError: No trial came to a result.
+        NoResultError: No trial has a result.
     """
     callbacks = tuner._local_tuner.get_run_config().callbacks
     (display,) = (c for c in callbacks if isinstance(c, TuningDisplay))
@@ -101,35 +103,11 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
             return "interrupted"
         raise NoResultError(_why(results, plan, folder))
     ending = _ending(trials[0], plan, interrupted=display.was_interrupted)
-    _report(ending, trials, plan, folder)
+    write_report(ending, trials, plan, folder)
     console = make_console()
     console.print(outcome_table(trials, plan, _SHOWN))
     console.print(f"rllib-per train {folder.best}", soft_wrap=True, highlight=False)
     return ending
-
-
-def _report(
-    ending: Ending, trials: list[TrialOutcome], plan: SearchPlan, folder: TuningFolder
-) -> None:
-    write_text(folder.best, best_yaml(trials[0], plan))
-    plot_curves(trials, folder.curves, plan.metric, plan.target)
-    plot_parameters(trials, folder.parameters, plan.metric, plan.values)
-    result = {
-        "ending": ending,
-        "metric": plan.metric,
-        "target_return": plan.target,
-        "trials": [
-            {
-                "trial": trial.number,
-                "score": None if math.isnan(trial.score) else trial.score,
-                "env_steps": trial.num_env_steps,
-                "error": trial.error,
-                "found": trial.found,
-            }
-            for trial in trials
-        ],
-    }
-    write_json(folder.result, result)
 
 
 def _ending(best: TrialOutcome, plan: SearchPlan, *, interrupted: bool) -> Ending:
@@ -226,7 +204,7 @@ def _trackers(plan: SearchPlan) -> list[Callback]:
 
 
 def _trial_name(trial: tune.experiment.Trial) -> str:
-    return f"trial_{trial.trial_id.rpartition('_')[2]}"
+    return f"trial_{number_of(trial.trial_id)}"
 
 
 def set_tunes_environment() -> None:
