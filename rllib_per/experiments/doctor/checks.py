@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from packaging.specifiers import SpecifierSet
 
+from rllib_per.checkpoints.durable import sync
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts
 
 MIB: Final = 1 << 20
@@ -298,12 +299,7 @@ def _are_loopback(addresses: Iterable[str]) -> bool:
 def check_storage(path: Path) -> dict[str, Finding]:
     """Try what saving a checkpoint relies on, in `path` or in the part of it that exists."""
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(folder).free
-    room = Finding(OK, f"{free / GIB:.1f} GiB free at {folder}")
-    if free < _RUNS_ROOM_BYTES:
-        remedy = "make room: with checkpoint.buffer a checkpoint is as large as the replay buffer"
-        room = Finding(WARNING, room.found, remedy)
-    return {"storage": _check_rename(folder), "disk space": room}
+    return {"storage": _check_rename(folder), "disk space": _check_room(folder)}
 
 
 def _check_rename(folder: Path) -> Finding:
@@ -325,11 +321,7 @@ def _check_rename(folder: Path) -> Finding:
 
 
 def _sync_and_rename(scratch: Path) -> None:
-    """Rename a folder, as checkpoints are, and a file over another, both synced before.
-
-    Raises:
-        OSError: The file system cannot do it.
-    """
+    """Rename a folder, as checkpoints are, and a file over another; OSError where that fails."""
     content = os.urandom(4096)
     beside, final = scratch / "beside", scratch / "final"
     beside.mkdir()
@@ -338,12 +330,17 @@ def _sync_and_rename(scratch: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(final)
-    descriptor = os.open(scratch, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(scratch)
     (final / "other").write_bytes(b"")
     (final / "file").replace(final / "other")
     if beside.exists() or (final / "other").read_bytes() != content:
         raise OSError("what was renamed is not what came of it")
+
+
+def _check_room(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.1f} GiB free at {folder}"
+    if free < _RUNS_ROOM_BYTES:
+        remedy = "make room: with checkpoint.buffer a checkpoint is as large as the replay buffer"
+        return Finding(WARNING, found, remedy)
+    return Finding(OK, found)

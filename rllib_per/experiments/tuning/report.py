@@ -142,14 +142,9 @@ def _plot_curves(
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="env steps", ylabel=metric.replace("_", " "))
     for rank, trial in reversed(list(enumerate(trials))):
+        style: dict[str, Any] = {"color": "lightgrey"}
         if rank < _NAMED:
-            style: dict[str, Any] = {
-                "color": f"C{rank}",
-                "label": f"trial {trial.number}",
-                "zorder": 3,
-            }
-        else:
-            style = {"color": "lightgrey"}
+            style = {"color": f"C{rank}", "label": f"trial {trial.number}", "zorder": 3}
         axes.plot(trial.env_steps, trial.scores, marker=".", markersize=3, linewidth=1, **style)
     if target is not None:
         axes.axhline(target, color="grey", linestyle=":", label="target")
