@@ -34,7 +34,7 @@ from benchmarks.rivals.buffer_rllib import RLlib, RLlibBytes
 from rllib_per import ApexDQNConfig
 from rllib_per.replay import PriorityUpdate, TransitionBatch
 from rllib_per.sharding import BatchRequest, ReplayShards, ShardPlacement, join, place_shards
-from rllib_per.sharding.handles import all_among, references_ready
+from rllib_per.sharding.calls import all_among, references_ready
 
 BATCH_SIZE, UPDATES_AHEAD = 512, 3
 # More than can be under way; every page of it is new once, and slow then.

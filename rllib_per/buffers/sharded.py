@@ -15,8 +15,14 @@ from ray.util.placement_group import get_current_placement_group
 from rllib_per.buffers.build import buffer_settings
 from rllib_per.replay import RowSpec
 from rllib_per.replay.ids import SHARD_BITS
-from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, place_shards
-from rllib_per.sharding.handles import Deadline, ShardHandle, wait_for_any
+from rllib_per.sharding import (
+    ReplayShard,
+    ReplayShards,
+    ShardLimits,
+    ShardPlacement,
+    place_shards,
+)
+from rllib_per.sharding.calls import Deadline, ShardHandle, wait_for_any
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +147,7 @@ def _await_places(
 ) -> None:
     deadline = Deadline(limits.shard_timeout_s)
     for shard, handle in enumerate(handles):
-        if not wait_for_any([handle.call("ping")], deadline.left_s):
+        if not wait_for_any([handle.call(ReplayShard.ping)], deadline.left_s):
             raise TimeoutError(
                 f"waited {limits.shard_timeout_s:g} s for replay shard {shard} of {len(handles)} "
                 f"to start; each needs {settings['shard_num_cpus']:g} CPUs beside those of the "

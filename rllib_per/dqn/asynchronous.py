@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Set
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -29,8 +29,8 @@ from rllib_per.dqn.runner_absence import RunnerAbsence
 from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.learning.learners import Learners, Update
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
-from rllib_per.sharding.handles import all_among, references_ready
-from rllib_per.sharding.lags import Lag
+from rllib_per.sharding.calls import all_among, references_ready
+from rllib_per.sharding.priorities import Lag
 
 # How long one look around waits for something to happen; then shards are asked what they hold.
 _PATIENCE_S = 0.05
@@ -98,7 +98,7 @@ class AsynchronousLoop:
             TimeoutError: Nothing at all has come for `sample_timeout_s`, or no env runner has
                 started again for `env_runner_restore_timeout_s`.
         """
-        ready = references_ready(self._handles())
+        ready = references_ready(self._references())
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
             moved = self._take_rounds(ready)
         self._collect(watch)
@@ -160,7 +160,7 @@ class AsynchronousLoop:
         figures |= self._weights_lag.pop("weights_lag")
         return {name: float(value) for name, value in figures.items()}
 
-    def _handles(self) -> list[ray.ObjectRef]:
+    def _references(self) -> list[ray.ObjectRef]:
         """All that is under way; what a local learner was asked for is done already."""
         draws = (h for request in self._requests for h in request.answers.values())
         updates = (h for update in self._updates for h in update.handles)
@@ -174,8 +174,8 @@ class AsynchronousLoop:
         for collected in rounds:
             self._progress.env_steps += collected.num_env_steps
             self._progress.episodes += collected.num_episodes
-            self._replay.note_answers(collected.answers)
-            self._weights_lag.note(self._progress.updates - collected.weights_seq_no)
+            self._replay.record_answers(collected.answers)
+            self._weights_lag.record(self._progress.updates - collected.weights_seq_no)
             self._num_adds_in_flight = max(self._num_adds_in_flight, collected.num_calls_in_flight)
             num_bytes = collected.num_bytes_in_flight
             self._num_add_bytes_in_flight = max(self._num_add_bytes_in_flight, num_bytes)
@@ -256,7 +256,7 @@ class AsynchronousLoop:
             update = self._learners.finish(done)
             if update is not None:
                 asked_at = self._when_it_was_asked_for(done.generation)
-                self._replay.update_priorities(update.ids, update.td_errors, asked_at)
+                self._replay.priorities.put(replace(update, asked_at=asked_at))
             moved = True
         self._replay.poll()
         return moved
@@ -273,12 +273,12 @@ class AsynchronousLoop:
 
     def _wait(self, ready: Set[ray.ObjectRef]) -> bool:
         """A moment, or until something comes; False if nobody is at work."""
-        handles = self._handles()
-        if not handles:
+        references = self._references()
+        if not references:
             self._moved_s = time.monotonic()
             return self._rollouts.num_healthy > 0
         # What is there already waits for something else, so it is nothing to wait for.
-        missing = [handle for handle in handles if handle not in ready]
+        missing = [reference for reference in references if reference not in ready]
         began_s = time.monotonic()
         if missing:
             ray.wait(missing, timeout=_PATIENCE_S, fetch_local=False)

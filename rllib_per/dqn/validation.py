@@ -29,7 +29,7 @@ from rllib_per.objectives import build_objective
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
 from rllib_per.replay.units import range_of_steps
 from rllib_per.schedules import check_range, schedule
-from rllib_per.sharding.shards import check_shardable
+from rllib_per.sharding.placement import check_shardable
 
 _WHY_NOT_OURS = "leave connectors, `on_episode_step` and `env_runner_cls` alone"
 

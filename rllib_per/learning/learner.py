@@ -44,7 +44,7 @@ from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.units import Allocator
 from rllib_per.schedules import schedule
-from rllib_per.sharding.blocks import join
+from rllib_per.sharding.batches import join
 
 
 class ApexDQNLearner(DQNTorchLearner):

@@ -322,7 +322,14 @@ class TransitionBatch(_Columns):
 
 @dataclass(frozen=True)
 class PriorityUpdate:
-    """TD errors (B,) float32 beside the ids (B,) int64 of the transitions they belong to."""
+    """TD errors beside the ids of the transitions they belong to.
+
+    Attributes:
+        ids: (B,) int64.
+        td_errors: (B,) float32, signed.
+        asked_at: When their batch was asked for, as its `BatchRequest` has it; None: unknown.
+    """
 
     ids: Int64s
-    td_errors: Float32s
+    td_errors: Array
+    asked_at: int | None = None

@@ -35,7 +35,7 @@ class ReplayCounts:
             "replay_ratio": self.num_sampled / max(self.num_added, 1),
         }
         if self._weights is not None and self._ids is not None:
-            figures |= weight_figures(self._weights)
+            figures |= weight_metrics(self._weights)
             figures["sample_age_mean_rows"] = float((next_id - self._ids).mean())
         return figures
 
@@ -51,8 +51,8 @@ class ReplayCounts:
         self._weights = self._ids = None
 
 
-def weight_figures(importance_weights: Float32s) -> dict[str, float]:
-    """What the importance weights of a batch tell."""
+def weight_metrics(importance_weights: Float32s) -> dict[str, float]:
+    """Metrics of the importance weights of a batch."""
     weights = importance_weights.astype(np.float64)
     return {
         "importance_weight_max": float(weights.max()),

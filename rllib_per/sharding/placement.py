@@ -15,9 +15,9 @@ from ray.util.scheduling_strategies import (
 )
 
 from rllib_per.replay import PrioritizedReplayBuffer
+from rllib_per.replay.buffer import DRAWS
 from rllib_per.replay.ids import SHARD_BITS
-from rllib_per.sharding.handles import LocalShard, RemoteShard, ShardHandle
-from rllib_per.sharding.limits import ShardLimits
+from rllib_per.sharding.calls import LocalShard, RemoteShard, ShardHandle, ShardLimits
 from rllib_per.sharding.shard import ReplayShard
 
 # Pings, starts and metrics, beside the calls that ShardLimits bounds.
@@ -135,3 +135,14 @@ def settings_of_shards(num_shards: int, settings: Mapping[str, Any]) -> list[dic
         {**settings, "capacity": capacity // num_shards + (shard < capacity % num_shards)}
         for shard in range(num_shards)
     ]
+
+
+def check_shardable(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError if buffers with these keyword arguments can't be drawn from as one."""
+    prioritization = settings.get("prioritization", "proportional")
+    draw = DRAWS.get(prioritization)
+    if draw is not None and not draw.shardable:
+        raise ValueError(
+            f"prioritization={prioritization!r} can't be had with replay shards, as a rank is one "
+            "among all transitions: use a single buffer (type 'prioritized'), or 'proportional'"
+        )

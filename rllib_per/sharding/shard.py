@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""One shard of a replay buffer: a plain class, made an actor where it is placed."""
+"""One shard of a replay buffer: a plain class, made an actor where it is placed.
+
+A call that is sent twice is done once: the shard remembers its answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.archive import SaveReport
-from rllib_per.replay.fragment import Array, Float32s, Fragment, Int64s, TransitionBatch
+from rllib_per.replay.fragment import (
+    Array,
+    Float32s,
+    Fragment,
+    PriorityUpdate,
+    TransitionBatch,
+)
 from rllib_per.replay.ids import first_id
 from rllib_per.replay.snapshot import Snapshot
-from rllib_per.sharding.call_log import CallLog
 from rllib_per.sharding.mass_line import Float64s
 from rllib_per.sharding.shard_archive import ShardArchive, load_part
 
@@ -74,6 +83,48 @@ class DrawAnswer(NamedTuple):
     def largest_weight(self) -> float:
         """The largest of the weights; 0 without any."""
         return float(self.weights.max(initial=0.0))
+
+
+Answer = TypeVar("Answer")
+
+# A client is never so far ahead of its oldest call without an answer, so a repeated one is known.
+CALLS_REMEMBERED = 256
+CLIENTS_REMEMBERED = 4096
+
+
+def is_too_far_ahead(sequence: int, unanswered: Iterable[int]) -> bool:
+    """Whether call `sequence` could make the log forget one that may have to be repeated."""
+    return sequence - min(unanswered, default=sequence) >= CALLS_REMEMBERED
+
+
+class CallLog(Generic[Answer]):
+    """The answers to each client's last calls, by sequence number.
+
+    Calls may arrive in any order: one that failed on its way is repeated after its successors, of
+    which a client makes fewer than `CALLS_REMEMBERED` until then (`is_too_far_ahead`). What is
+    remembered is bounded: each client's last numbers, and the clients heard of last.
+    """
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[str, OrderedDict[int, Answer]] = OrderedDict()
+        self.num_repeated = 0
+
+    def find(self, client: str, sequence: int) -> Answer | None:
+        """The answer given before, or None for a call that is new."""
+        answers = self._clients.get(client)
+        answer = answers.get(sequence) if answers is not None else None
+        self.num_repeated += answer is not None
+        return answer
+
+    def record(self, client: str, sequence: int, answer: Answer) -> None:
+        """The call was done, and this was its answer."""
+        answers = self._clients.setdefault(client, OrderedDict())
+        self._clients.move_to_end(client)
+        answers[sequence] = answer
+        while next(iter(answers)) <= sequence - CALLS_REMEMBERED:
+            answers.popitem(last=False)
+        if len(self._clients) > CLIENTS_REMEMBERED:
+            self._clients.popitem(last=False)
 
 
 class ReplayShard:
@@ -175,18 +226,16 @@ class ReplayShard:
             num_added = self._buffer.add(fragment)
             self._num_added += num_added
             answer = AddAnswer(num_added, self.ping())
-            self._adds.note(client, sequence, answer)
+            self._adds.record(client, sequence, answer)
         return answer
 
-    def update_priorities(
-        self, client: str, sequence: int, ids: Int64s, td_errors: Float32s
-    ) -> ShardSummary:
+    def update_priorities(self, client: str, sequence: int, update: PriorityUpdate) -> ShardSummary:
         """PrioritizedReplayBuffer.update_priorities, once per client and sequence number."""
         answer = self._updates.find(client, sequence)
         if answer is None:
-            self._buffer.update_priorities(ids, td_errors)
+            self._buffer.update_priorities(update.ids, update.td_errors)
             answer = self.ping()
-            self._updates.note(client, sequence, answer)
+            self._updates.record(client, sequence, answer)
         return answer
 
     def draw(

@@ -13,26 +13,25 @@ import numpy.typing as npt
 from rllib_per.bounds import check_bounds
 from rllib_per.replay import TransitionBatch
 from rllib_per.replay.arguments import check_draw, check_update
-from rllib_per.replay.buffer import DRAWS
-from rllib_per.replay.fragment import Array, Fragment, Int64s
-from rllib_per.replay.metrics import weight_figures
-from rllib_per.sharding.blocks import BatchPart, join
-from rllib_per.sharding.figures import together
-from rllib_per.sharding.handles import LOST, Deadline, ShardHandle
-from rllib_per.sharding.limits import ShardLimits
-from rllib_per.sharding.links import ShardLinks
-from rllib_per.sharding.placement import settings_of_shards
-from rllib_per.sharding.requests import (
+from rllib_per.replay.fragment import Array, Fragment, Int64s, PriorityUpdate
+from rllib_per.replay.metrics import weight_metrics
+from rllib_per.sharding.batches import (
     Answers,
+    BatchPart,
     BatchRequest,
-    InFlight,
+    RequestsInFlight,
+    join,
     parts_of,
     read_answers,
     scale_of,
     send_requests,
     weights_of,
 )
-from rllib_per.sharding.shard import AddAnswer
+from rllib_per.sharding.calls import LOST, Deadline, ShardHandle, ShardLimits
+from rllib_per.sharding.placement import check_shardable, settings_of_shards
+from rllib_per.sharding.pool import ShardPool, merge_shard_metrics
+from rllib_per.sharding.priorities import ShardPriorities
+from rllib_per.sharding.shard import AddAnswer, ReplayShard
 from rllib_per.sharding.shards_archive import ShardsArchive, ShardsSave
 from rllib_per.sharding.weights import WeightScale
 from rllib_per.sharding.writer import FragmentWriter
@@ -57,7 +56,8 @@ class ReplayShards:
         limits: What may be under way, and how long to wait.
         settings: Keyword arguments of the buffer, where the shards were placed without them.
     Attributes:
-        reports: Each live shard's own figures by its number, as `metrics` last found them.
+        reports: Each live shard's own metrics by its number, as `metrics` last found them.
+        priorities: The TD errors on their way; `priorities.put` takes in a whole `PriorityUpdate`.
     Raises:
         TimeoutError: A shard did not start.
         Exception: What the buffer's constructor raised.
@@ -79,34 +79,32 @@ class ReplayShards:
         self._stratified = stratified
         self._rng = np.random.default_rng(seed)
         own_settings = None if settings is None else settings_of_shards(len(handles), settings)
-        self._links = ShardLinks(handles, self._limits, own_settings)
-        self._archive = ShardsArchive(self._links)
+        self._pool = ShardPool(handles, self._limits, own_settings)
+        self.priorities = ShardPriorities(self._pool, self._limits)
+        self._archive = ShardsArchive(self._pool)
         self._writer = self.writer("the driver")
-        self._in_flight = InFlight(self._limits)
+        self._in_flight = RequestsInFlight(self._limits)
         self._newest: tuple[Answers, WeightScale] | None = None
         self._num_redraws = 0
-        self._picture_age_s = 0.0
+        self._mass_staleness_s = 0.0
         self.reports: dict[int, dict[str, float]] = {}
 
     # -- the four arrows ---------------------------------------------------------------------
 
     def writer(self, client: str) -> FragmentWriter:
         """What another process adds fragments with; can be pickled."""
-        return FragmentWriter([link.handle for link in self._links], client, self._limits)
+        return FragmentWriter([proxy.handle for proxy in self._pool], client, self._limits)
 
-    def note_answers(self, answers: Iterable[tuple[int, AddAnswer, float]]) -> None:
-        """Learn from what another process's writer was answered how much the shards hold now.
-
-        Its clock may be another one, so what is known here does not count as younger by it.
-        """
+    def record_answers(self, answers: Iterable[tuple[int, AddAnswer, float]]) -> None:
+        """How much the shards hold, by what the writer of another process was answered."""
         for shard, answer, _ in answers:
-            self._links[shard].note_unclocked(answer.summary)
+            self._pool[shard].record_summary_of_unknown_age(answer.summary)
 
     def add(self, fragment: Fragment) -> int:
         """PrioritizedReplayBuffer.add; a fragment of streams of several shards is divided."""
         num_added = self._writer.add(fragment)
         for shard, answer, sent_s in self._writer.take_answers():
-            self._links[shard].note(answer.summary, sent_s)
+            self._pool[shard].record_summary(answer.summary, sent_s)
         return num_added
 
     def sample(self, batch_size: int, beta: float) -> TransitionBatch:
@@ -122,7 +120,7 @@ class ReplayShards:
             (part,) = self.collect(self.request(batch_size, beta))
             try:
                 blocks = [
-                    self._links[shard].fetch(block, f"hand over {batch_size} transitions")
+                    self._pool[shard].fetch(block, f"hand over {batch_size} transitions")
                     for shard, block in zip(part.shards, part.blocks, strict=True)
                 ]
             except LOST:
@@ -144,7 +142,7 @@ class ReplayShards:
             num_batches: How many, each a draw of its own; at most `room`.
             batch_size: B >= 1, a multiple of `parts`.
             beta: β in [0, 1].
-            parts: N: a batch is for so many learners, in equal parts.
+            parts: N: a batch is for N learners, in equal parts.
         Raises:
             ValueError: An argument is out of range.
             RuntimeError: No transition can be drawn yet, or there is no room: see `room`.
@@ -153,8 +151,7 @@ class ReplayShards:
         check_draw(batch_size, beta)
         self._in_flight.check_room(batch_size, num_batches)
         requests = self._ask(num_batches, batch_size, beta, parts)
-        for request in requests:
-            self._in_flight.enter(request)
+        self._in_flight.enter(requests)
         return requests
 
     def room(self, batch_size: int) -> int:
@@ -162,18 +159,18 @@ class ReplayShards:
         return self._in_flight.room(batch_size)
 
     def has_room(self, batch_size: int) -> bool:
-        """Whether another request is within these bounds."""
+        """Whether `room` allows any."""
         return self.room(batch_size) > 0
 
     def collect(self, request: BatchRequest) -> list[BatchPart]:
         """What each learner is to fetch, once all shards have drawn.
 
-        Only counts are read here. If a shard has failed meanwhile, the batch is drawn anew from
+        Only counts are read here. If a shard has failed meanwhile, the batch is drawn again from
         the others. The rows stay in the shards' object stores for as long as their references live.
         """
         self._in_flight.leave(request)
         deadline = Deadline(self._limits.shard_timeout_s)
-        while (answers := read_answers(request, self._links)) is None:
+        while (answers := read_answers(request, self._pool)) is None:
             if not deadline.left_s:
                 raise TimeoutError(
                     f"waited {deadline.timeout_s:g} s for a batch of {request.batch_size} "
@@ -181,8 +178,8 @@ class ReplayShards:
                 )
             self._num_redraws += 1
             (request,) = self._ask(1, request.batch_size, request.beta, request.parts)
-        self._in_flight.note_bytes(request, answers)
-        scale = scale_of(request, answers, self._links, self._normalization)
+        self._in_flight.record_bytes(request, answers)
+        scale = scale_of(request, answers, self._pool, self._normalization)
         self._newest = answers, scale
         return parts_of(request, scale)
 
@@ -191,106 +188,90 @@ class ReplayShards:
         self._in_flight.leave(request)
 
     def update_priorities(
-        self,
-        ids: npt.ArrayLike | Int64s,
-        td_errors: npt.ArrayLike | Array,
-        asked_at: int | None = None,
+        self, ids: npt.ArrayLike | Int64s, td_errors: npt.ArrayLike | Array
     ) -> None:
         """Take TD errors in, for the shards to have soon; of an id that occurs twice, the last.
 
         Ids of an incarnation that is gone are dropped here, other stale ones in the shard; both
         are counted.
 
-        Args:
-            ids: Of the transitions.
-            td_errors: Theirs.
-            asked_at: That of their BatchRequest, from which the metrics' lags count.
         Raises:
             ValueError, TypeError: As PrioritizedReplayBuffer.update_priorities, or an id is of no
                 shard here; nothing has changed.
             Exception: What a shard raised at an earlier update, such as TrainingDivergedError, or
                 ValueError for an id of a row that it never wrote.
         """
-        ids, td_errors = check_update(ids, td_errors)
-        self._links.put_priorities(ids, td_errors, asked_at)
-        self._links.poll()
+        self.priorities.put(PriorityUpdate(*check_update(ids, td_errors)))
 
     def poll(self) -> None:
         """Read what has been answered and send what is due; call it now and then. Never waits."""
-        self._links.poll()
+        self.priorities.poll()
 
     def flush(self) -> None:
         """Wait until every shard has the TD errors that were taken in, or has lost their rows.
 
-        Raises:
-            TimeoutError: A shard does not answer, or come back, in time.
+        Raises TimeoutError where a shard does not answer, or come back, in time.
         """
-        self._links.flush()
+        self.priorities.flush()
 
     def __len__(self) -> int:
         """Transitions that can be drawn, as far as is known here."""
-        return sum(link.size for link in self._links)
+        return sum(proxy.size for proxy in self._pool)
 
-    # -- settings and figures ----------------------------------------------------------------
+    # -- settings and metrics ----------------------------------------------------------------
 
     @property
     def num_added_lifetime(self) -> int:
         """Transitions that became sampleable, by whatever client, as far as is known here."""
-        return sum(link.num_added_lifetime for link in self._links)
+        return sum(proxy.num_added_lifetime for proxy in self._pool)
 
     @property
     def alpha(self) -> float:
         """α of all shards. A new one re-transforms every stored priority, exactly."""
-        return float(self._links.call_all("report", "metrics")[0]["alpha"])
+        return float(self._pool.call_all("report", ReplayShard.metrics)[0]["alpha"])
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
         check_bounds(alpha=alpha)
-        self._links.call_all("take a new alpha", "set_alpha", alpha)
-        for link in self._links:
-            link.alpha = alpha
-            link.refresh()
+        self._pool.call_all("take a new alpha", ReplayShard.set_alpha, alpha)
+        for proxy in self._pool:
+            proxy.alpha = alpha
+            proxy.refresh()
 
     def metrics(self) -> dict[str, float]:
-        """The shards' figures together, and those of the traffic between them and the driver."""
-        self.reports = self._links.call_live("report", "metrics")
-        in_flight = {
+        """Those of the shards, merged, and of the traffic between them and the driver."""
+        self.reports = self._pool.call_live("report", ReplayShard.metrics)
+        metrics = merge_shard_metrics(list(self.reports.values()))
+        if self._newest is not None:
+            metrics |= weight_metrics(weights_of(*self._newest))
+        staleness_s, self._mass_staleness_s = self._mass_staleness_s, 0.0
+        return metrics | self.priorities.metrics() | self._pool.metrics() | {
             "num_redraws_lifetime": float(self._num_redraws),
             "num_requests_in_flight": float(len(self._in_flight)),
             "num_batch_bytes_in_flight": float(self._in_flight.num_bytes),
             "num_streams_away": float(self._writer.num_streams_away),
-            "mass_picture_age_max_s": self._picture_age_s,
-        }
-        self._picture_age_s = 0.0
-        figures = together(list(self.reports.values()))
-        if self._newest is not None:
-            figures |= weight_figures(weights_of(*self._newest))
-        return figures | self._links.lag.pop() | in_flight | self._links.traffic()
+            "mass_picture_age_max_s": staleness_s,
+        }  # fmt: skip
 
     # -- state -------------------------------------------------------------------------------
 
     @property
     def state_arrays(self) -> tuple[str, ...]:
         """Which entries of the state are arrays."""
-        names = self._links.call_all("describe its state", "state_arrays")
-        return tuple(f"shard_{k}.{name}" for k, own in enumerate(names) for name in own)
+        return self._pool.state_arrays()
 
     def state(self) -> dict[str, Any]:
         """A copy of everything: arrays, and values for JSON.
 
         Waits until the shards have all TD errors, and for lost ones to be back.
         """
-        self._links.await_all()
+        self._pool.await_all()
         self.flush()
-        state: dict[str, Any] = {
-            "num_shards": len(self._links),
-            "incarnations": [link.incarnation for link in self._links],
+        return {
+            "num_shards": len(self._pool),
+            "incarnations": [proxy.incarnation for proxy in self._pool],
             "rng": self._rng.bit_generator.state,
-        }
-        for link in self._links:
-            own = self._links.call(link, "hand over its state", "state")
-            state |= {f"shard_{link.index}.{name}": value for name, value in own.items()}
-        return state
+        } | self._pool.states()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` gave. Ids of before are stale from now on.
@@ -299,28 +280,14 @@ class ReplayShards:
             ValueError, KeyError: It is of another number of shards, or another kind of buffer;
                 nothing has changed.
         """
-        if state["num_shards"] != len(self._links):
+        if state["num_shards"] != len(self._pool):
             raise ValueError(
                 f"the state is of {state['num_shards']} replay shards, and these are "
-                f"{len(self._links)}; restore it into as many"
+                f"{len(self._pool)}; restore it into as many"
             )
         np.random.default_rng().bit_generator.state = state["rng"]
-        self._links.await_all()
-        shared, alphas = [], []
-        for link in self._links:
-            prefix = f"shard_{link.index}."
-            own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-            shared.append(link.handle.share(own))
-            alphas.append(float(own["alpha"]))
-            self._links.call(link, "check its state", "check_state", shared[-1])
-        for link, incarnation in zip(self._links, state["incarnations"], strict=True):
-            link.begin(max(incarnation, link.incarnation) + 1)
-            link.alpha = alphas[link.index]
-            self._links.call(
-                link, "start again", "start", link.incarnation, link.alpha, link.settings
-            )
-            self._links.call(link, "load its state", "load_state", shared[link.index])
-            link.refresh()
+        self._pool.await_all()
+        self._pool.load_states(state, state["incarnations"])
         self._rng.bit_generator.state = state["rng"]
 
     def begin_save(self, folder: Path) -> ShardsSave:
@@ -329,10 +296,10 @@ class ReplayShards:
         Every shard writes its own part; no more than a few megabytes come here. Waits until the
         shards have all TD errors, and for lost ones to be back.
         """
-        self._links.await_all()
+        self._pool.await_all()
         self.flush()
         values = {
-            "incarnations": [link.incarnation for link in self._links],
+            "incarnations": [proxy.incarnation for proxy in self._pool],
             "rng": self._rng.bit_generator.state,
         }
         return self._archive.begin_save(folder, values)
@@ -358,38 +325,26 @@ class ReplayShards:
         """From now on a shard that was lost takes its part of what was saved in `folder`.
 
         It does so in its own process; where its node does not see `folder`, or that is damaged or
-        gone, the shard begins empty, and an error says why. None: it begins empty.
+        gone, the shard starts empty, and an error says why. None: it starts empty.
         """
-        for link in self._links:
-            link.recovery = None if folder is None else folder.resolve()
+        for proxy in self._pool:
+            proxy.recovery = None if folder is None else folder.resolve()
 
     def close(self) -> None:
         """End the shards."""
-        for link in self._links:
-            link.handle.close()
+        for proxy in self._pool:
+            proxy.handle.close()
 
-    def _ask(
-        self, num_batches: int, batch_size: int, beta: float, parts: int
-    ) -> list[BatchRequest]:
-        self._links.poll()
-        self._picture_age_s = max(self._picture_age_s, self._links.refresh())
+    def _ask(self, num: int, batch_size: int, beta: float, parts: int) -> list[BatchRequest]:
+        self.priorities.poll()
+        self._mass_staleness_s = max(self._mass_staleness_s, self._pool.refresh())
         return send_requests(
-            self._links,
-            num_batches,
+            self._pool,
+            num,
             batch_size,
             beta,
             parts,
-            self._rng,
+            rng=self._rng,
             stratified=self._stratified,
-        )
-
-
-def check_shardable(settings: Mapping[str, Any]) -> None:
-    """Raises ValueError if buffers with these keyword arguments can't be drawn from as one."""
-    prioritization = settings.get("prioritization", "proportional")
-    draw = DRAWS.get(prioritization)
-    if draw is not None and not draw.shardable:
-        raise ValueError(
-            f"prioritization={prioritization!r} can't be had with replay shards, as a rank is one "
-            "among all transitions: use a single buffer (type 'prioritized'), or 'proportional'"
+            asked_at=self.priorities.lag.now,
         )

@@ -18,9 +18,10 @@ from rllib_per.replay.fragment import Array
 from rllib_per.replay.part_saver import PartSaver
 from rllib_per.replay.parts import INDEX, finish, part_folder, read_index
 from rllib_per.replay.snapshot import Snapshot
-from rllib_per.sharding.handles import LOST, Deadline
-from rllib_per.sharding.link import ShardLink
-from rllib_per.sharding.links import ShardLinks
+from rllib_per.sharding.calls import LOST, Deadline
+from rllib_per.sharding.pool import ShardPool
+from rllib_per.sharding.proxy import ShardProxy
+from rllib_per.sharding.shard import ReplayShard
 
 _PAUSE_S = 0.02
 _CHUNK_BYTES = 4 << 20
@@ -31,18 +32,18 @@ _BYTES_PER_S = 5e6
 class _RowsOfShard:
     """A shard whose node does not see the folder, as a buffer that can be saved from here."""
 
-    def __init__(self, link: ShardLink) -> None:
+    def __init__(self, link: ShardProxy) -> None:
         self._link = link
 
     def snapshot(self) -> Snapshot:
         """The shard at this moment."""
-        call = self._link.handle.call("snapshot")
+        call = self._link.handle.call(ReplayShard.snapshot)
         snapshot: Snapshot = self._link.fetch(call, "hand over what is small")
         return snapshot
 
     def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
         """At most a piece."""
-        call = self._link.handle.call("copy_rows", name, first, stop)
+        call = self._link.handle.call(ReplayShard.copy_rows, name, first, stop)
         rows: tuple[int, Array] = self._link.fetch(call, "hand over rows")
         return rows
 
@@ -52,7 +53,7 @@ class ShardsSave:
 
     def __init__(
         self,
-        links: ShardLinks,
+        links: ShardPool,
         folder: Path,
         values: dict[str, Any],
         copied: dict[int, Future[SaveReport]],
@@ -84,7 +85,7 @@ class ShardsSave:
         self._check_deadline()
         return len(self._reports) == len(self._links)
 
-    def _ask(self, link: ShardLink) -> SaveReport | None:
+    def _ask(self, link: ShardProxy) -> SaveReport | None:
         """What the shard says; None where it has nothing to say yet, or is lost and may come back.
 
         If its process is new then, it says that.
@@ -93,7 +94,9 @@ class ShardsSave:
             self._links.poll()
             return None
         try:
-            report: SaveReport | None = link.fetch(link.handle.call("save_report"), "save itself")
+            report: SaveReport | None = link.fetch(
+                link.handle.call(ReplayShard.save_report), "save itself"
+            )
         except LOST as error:
             link.lose(error)
             return None
@@ -123,7 +126,7 @@ class ShardsSave:
 class ShardsArchive:
     """Puts all shards into folders, and back; see `replay.parts` for what is in them."""
 
-    def __init__(self, links: ShardLinks) -> None:
+    def __init__(self, links: ShardPool) -> None:
         self._links = links
         self._savers = [PartSaver() for _ in links]
 
@@ -141,8 +144,10 @@ class ShardsArchive:
         with _witness(folder) as witness:
             for link in self._links:
                 own = part_folder(folder, link.index)
-                arguments = ("begin_save", str(own.resolve()), witness)
-                if not self._links.call(link, "begin to save itself", *arguments):
+                arguments = (str(own.resolve()), witness)
+                if not self._links.call(
+                    link, "begin to save itself", ReplayShard.begin_save, *arguments
+                ):
                     saver = self._savers[link.index]
                     copied[link.index] = saver.begin(_RowsOfShard(link), own)
         return ShardsSave(self._links, folder, values, copied)
@@ -164,10 +169,11 @@ class ShardsArchive:
         before = [link.incarnation for link in self._links]
         incarnation = 1 + max([*values.get("incarnations", []), *before])
         for link, alpha in zip(self._links, alphas, strict=True):
-            link.begin(incarnation)
+            link.expect_incarnation(incarnation)
             link.alpha = alpha
-            self._links.call(link, "start again", "start", incarnation, alpha, link.settings)
-        loads = [(link, link.handle.call("load_prepared")) for link in self._links]
+            start = (incarnation, alpha, link.settings)
+            self._links.call(link, "start again", ReplayShard.start, *start)
+        loads = [(link, link.handle.call(ReplayShard.load_prepared)) for link in self._links]
         for link, call in loads:
             link.fetch(call, "load what was saved", timeout_s)
             link.refresh()
@@ -176,7 +182,7 @@ class ShardsArchive:
     def prepare(self, folder: Path) -> list[float]:
         """Let every shard read what is small, and check it; the α of each. Raises as `load`."""
         self._links.await_all()
-        reports = self._links.call_all("report", "metrics")
+        reports = self._links.call_all("report", ReplayShard.metrics)
         capacities = [int(report["capacity"]) for report in reports]
         witness = Fingerprint.of(folder / MANIFEST).sha256
         timeout_s = _patience_s(folder)
@@ -184,22 +190,22 @@ class ShardsArchive:
 
     def _prepare(
         self,
-        link: ShardLink,
+        link: ShardProxy,
         folder: Path,
         witness: str,
         capacities: Sequence[int],
         timeout_s: float,
     ) -> float:
         path, part = str(folder.resolve()), link.index
-        arguments = ("prepare_load", path, witness, part, capacities)
-        alpha = link.fetch(link.handle.call(*arguments), "read what was saved", timeout_s)
+        call = link.handle.call(ReplayShard.prepare_load, path, witness, part, capacities)
+        alpha = link.fetch(call, "read what was saved", timeout_s)
         if alpha is None:
             self._send(link, folder, capacities)
-            arguments = ("prepare_load", path, "", part, capacities)
-            alpha = link.fetch(link.handle.call(*arguments), "read what was saved", timeout_s)
+            call = link.handle.call(ReplayShard.prepare_load, path, "", part, capacities)
+            alpha = link.fetch(call, "read what was saved", timeout_s)
         return float(alpha)
 
-    def _send(self, link: ShardLink, folder: Path, capacities: Sequence[int]) -> None:
+    def _send(self, link: ShardProxy, folder: Path, capacities: Sequence[int]) -> None:
         """The files that the shard needs, to a node that does not see them."""
         num_parts, _ = read_index(folder)
         parts = [link.index] if num_parts == len(capacities) else range(num_parts)
@@ -211,7 +217,7 @@ class ShardsArchive:
         for name in names:
             with (folder / name).open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
-                    link.fetch(link.handle.call("receive", name, chunk), "take a file")
+                    link.fetch(link.handle.call(ReplayShard.receive, name, chunk), "take a file")
 
 
 def _patience_s(folder: Path) -> float:

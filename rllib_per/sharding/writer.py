@@ -11,18 +11,17 @@ from typing import Any
 
 from rllib_per.replay.columns import check_fragment
 from rllib_per.replay.fragment import Fragment
-from rllib_per.sharding.call_log import is_too_far_ahead
-from rllib_per.sharding.handles import (
+from rllib_per.sharding.calls import (
     LOST,
     Deadline,
     ShardHandle,
+    ShardLimits,
     all_among,
     fetch,
     references_ready,
     wait_for_any,
 )
-from rllib_per.sharding.limits import ShardLimits
-from rllib_per.sharding.shard import AddAnswer
+from rllib_per.sharding.shard import AddAnswer, ReplayShard, is_too_far_ahead
 from rllib_per.sharding.streams import StreamRouter
 
 _PAUSE_S = 0.02
@@ -38,7 +37,7 @@ class _Sent:
     piece: Fragment
     num_bytes: int
     sent_s: float
-    handle: Any
+    answer: Any
 
 
 class FragmentWriter:
@@ -50,7 +49,7 @@ class FragmentWriter:
     own: a process that starts again must not be taken for the one before it.
 
     Args:
-        shards: How to call each of them.
+        shards: The handle of each.
         client: What to call the client in messages.
         limits: What may be under way.
     """
@@ -131,8 +130,8 @@ class FragmentWriter:
         if sequence is None:
             sequence, self._sequence = self._sequence, self._sequence + 1
         self._session = self._session or f"{self._client}-{uuid.uuid4().hex}"
-        handle = self._shards[shard].call("add", self._session, sequence, piece)
-        sent = _Sent(shard, sequence, piece, piece.num_bytes, time.monotonic(), handle)
+        answer = self._shards[shard].call(ReplayShard.add, self._session, sequence, piece)
+        sent = _Sent(shard, sequence, piece, piece.num_bytes, time.monotonic(), answer)
         self._in_flight.append(sent)
         self.num_bytes_in_flight += sent.num_bytes
 
@@ -153,7 +152,7 @@ class FragmentWriter:
                 return
 
     def _wait(self, awaited: Sequence[_Sent], deadline: Deadline) -> None:
-        if not wait_for_any([sent.handle for sent in awaited], deadline.left_s):
+        if not wait_for_any([sent.answer for sent in awaited], deadline.left_s):
             shards = sorted({sent.shard for sent in awaited})
             raise TimeoutError(
                 f"{self._client} waited {deadline.timeout_s:g} s for replay shards {shards} to add "
@@ -165,13 +164,13 @@ class FragmentWriter:
     # -- answers -----------------------------------------------------------------------------
 
     def _harvest(self) -> None:
-        ready = references_ready(sent.handle for sent in self._in_flight)
-        for sent in [sent for sent in self._in_flight if all_among([sent.handle], ready)]:
+        ready = references_ready(sent.answer for sent in self._in_flight)
+        for sent in [sent for sent in self._in_flight if all_among([sent.answer], ready)]:
             self._in_flight.remove(sent)
             self.num_bytes_in_flight -= sent.num_bytes
             try:
                 answer = fetch(
-                    sent.handle,
+                    sent.answer,
                     self._limits.shard_timeout_s,
                     f"replay shard {sent.shard} to add a fragment",
                 )
@@ -211,7 +210,8 @@ class FragmentWriter:
         """The shard's incarnation, -1 before it is started; None: no answer."""
         what = f"replay shard {shard} to answer"
         try:
-            return int(fetch(self._shards[shard].call("ping"), timeout_s, what).incarnation)
+            answer = self._shards[shard].call(ReplayShard.ping)
+            return int(fetch(answer, timeout_s, what).incarnation)
         except (TimeoutError, *LOST):
             return None
 

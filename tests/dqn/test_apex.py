@@ -198,7 +198,7 @@ def test_killed_shards_cost_their_content_and_come_back(apex, shards):
     updates = apex.progress.updates
     train_for(apex, 1000)
     assert apex.progress.updates > updates
-    apex.replay._links.await_all()
+    apex.replay._pool.await_all()
     replay = apex.replay.metrics()
     assert replay["num_shards_live"] == 2
     assert replay["num_shards_lost_lifetime"] == lost + len(shards)

@@ -91,7 +91,7 @@ class Loop:
         self._note_what_is_told()
 
     def _note_what_is_told(self):
-        collect, update = self.replay.collect, self.replay.update_priorities
+        collect, put = self.replay.collect, self.replay.priorities.put
 
         def note_collect(request):
             parts = collect(request)
@@ -100,11 +100,11 @@ class Loop:
             )
             return parts
 
-        def note_update(ids, td_errors, asked_at):
-            self.told.append((self.asked[ids.tobytes()], asked_at))
-            update(ids, td_errors, asked_at)
+        def note_update(update):
+            self.told.append((self.asked[update.ids.tobytes()], update.asked_at))
+            put(update)
 
-        self.replay.collect, self.replay.update_priorities = note_collect, note_update
+        self.replay.collect, self.replay.priorities.put = note_collect, note_update
 
     def earn(self, num_updates):
         self.ratio.add(num_updates * BATCH_SIZE)

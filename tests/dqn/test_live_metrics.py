@@ -57,7 +57,7 @@ def test_td_error_lag_is_bounded_by_what_is_asked_for_ahead(apex):
 
 
 def test_priority_lag_grows_with_the_updates_that_a_call_collects(apex, monkeypatch):
-    outboxes = [link._outbox for link in apex.replay._links]
+    outboxes = [sender._outbox for sender in apex.replay.priorities._senders]
     for outbox in outboxes:
         monkeypatch.setattr(outbox, "_flush_s", 1e9)
     lags = []

@@ -175,7 +175,7 @@ def test_lost_shards_know_the_newest_checkpoint_at_every_iteration(tmp_path, mon
         snapshot = iterate(self)
         newest = sorted(self._run.checkpoints.glob("step-*"))[-1:]
         expected = [path.resolve() / "algorithm" / "replay_buffer" for path in newest]
-        known.append(([link.recovery for link in self._algorithm.replay._links], expected * 2))
+        known.append(([proxy.recovery for proxy in self._algorithm.replay._pool], expected * 2))
         return snapshot
 
     monkeypatch.setattr(Training, "_iterate", look)

@@ -106,7 +106,7 @@ def test_cartpole_is_learned_though_a_node_is_lost_and_comes_back(cluster, is_lo
                 or progress.env_steps > MOST_ENV_STEPS
             ),
         )
-        algorithm.replay._links.await_all()
+        algorithm.replay._pool.await_all()
         replay = algorithm.replay.metrics()
         final = evaluate(algorithm, experiment)
     finally:

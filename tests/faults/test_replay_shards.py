@@ -15,12 +15,12 @@ def test_a_killed_shard_begins_as_config_says_while_training_goes_on(build, tmp_
     algorithm = build(apex_config(replay_buffer_config=replay, store_buffer_in_checkpoints=True))
     train_for(algorithm, 1000)
     algorithm.save_to_path(tmp_path / "checkpoint")
-    saved = algorithm.replay._links[0].size
+    saved = algorithm.replay._pool[0].size
     assert algorithm.replay.metrics()["num_shards_lost_lifetime"] == 0
     updates = algorithm.progress.updates
     kill(process_of(actors_of_shards(algorithm)[0]))
     train_for(algorithm, 1000)
-    algorithm.replay._links.await_all()
+    algorithm.replay._pool.await_all()
     assert algorithm.progress.updates > updates
     metrics = algorithm.replay.metrics()
     assert metrics["num_shards_live"] == 2

@@ -6,7 +6,7 @@ import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.replay.rank import Rank
-from rllib_per.sharding.shards import check_shardable
+from rllib_per.sharding.placement import check_shardable
 from tests.support.experience import Streams, row_spec
 from tests.support.statistics import assert_chi_square, counts_of
 

@@ -14,7 +14,7 @@ import ray
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, join, place_shards
-from rllib_per.sharding.handles import RemoteShard
+from rllib_per.sharding.calls import RemoteShard
 from tests.support import processes
 from tests.support.items import GIVEN, fragment, items_of, side_by_side
 from tests.support.object_store import num_spilled_bytes
@@ -62,7 +62,7 @@ def make_shards(ray_runtime):
 
 def process_of(shards, shard):
     """The process id of a shard's actor."""
-    return processes.process_of(shards._links[shard].handle._actor)
+    return processes.process_of(shards._pool[shard].handle._actor)
 
 
 MASSES = np.arange(1.0, 21.0)
@@ -175,7 +175,7 @@ def test_a_shard_killed_during_a_draw_costs_its_content_only(make_shards, caplog
     assert_drawn_from(shards.sample(64, 0.5), live, 0.5)
     assert len(shards) == 10
 
-    shards._links.await_all()
+    shards._pool.await_all()
     metrics = shards.metrics()
     assert metrics["num_shards_lost_lifetime"] == 1
     assert metrics["num_transitions_lost_lifetime"] == 10
@@ -200,14 +200,14 @@ def test_a_shard_killed_during_an_update_delays_no_other(make_shards):
     shards.update_priorities(batch.ids, np.full(400, 7.0))
     kill(doomed)
     shards.flush()
-    shards._links.await_all()
-    assert shards._links[1].mass == pytest.approx(10 * 7.0)
+    shards._pool.await_all()
+    assert shards._pool[1].mass == pytest.approx(10 * 7.0)
     # What was under way had one TD error per id; what comes late has one per row.
     assert shards.metrics()["num_dropped_updates_lifetime"] == 10
     shards.update_priorities(batch.ids, np.full(400, 8.0))
     shards.flush()
     assert shards.metrics()["num_dropped_updates_lifetime"] == 10 + of_first
-    assert shards._links[1].mass == pytest.approx(10 * 8.0)
+    assert shards._pool[1].mass == pytest.approx(10 * 8.0)
 
 
 @pytest.mark.faults
@@ -239,7 +239,7 @@ def test_a_killed_shard_comes_back_with_what_was_saved(make_shards, tmp_path, ca
     request = shards.request(64, 0.5)
     kill(doomed)
     shards.collect(request)
-    shards._links.await_all()
+    shards._pool.await_all()
     assert len(shards) == 20
     batch = shards.sample(400, 0.5)
     assert_drawn_from(batch, MASSES, 0.5)
@@ -267,7 +267,7 @@ def test_a_shard_killed_while_it_saves_fails_the_save_and_comes_back(make_shards
     kill(process_of(shards, 0))
     with pytest.raises(CheckpointError, match="the process that was saving"):
         pending.finish()
-    shards._links.await_all()
+    shards._pool.await_all()
     saved(shards, tmp_path / "again")
 
 
@@ -284,7 +284,7 @@ def test_a_killed_shard_whose_part_is_damaged_comes_back_empty_and_says_so(
     kill(process_of(shards, 0))
     while shards.sample(8, 0.5).ids.min() >> 55 == 0 or len(shards) > 10:
         pass
-    shards._links.await_all()
+    shards._pool.await_all()
     assert len(shards) == 10
     assert "replay shard 0 starts empty: CheckpointError" in caplog.text
     assert "masses.npy" in caplog.text
@@ -296,7 +296,7 @@ def test_a_shard_that_hangs_is_named_after_the_deadline(make_shards):
     patient = make_shards(1)
     patient.add(four_streams())
     process = process_of(patient, 0)
-    handles = [link.handle for link in patient._links]
+    handles = [proxy.handle for proxy in patient._pool]
     shards = ReplayShards(handles, limits=ShardLimits(shard_timeout_s=0.5))
     stop(process)
     with pytest.raises(TimeoutError, match="for replay shard 0 to draw 8 transitions"):

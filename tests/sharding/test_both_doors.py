@@ -180,7 +180,7 @@ def test_a_bad_alpha_is_refused(replay, alpha, error):
 def test_a_state_of_another_kind_is_refused_and_nothing_has_changed(replay):
     state = PrioritizedReplayBuffer(**SETTINGS | {"capacity": 65}).state()
     if isinstance(replay, ReplayShards):  # Of all shards only the last one's is wrong.
-        last = len(replay._links) - 1
+        last = len(replay._pool) - 1
         state = replay.state() | {f"shard_{last}.{name}": value for name, value in state.items()}
     before = np.unique(replay.sample(256, 0.5).ids)
     with pytest.raises(ValueError, match="same kind of buffer"):

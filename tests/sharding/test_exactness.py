@@ -6,7 +6,7 @@ import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.draw import SMALLEST_MASS_SHARE
-from rllib_per.sharding import ReplayShards, ShardLimits, place_shards, requests
+from rllib_per.sharding import ReplayShards, ShardLimits, batches, place_shards
 from rllib_per.sharding.mass_line import split_batch
 from tests.support.items import GIVEN, fragment, items_of
 from tests.support.statistics import assert_chi_square, assert_stratified, counts_of
@@ -81,7 +81,7 @@ def test_a_sampler_that_does_not_weigh_its_shards_is_rejected(num_shards, monkey
     def unweighed(masses, *arguments, **options):
         return split_batch((masses > 0.0).astype(float), *arguments, **options)
 
-    monkeypatch.setattr(requests, "split_batch", unweighed)
+    monkeypatch.setattr(batches, "split_batch", unweighed)
     items = items_of(sharded(num_shards, stratified=False).sample(50_000, 0.4))
     with pytest.raises(AssertionError, match="chi-square"):
         assert_chi_square(counts_of(items, NUM_ITEMS), MASSES / MASSES.sum())

@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
+from rllib_per.replay import PriorityUpdate
 from rllib_per.sharding import ReplayShards, ShardLimits, place_shards
-from rllib_per.sharding.lags import Lag
+from rllib_per.sharding.priorities import Lag
 from tests.support.items import GIVEN, fragment
 
 NEVER_S = 1e9
@@ -23,7 +24,7 @@ def learn(shards, request):
     """TD errors for a batch, as a learner answers."""
     (part,) = shards.collect(request)
     (block,) = part.blocks
-    shards.update_priorities(block.ids, np.ones(len(block)), request.asked_at)
+    shards.priorities.put(PriorityUpdate(block.ids, np.ones(len(block)), request.asked_at))
 
 
 def test_td_error_lag_counts_the_batches_that_came_between():
@@ -69,8 +70,8 @@ def test_lags_are_those_since_the_last_report():
 def test_a_lag_of_nothing_is_no_number():
     lag = Lag()
     assert lag.pop("x") == {}
-    lag.note(4)
-    lag.note(1)
+    lag.record(4)
+    lag.record(1)
     assert lag.pop("x") == {"x_mean_updates": 2.5, "x_max_updates": 4.0}
 
 
@@ -78,7 +79,7 @@ def test_the_age_of_the_masses_picture_is_the_oldest_that_a_draw_went_by(monkeyp
     shards = shards_of(1)
     shards.metrics()
     ages = iter([0.2, 0.7, 0.1])
-    monkeypatch.setattr(shards._links, "refresh", lambda: next(ages))
+    monkeypatch.setattr(shards._pool, "refresh", lambda: next(ages))
     for _ in range(3):
         shards.collect(shards.request(4, 0.5))
     assert shards.metrics()["mass_picture_age_max_s"] == 0.7

@@ -7,19 +7,22 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from rllib_per.replay import PriorityUpdate
 from rllib_per.replay.ids import first_id
 from rllib_per.sharding import (
     FragmentWriter,
     ReplayShard,
     ReplayShards,
     ShardLimits,
-    call_log,
-    handles,
-    link,
+    priorities,
+    proxy,
     writer,
 )
-from rllib_per.sharding.link import ShardLink
-from rllib_per.sharding.links import ShardLinks
+from rllib_per.sharding import shard as shard_module
+from rllib_per.sharding.pool import ShardPool
+from rllib_per.sharding.priorities import PriorityLag, PrioritySender, ShardPriorities
+from rllib_per.sharding.proxy import ShardProxy
+from rllib_per.sharding.shard import ShardNotStartedError
 from tests.support.items import GIVEN, fragment, items_of
 from tests.support.statistics import assert_chi_square, counts_of
 
@@ -28,7 +31,7 @@ UNREACHABLE = ActorUnavailableError("out of reach", b"0" * 16)
 
 
 class Failed:
-    """The handle of a call that failed."""
+    """The reference of a call that failed."""
 
     def __init__(self, error):
         self.error = error
@@ -49,9 +52,12 @@ class FlakyShard:
         """A new process takes the place of this one."""
         self.shard = ReplayShard(self.index, {"capacity": 64, **GIVEN})
 
-    def call(self, method, *arguments, num_returns=1):
-        result = self._call(method, *arguments)
-        return [result] * num_returns if isinstance(result, Failed) and num_returns > 1 else result
+    def call_for_many(self, num_returns, method, *arguments):
+        result = self.call(method, *arguments)
+        return [result] * num_returns if isinstance(result, Failed) else result
+
+    def call(self, method, *arguments):
+        return self._call(method.__name__, *arguments)
 
     def _call(self, method, *arguments):
         self.calls.append((method, *arguments[1:2]))
@@ -65,7 +71,7 @@ class FlakyShard:
             return Failed(UNREACHABLE)
         try:
             result = getattr(self.shard, method)(*arguments)
-        except handles.ShardNotStartedError as error:
+        except ShardNotStartedError as error:
             return Failed(error)
         if method == self.lose_answer_of:
             self.lose_answer_of = None
@@ -82,68 +88,75 @@ class FlakyShard:
 
 
 @pytest.fixture(autouse=True)
-def _failed_handles_raise(monkeypatch):
-    def fetch(handle, timeout_s, what):
-        if isinstance(handle, Failed):
-            raise handle.error
-        return handle
+def _failed_references_raise(monkeypatch):
+    def fetch(reference, timeout_s, what):
+        if isinstance(reference, Failed):
+            raise reference.error
+        return reference
 
-    monkeypatch.setattr(link, "fetch", fetch)
+    monkeypatch.setattr(proxy, "fetch", fetch)
     monkeypatch.setattr(writer, "fetch", fetch)
-    for module in (link, writer):
+    for module in (proxy, priorities, writer):
         monkeypatch.setattr(module, "_PAUSE_S", 0.0)
+
+
+class Link:
+    """The driver's proxy of a shard, and its sender of priorities."""
+
+    def __init__(self, shard):
+        self.proxy = ShardProxy(shard.index, shard, LIMITS)
+        self.proxy.refresh()
+        self.sender = PrioritySender(self.proxy, LIMITS, PriorityLag())
+
+    def update(self, td_error, incarnation=0):
+        ids = first_id(self.proxy.index, incarnation) + np.arange(4)
+        update = PriorityUpdate(ids, np.full(4, td_error, np.float32))
+        self.sender.put(update, time.monotonic())
+        self.sender.send(time.monotonic())
+
+    def poll(self, times=3):
+        for _ in range(times):
+            self.sender.read_answers()
+            self.proxy.poll(time.monotonic())
+            self.sender.send(time.monotonic())
 
 
 def linked(shard):
     """The driver's link to `shard`, which holds four items of mass 1."""
     shard.shard.start(0)
     shard.shard.add("runner", 0, fragment(0, range(4), np.ones(4)))
-    shard_link = ShardLink(shard.index, shard, LIMITS)
-    shard_link.refresh()
-    assert shard_link.is_live
-    return shard_link
-
-
-def update(shard_link, td_error, incarnation=0):
-    ids = first_id(shard_link.index, incarnation) + np.arange(4)
-    shard_link.put(ids, np.full(4, td_error, np.float32), time.monotonic())
-    shard_link.send_priorities(time.monotonic())
-
-
-def tend(shard_link, times=3):
-    for _ in range(times):
-        shard_link.tend(time.monotonic())
+    link = Link(shard)
+    assert link.proxy.is_live
+    return link
 
 
 @pytest.mark.parametrize("lost", ["lose_call_to", "lose_answer_of"])
 def test_an_update_whose_call_or_answer_is_lost_is_applied_once(lost):
     shard = FlakyShard()
-    shard_link = linked(shard)
+    link = linked(shard)
     setattr(shard, lost, "update_priorities")
-    update(shard_link, 3.0)
-    tend(shard_link)
-    assert shard_link.is_live
-    assert shard_link.mass == pytest.approx(12.0)
+    link.update(3.0)
+    link.poll()
+    assert link.proxy.is_live
+    assert link.proxy.mass == pytest.approx(12.0)
     assert [call for call in shard.calls if call[0] == "update_priorities"] == 2 * [
         ("update_priorities", 0)
     ]
     repeated = shard.shard.metrics()["num_repeated_calls_lifetime"]
     assert repeated == (lost == "lose_answer_of")
-    assert shard_link.num_lost_lifetime == 0
+    assert link.proxy.num_lost_lifetime == 0
 
 
 def test_a_shard_out_of_reach_has_no_mass_until_it_answers():
     shard = FlakyShard()
-    shard_link = linked(shard)
+    link = linked(shard)
     shard.is_dead = True
-    shard_link.lose(UNREACHABLE)
-    tend(shard_link)
-    assert (shard_link.mass, shard_link.size) == (0.0, 4)  # Only a message may have been lost.
-    shard_link.ask_again()
-    assert (shard_link.mass, shard_link.size) == (0.0, 0)
+    link.proxy.lose(UNREACHABLE)
+    link.poll()
+    assert (link.proxy.mass, link.proxy.size) == (0.0, 0)
     shard.is_dead = False
-    tend(shard_link)
-    assert (shard_link.mass, shard_link.size) == (4.0, 4)
+    link.poll()
+    assert (link.proxy.mass, link.proxy.size) == (4.0, 4)
 
 
 MASSES = np.arange(1.0, 9.0)
@@ -178,8 +191,8 @@ def test_a_shard_that_does_not_answer_in_time_is_left_out_and_draws_are_those_of
     hurried = ShardLimits(shard_timeout_s=0.05, max_picture_age_s=1e9)
     shards = [FlakyShard(0), FlakyShard(1)]
     replay = sharded_items(shards)
-    for shard_link in replay._links:
-        shard_link._limits = hurried
+    for one in replay._pool:
+        one._limits = hurried
     shards[0].lose_answer_of, shards[0].num_pings_to_lose = "draw_many", 10**9
     assert set(items_of(replay.sample(500, 0.5))) == set(range(4, 8))
 
@@ -195,96 +208,96 @@ def test_a_draw_goes_on_at_once_without_a_shard_whose_process_has_ended():
 
 def test_a_new_process_begins_the_next_incarnation_and_old_updates_are_dropped(caplog):
     shard = FlakyShard()
-    shard_link = linked(shard)
+    link = linked(shard)
     shard.lose_answer_of = "update_priorities"
-    update(shard_link, 3.0)
+    link.update(3.0)
     shard.crash()
-    tend(shard_link, times=5)
-    assert shard_link.is_live
-    assert shard_link.incarnation == shard_link.summary.incarnation == 1
-    assert (shard_link.mass, shard_link.num_lost_lifetime) == (0.0, 1)
-    assert shard_link.num_transitions_lost_lifetime == 4
-    assert shard_link.num_stale_lifetime == 4
-    assert shard_link.num_added_lifetime == 4
+    link.poll(times=5)
+    assert link.proxy.is_live
+    assert link.proxy.incarnation == link.proxy.summary.incarnation == 1
+    assert (link.proxy.mass, link.proxy.num_lost_lifetime) == (0.0, 1)
+    assert link.proxy.num_transitions_lost_lifetime == 4
+    assert link.sender.num_stale_lifetime == 4
+    assert link.proxy.num_added_lifetime == 4
     assert "lost its 4 transitions" in caplog.text
 
 
 def test_a_new_process_whose_start_was_not_answered_is_not_started_twice():
     shard = FlakyShard()
-    shard_link = linked(shard)
+    link = linked(shard)
     shard.crash()
     shard.lose_answer_of = "start"
-    shard_link.lose(UNREACHABLE)
-    tend(shard_link, times=6)
-    assert shard_link.is_live
-    assert shard_link.incarnation == 1
-    assert shard_link.num_lost_lifetime == 1
+    link.proxy.lose(UNREACHABLE)
+    link.poll(times=6)
+    assert link.proxy.is_live
+    assert link.proxy.incarnation == 1
+    assert link.proxy.num_lost_lifetime == 1
 
 
 @pytest.mark.parametrize("lost", ["lose_call_to", "lose_answer_of"])
 def test_flush_waits_for_an_update_that_was_lost_on_its_way(lost):
     shards = [FlakyShard(0), FlakyShard(1)]
-    links = ShardLinks(shards, LIMITS)
+    sent = ShardPriorities(ShardPool(shards, LIMITS), LIMITS)
     for shard in shards:
-        shard.call("add", "runner", 0, fragment(shard.index, range(4), np.ones(4)))
+        shard.call(ReplayShard.add, "runner", 0, fragment(shard.index, range(4), np.ones(4)))
     setattr(shards[1], lost, "update_priorities")
     ids = np.concatenate([first_id(k, 0) + np.arange(4) for k in range(2)])
-    links.put_priorities(ids, np.full(8, 3.0, np.float32))
-    links.flush()
-    masses = [shard.call("ping").total_mass for shard in shards]
+    sent.put(PriorityUpdate(ids, np.full(8, 3.0, np.float32)))
+    sent.flush()
+    masses = [shard.call(ReplayShard.ping).total_mass for shard in shards]
     assert masses == pytest.approx([12.0, 12.0])
 
 
 def test_flush_names_the_shard_that_owes_an_answer():
     shard = FlakyShard()
-    links = ShardLinks([shard], LIMITS)
+    sent = ShardPriorities(ShardPool([shard], LIMITS), LIMITS)
     shard.is_dead = True
-    links.put_priorities(first_id(0, 0) + np.arange(4), np.ones(4, np.float32))
+    sent.put(PriorityUpdate(first_id(0, 0) + np.arange(4), np.ones(4, np.float32)))
     with pytest.raises(TimeoutError, match=r"waited 1 s for replay shards \[0\] to take priority"):
-        links.flush()
+        sent.flush()
 
 
 def test_answers_are_never_replaced_by_older_ones():
     shard = FlakyShard()
-    shard_link = linked(shard)
-    old = shard.call("ping")
-    shard.call("add", "runner", 1, fragment(0, [4], [1.0], first_step=4))
-    shard_link.note(shard.call("ping"), 2.0)
-    shard_link.note(old, 1.0)
-    assert shard_link.size == 5
+    link = linked(shard)
+    old = shard.call(ReplayShard.ping)
+    shard.call(ReplayShard.add, "runner", 1, fragment(0, [4], [1.0], first_step=4))
+    link.proxy.record_summary(shard.call(ReplayShard.ping), 2.0)
+    link.proxy.record_summary(old, 1.0)
+    assert link.proxy.size == 5
 
 
 def test_no_update_is_sent_so_far_ahead_that_a_lost_one_could_be_applied_twice(monkeypatch):
-    monkeypatch.setattr(call_log, "CALLS_REMEMBERED", 8)
+    monkeypatch.setattr(shard_module, "CALLS_REMEMBERED", 8)
     shard = FlakyShard()
-    shard_link = linked(shard)
+    link = linked(shard)
     shard.lose_answer_of = "update_priorities"
     for td_error in range(100):
-        update(shard_link, float(td_error))
-        for sequence, sent in list(shard_link._in_flight.items()):
+        link.update(float(td_error))
+        for sequence, sent in list(link.sender._in_flight.items()):
             if sequence:  # It takes long until Ray reports that the answer to the first was lost.
-                del shard_link._in_flight[sequence]
-                shard_link._read_update(sequence, sent)
-    assert shard_link._sequence == 8
-    tend(shard_link)
+                del link.sender._in_flight[sequence]
+                link.sender._read_answer(sequence, sent)
+    assert link.sender._sequence == 8
+    link.poll()
     assert shard.shard.metrics()["num_repeated_calls_lifetime"] == 1
-    shard_link.send_priorities(time.monotonic())
-    tend(shard_link)
-    assert shard_link.mass == pytest.approx(4 * 99.0)
+    link.sender.send(time.monotonic())
+    link.poll()
+    assert link.proxy.mass == pytest.approx(4 * 99.0)
 
 
 def test_updates_wait_while_too_many_are_under_way(monkeypatch):
-    monkeypatch.setattr(link, "is_ready", lambda handle: False)
+    monkeypatch.setattr(priorities, "is_ready", lambda reference: False)
     shard = FlakyShard()
-    shard_link = linked(shard)
+    link = linked(shard)
     for td_error in range(100):
-        update(shard_link, float(td_error))
-    assert shard_link.num_updates_in_flight == LIMITS.max_calls_in_flight
-    monkeypatch.setattr(link, "is_ready", lambda handle: True)
-    tend(shard_link)
-    shard_link.send_priorities(time.monotonic())
-    tend(shard_link)
-    assert shard_link.mass == pytest.approx(4 * 99.0)
+        link.update(float(td_error))
+    assert len(link.sender.in_flight) == LIMITS.max_calls_in_flight
+    monkeypatch.setattr(priorities, "is_ready", lambda reference: True)
+    link.poll()
+    link.sender.send(time.monotonic())
+    link.poll()
+    assert link.proxy.mass == pytest.approx(4 * 99.0)
 
 
 # -- fragments -------------------------------------------------------------------------------
@@ -316,20 +329,20 @@ def test_lost_pings_move_no_stream_whose_rows_the_shard_may_have(num_pings):
 
 
 def test_no_fragment_is_sent_so_far_ahead_that_a_lost_one_could_be_added_twice(monkeypatch):
-    monkeypatch.setattr(call_log, "CALLS_REMEMBERED", 8)
+    monkeypatch.setattr(shard_module, "CALLS_REMEMBERED", 8)
     shards, adding = two_shards()
     shards[0].lose_answer_of = "add"
     reported = []
 
-    def references_ready(handles):
+    def references_ready(references):
         """Ray reports late that the answer to the first call was lost: once it is waited for."""
         return reported
 
-    def all_among(handles, ready):
-        return not isinstance(handles[0], Failed) or bool(ready)
+    def all_among(references, ready):
+        return not isinstance(references[0], Failed) or bool(ready)
 
-    def wait_for_any(handles, timeout_s):
-        reported[:] = handles
+    def wait_for_any(references, timeout_s):
+        reported[:] = references
         return True
 
     monkeypatch.setattr(writer, "references_ready", references_ready)

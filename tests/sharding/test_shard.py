@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from rllib_per.replay import UniformReplayBuffer
+from rllib_per.replay import PriorityUpdate, UniformReplayBuffer
 from rllib_per.replay.ids import first_id
 from rllib_per.sharding.shard import ReplayShard, ShardNotStartedError
 from tests.support.items import GIVEN, ROWS, fragment, items_of
@@ -23,9 +23,10 @@ def filled(**settings):
 def test_before_it_is_started_it_answers_pings_and_nothing_else():
     shard = ReplayShard(3, {"capacity": 64, **GIVEN})
     assert shard.ping().incarnation == -1
+    nothing = PriorityUpdate(np.zeros(0, np.int64), np.zeros(0, np.float32))
     for call in (
         lambda: shard.add("a", 0, fragment(0, [0], [1.0])),
-        lambda: shard.update_priorities("a", 0, np.zeros(0, np.int64), np.zeros(0, np.float32)),
+        lambda: shard.update_priorities("a", 0, nothing),
         lambda: shard.draw(np.array([0.5]), [1], 0.4),
         shard.state,
     ):
@@ -54,10 +55,10 @@ def test_a_fragment_that_is_sent_twice_is_added_once():
 def test_an_update_that_is_sent_twice_is_applied_once():
     shard = filled()
     ids = first_id(3, 0) + np.arange(4)
-    shard.update_priorities("a", 0, ids, np.full(4, 5.0, np.float32))
-    shard.update_priorities("a", 1, ids, np.full(4, 1.0, np.float32))
+    shard.update_priorities("a", 0, PriorityUpdate(ids, np.full(4, 5.0, np.float32)))
+    shard.update_priorities("a", 1, PriorityUpdate(ids, np.full(4, 1.0, np.float32)))
     before = shard.ping().total_mass
-    shard.update_priorities("a", 0, ids, np.full(4, 5.0, np.float32))
+    shard.update_priorities("a", 0, PriorityUpdate(ids, np.full(4, 5.0, np.float32)))
     assert shard.ping().total_mass == before
 
 
@@ -73,7 +74,7 @@ def test_ids_carry_shard_and_incarnation_and_those_of_another_incarnation_are_st
     assert batch.ids.tolist() == [first_id(3, 0), first_id(3, 0) + 3]
     shard.start(1)
     shard.add("a", 0, fragment(7, range(4), np.ones(4)))
-    shard.update_priorities("b", 0, batch.ids, np.array([9.0, 9.0], np.float32))
+    shard.update_priorities("b", 0, PriorityUpdate(batch.ids, np.array([9.0, 9.0], np.float32)))
     assert shard.ping().total_mass == 4.0
     assert shard.metrics()["num_stale_updates_lifetime"] == 2
 

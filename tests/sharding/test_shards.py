@@ -9,7 +9,7 @@ import pytest
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.ids import first_id
 from rllib_per.sharding import ReplayShard, ReplayShards, ShardLimits, join, place_shards
-from rllib_per.sharding.handles import LocalShard
+from rllib_per.sharding.calls import LocalShard
 from tests.support.items import GIVEN, ROWS, fragment, items_of, side_by_side
 
 NEVER_S = 1e9
@@ -40,7 +40,7 @@ def filled(*arguments, **options):
 
 def masses_of(shards):
     """Each shard's mass at this moment, whatever the facade knows."""
-    return [link.handle.call("ping").total_mass for link in shards._links]
+    return [proxy.handle.call(ReplayShard.ping).total_mass for proxy in shards._pool]
 
 
 # -- batches ---------------------------------------------------------------------------------
@@ -80,9 +80,9 @@ class Sealed:
 class SealedShard(LocalShard):
     """A shard whose rows can't be read."""
 
-    def call(self, method, *arguments, num_returns=1):
-        result = super().call(method, *arguments, num_returns=num_returns)
-        return [result[0], *map(Sealed, result[1:])] if method == "draw_many" else result
+    def call_for_many(self, num_returns, method, *arguments):
+        answer, *blocks = super().call_for_many(num_returns, method, *arguments)
+        return [answer, *map(Sealed, blocks)]
 
 
 def test_the_driver_passes_batches_on_without_reading_them():
@@ -164,9 +164,9 @@ def every_row(buffer):
 def items_of_ids(shards, ids):
     """Which item each id stands for: all rows of all shards are looked through."""
     known = {}
-    for link in shards._links:
+    for proxy in shards._pool:
         places = np.linspace(0.0, 1.0, 20_000, endpoint=False)
-        _, batch = link.handle.call("draw", places, [20_000], 0.5)
+        _, batch = proxy.handle.call(ReplayShard.draw, places, [20_000], 0.5)
         known |= dict(zip(batch.ids.tolist(), items_of(batch).tolist(), strict=True))
     return [known[int(i)] for i in ids]
 

@@ -9,7 +9,7 @@ from rllib_per.checkpoints.manifest import verify
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.buffer_archive import BufferArchive
 from rllib_per.replay.parts import part_folder
-from rllib_per.sharding import ReplayShards, place_shards, shard_archive
+from rllib_per.sharding import ReplayShard, ReplayShards, place_shards, shard_archive
 from tests.replay.test_archive import check_frames, everything
 from tests.support.experience import Streams, row_spec
 
@@ -41,10 +41,10 @@ def save(shards, folder):
 
 def contents(shards):
     """Every transition by its (stream, number), with its share of the whole mass."""
-    total = sum(link.handle.call("ping").total_mass for link in shards._links)
+    total = sum(proxy.handle.call(ReplayShard.ping).total_mass for proxy in shards._pool)
     found = {}
-    for link in shards._links:
-        buffer = link.handle._shard._buffer
+    for proxy in shards._pool:
+        buffer = proxy.handle._shard._buffer
         for obs, action, next_obs, number, mass in everything(buffer).values():
             key = (int(obs[-1][1][1]), int(number))
             assert key not in found
@@ -132,8 +132,8 @@ def test_histories_longer_than_a_shard_are_cut_to_what_it_holds(tmp_path):
     folder = save(shards, tmp_path / "a")
     restored = make(4)
     restored.load(folder)
-    for link in restored._links:
-        assert link.size <= 300
+    for proxy in restored._pool:
+        assert proxy.size <= 300
     # Streams 0 and 4, 1 and 5, 2 and 6 are at home together, stream 3 is alone.
     assert len(restored) > 300 + 150
     for _ in range(30):
@@ -174,7 +174,7 @@ def test_ids_of_before_a_restore_are_stale(tmp_path):
 def test_one_lost_shard_comes_back_from_its_part(tmp_path):
     shards, _ = lived_in(3)
     folder = save(shards, tmp_path / "a")
-    shard, before = shards._links[1].handle._shard, contents(shards)
+    shard, before = shards._pool[1].handle._shard, contents(shards)
     assert shard.start(98).size == 0
     assert shard.start(99, recovery=str(folder)).incarnation == 99
     assert contents(shards) == before
@@ -215,6 +215,6 @@ def test_a_shard_that_is_gone_while_it_saves_fails_the_save(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
     pending = shards.begin_save(folder)
-    shards._links[1].handle._shard._archive = shard_archive.ShardArchive()  # A new process.
+    shards._pool[1].handle._shard._archive = shard_archive.ShardArchive()  # A new process.
     with pytest.raises(CheckpointError, match="the process that was saving"):
         pending.finish()

@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""A batch from the first question to the shards to the references that the learners get."""
+"""A batch from the request to the shards to the rows that a learner joins.
+
+The driver asks each shard for its share of a draw (`send_requests`), reads how much it gave
+(`read_answers`), and passes on references to the rows (`parts_of`), which a learner joins (`join`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import Float32s
-from rllib_per.sharding.blocks import BatchPart, scaled
-from rllib_per.sharding.handles import LOST
-from rllib_per.sharding.limits import ShardLimits
-from rllib_per.sharding.link import ShardLink
-from rllib_per.sharding.links import ShardLinks
+from rllib_per.replay.fragment import Array, Float32s, TransitionBatch
+from rllib_per.replay.units import Allocator
+from rllib_per.sharding.calls import LOST, ShardLimits
 from rllib_per.sharding.mass_line import Float64s, Split, cuts_of, split_batch
-from rllib_per.sharding.shard import DrawAnswer
+from rllib_per.sharding.pool import ShardPool
+from rllib_per.sharding.proxy import ShardProxy
+from rllib_per.sharding.shard import DrawAnswer, ReplayShard
 from rllib_per.sharding.weights import ShardDraw, WeightScale, weight_scale
 
 Answers = Mapping[int, DrawAnswer]
+
+# -- asking for a batch ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +35,8 @@ class BatchRequest:
     Attributes:
         batch_size, beta, parts: As asked.
         split: What each shard was asked for.
-        answers: For each shard that was asked a handle of its DrawAnswer.
-        blocks: For each of them handles of its rows, cut where a learner's part ends.
+        answers: For each shard that was asked, the reference to its DrawAnswer.
+        blocks: For each of them, the references to its rows, cut where a learner's part ends.
         block_sizes: How many rows those are.
         sent_s: When.
         asked_at: When, on the clock of `PriorityLag`.
@@ -48,7 +53,7 @@ class BatchRequest:
     asked_at: int
 
 
-class InFlight:
+class RequestsInFlight:
     """The batches that were asked for and not taken yet, within bounds."""
 
     def __init__(self, limits: ShardLimits) -> None:
@@ -83,9 +88,9 @@ class InFlight:
                 f"({self._limits.max_bytes_in_flight})"
             )
 
-    def enter(self, request: BatchRequest) -> None:
-        """`request` is in flight."""
-        self._requests.append(request)
+    def enter(self, requests: Iterable[BatchRequest]) -> None:
+        """These are in flight."""
+        self._requests += requests
 
     def leave(self, request: BatchRequest) -> None:
         """`request` is taken; raises ValueError if it was taken before."""
@@ -93,92 +98,99 @@ class InFlight:
             raise ValueError("a request can be collected once: this one was collected already")
         self._requests.remove(request)
 
-    def note_bytes(self, request: BatchRequest, answers: Answers) -> None:
-        """Learn how large rows are."""
+    def record_bytes(self, request: BatchRequest, answers: Answers) -> None:
+        """How large the rows of `request` were."""
         num_bytes = sum(answer.num_bytes for answer in answers.values())
         self._bytes_per_row = num_bytes / request.batch_size
 
 
 def send_requests(
-    links: ShardLinks,
+    pool: ShardPool,
     num_batches: int,
     batch_size: int,
     beta: float,
     parts: int,
-    rng: np.random.Generator,
     *,
+    rng: np.random.Generator,
     stratified: bool,
+    asked_at: int,
 ) -> list[BatchRequest]:
     """Ask each shard for its share of every batch in one call, as masses are known now.
 
-    Shards without a share are not asked.
+    Shards without a share are not asked. `asked_at` is now on the clock of `PriorityLag`.
     """
-    masses = np.array([link.mass for link in links])
+    masses = np.array([proxy.mass for proxy in pool])
     requests: list[BatchRequest] = []
     draws: list[list[tuple[Float64s, list[int]]]] = [[] for _ in masses]
     sent_s = time.monotonic()
     for _ in range(num_batches):
         split = split_batch(masses, batch_size, rng, stratified=stratified)
         sizes = cuts_of([len(fractions) for fractions in split.fractions], parts)
-        request = BatchRequest(batch_size, beta, parts, split, {}, {}, {}, sent_s, links.lag.now)
+        request = BatchRequest(batch_size, beta, parts, split, {}, {}, {}, sent_s, asked_at)
         requests.append(request)
         for shard, (fractions, own_sizes) in enumerate(zip(split.fractions, sizes, strict=True)):
             if own_sizes:
                 request.block_sizes[shard] = own_sizes
                 draws[shard].append((fractions, own_sizes))
-    for link in links:
-        _ask_shard(link, [r for r in requests if link.index in r.block_sizes], draws[link.index])
+    for proxy in pool:
+        own = [request for request in requests if proxy.index in request.block_sizes]
+        _ask_shard(proxy, own, draws[proxy.index])
     return requests
 
 
 def _ask_shard(
-    link: ShardLink, requests: list[BatchRequest], draws: list[tuple[Float64s, list[int]]]
+    proxy: ShardProxy, requests: list[BatchRequest], draws: list[tuple[Float64s, list[int]]]
 ) -> None:
-    """One call for the draws of all `requests`, each of which gets its handles."""
+    """One call for the draws of all `requests`, each of which gets its references."""
     if not requests:
         return
     num_returns = sum(1 + len(sizes) for _, sizes in draws)
-    handles = iter(link.handle.call("draw_many", draws, requests[0].beta, num_returns=num_returns))
+    references = iter(
+        proxy.handle.call_for_many(num_returns, ReplayShard.draw_many, draws, requests[0].beta)
+    )
     for request in requests:
-        request.answers[link.index] = next(handles)
-        sizes = request.block_sizes[link.index]
-        request.blocks[link.index] = [next(handles) for _ in sizes]
+        request.answers[proxy.index] = next(references)
+        sizes = request.block_sizes[proxy.index]
+        request.blocks[proxy.index] = [next(references) for _ in sizes]
 
 
-def read_answers(request: BatchRequest, links: ShardLinks) -> Answers | None:
+# -- its answers -------------------------------------------------------------------------------
+
+
+def read_answers(request: BatchRequest, pool: ShardPool) -> Answers | None:
     """Every shard's answer; None if one of them has failed or had nothing to give.
 
     All answers are read even so: they bring what the shards hold now.
     """
     answers = {}
-    for shard, handle in request.answers.items():
-        link = links[shard]
+    for shard, reference in request.answers.items():
+        proxy = pool[shard]
         try:
-            answer = link.fetch(handle, f"draw {sum(request.block_sizes[shard])} transitions")
+            answer = proxy.fetch(reference, f"draw {sum(request.block_sizes[shard])} transitions")
         except LOST as error:
-            link.lose(error)
+            proxy.lose(error)
             continue
-        link.note(answer.summary, request.sent_s)
+        proxy.record_summary(answer.summary, request.sent_s)
         if answer.num_rows:
             answers[shard] = answer
     return answers if len(answers) == len(request.answers) else None
 
 
 def scale_of(
-    request: BatchRequest, answers: Answers, links: ShardLinks, normalization: str | None
+    request: BatchRequest, answers: Answers, pool: ShardPool, normalization: str | None
 ) -> WeightScale:
     """What makes the weights of each shard's rows those of the batch.
 
-    Of shards that were asked, the figures are those of the draw; of others what is known here.
+    Of shards that were asked, the numbers are those of the draw; of others what is known here.
     """
     draws = []
-    for link, share in zip(links, request.split.shares, strict=True):
-        answer = answers.get(link.index)
-        summary = link.summary if answer is None else answer.summary
+    for proxy, share in zip(pool, request.split.shares, strict=True):
+        answer = answers.get(proxy.index)
+        summary = proxy.summary if answer is None else answer.summary
         draws.append(
             ShardDraw(
                 share=float(share),
-                size=link.size if answer is None else summary.size,
+                size=proxy.size if answer is None else summary.size,
                 total_mass=summary.total_mass,
                 smallest_mass=summary.smallest_mass,
                 largest_weight=0.0 if answer is None else answer.largest_weight,
@@ -195,6 +207,30 @@ def weights_of(answers: Answers, scale: WeightScale) -> Float32s:
             for shard, answer in answers.items()
         ]
     )
+
+
+# -- its rows, for the learners ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BatchPart:
+    """One learner's slice of a batch.
+
+    Call `learner.method.remote(part.factors, part.limit, *part.blocks)` and `join` there: as
+    arguments of their own, references are fetched before the method runs, straight from the shard's
+    object store.
+
+    Attributes:
+        blocks: References to TransitionBatches, in the batch's order.
+        shards: For each block the shard that it comes from.
+        factors: For each block what its importance weights are to be multiplied with.
+        limit: No importance weight exceeds this.
+    """
+
+    blocks: tuple[Any, ...]
+    shards: tuple[int, ...]
+    factors: tuple[float, ...]
+    limit: float
 
 
 def parts_of(request: BatchRequest, scale: WeightScale) -> list[BatchPart]:
@@ -215,3 +251,45 @@ def parts_of(request: BatchRequest, scale: WeightScale) -> list[BatchPart]:
         )
         for part in parts
     ]
+
+
+def join(
+    blocks: Sequence[TransitionBatch],
+    factors: Sequence[float],
+    limit: float,
+    allocate: Allocator = np.empty,
+) -> TransitionBatch:
+    """One batch of the given blocks, with the importance weights of the whole draw.
+
+    A single block is not copied, and may be read-only where it came through an object store. The
+    columns of several are copied once, into arrays that `allocate` makes.
+    """
+    weights = [
+        scaled(block.importance_weights, factor, limit)
+        for block, factor in zip(blocks, factors, strict=True)
+    ]
+    if len(blocks) == 1:
+        return replace(blocks[0], importance_weights=weights[0])
+
+    def end_to_end(parts: Iterable[Array]) -> Array:
+        parts = list(parts)
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        return np.concatenate(parts, out=allocate(shape, parts[0].dtype))
+
+    return TransitionBatch(
+        obs=end_to_end(block.obs for block in blocks),
+        actions=end_to_end(block.actions for block in blocks),
+        n_step_returns=end_to_end(block.n_step_returns for block in blocks),
+        next_obs=end_to_end(block.next_obs for block in blocks),
+        bootstrap_discounts=end_to_end(block.bootstrap_discounts for block in blocks),
+        importance_weights=end_to_end(weights),
+        ids=end_to_end(block.ids for block in blocks),
+        extras={
+            name: end_to_end(block.extras[name] for block in blocks) for name in blocks[0].extras
+        },
+    )
+
+
+def scaled(weights: Float32s, factor: float, limit: float) -> Float32s:
+    """A shard's own importance weights as those of the batch."""
+    return np.minimum(weights * np.float64(factor), limit).astype(np.float32)

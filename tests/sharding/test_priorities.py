@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_per.sharding.priority_outbox import PriorityOutbox
+from rllib_per.replay import PriorityUpdate
+from rllib_per.sharding.priorities import PriorityOutbox
 
 
 def put(outbox, pairs, now_s=0.0):
     ids, td_errors = zip(*pairs, strict=True) if pairs else ((), ())
-    outbox.put(np.array(ids, np.int64), np.array(td_errors, np.float32), now_s)
+    update = PriorityUpdate(np.array(ids, np.int64), np.array(td_errors, np.float32))
+    outbox.put(update, now_s)
 
 
 def as_dict(update):
