@@ -79,8 +79,8 @@ class ShardProxy:
 
     @property
     def size(self) -> int:
-        """How many transitions may be drawn; 0 while it is lost."""
-        return self.summary.size if self.is_live else 0
+        """How many transitions may be drawn, as far as is known; 0 once it is left out."""
+        return self.summary.size if self.is_live or self._is_doubtful else 0
 
     @property
     def num_added_lifetime(self) -> int:
