@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import Array, Float32s, TransitionBatch
+from rllib_per.replay.fragment import Float32s, TransitionBatch
 from rllib_per.replay.units import Allocator
 from rllib_per.sharding.calls import LOST, ShardLimits
 from rllib_per.sharding.mass_line import Float64s, Split, cuts_of, split_batch
@@ -264,30 +264,11 @@ def join(
     A single block is not copied, and may be read-only where it came through an object store. The
     columns of several are copied once, into arrays that `allocate` makes.
     """
-    weights = [
-        scaled(block.importance_weights, factor, limit)
+    weighted = [
+        replace(block, importance_weights=scaled(block.importance_weights, factor, limit))
         for block, factor in zip(blocks, factors, strict=True)
     ]
-    if len(blocks) == 1:
-        return replace(blocks[0], importance_weights=weights[0])
-
-    def end_to_end(parts: Iterable[Array]) -> Array:
-        parts = list(parts)
-        shape = (sum(map(len, parts)), *parts[0].shape[1:])
-        return np.concatenate(parts, out=allocate(shape, parts[0].dtype))
-
-    return TransitionBatch(
-        obs=end_to_end(block.obs for block in blocks),
-        actions=end_to_end(block.actions for block in blocks),
-        n_step_returns=end_to_end(block.n_step_returns for block in blocks),
-        next_obs=end_to_end(block.next_obs for block in blocks),
-        bootstrap_discounts=end_to_end(block.bootstrap_discounts for block in blocks),
-        importance_weights=end_to_end(weights),
-        ids=end_to_end(block.ids for block in blocks),
-        extras={
-            name: end_to_end(block.extras[name] for block in blocks) for name in blocks[0].extras
-        },
-    )
+    return TransitionBatch.concatenate(weighted, allocate)
 
 
 def scaled(weights: Float32s, factor: float, limit: float) -> Float32s:
