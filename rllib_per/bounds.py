@@ -6,10 +6,14 @@ The sections of an experiment have the same bounds as pydantic writes them; a te
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _LARGEST = sys.float_info.max
 
@@ -111,7 +115,7 @@ BOUNDS: dict[str, Bound] = {
     "max_calls_in_flight": _AT_LEAST_ONE,
     "priority_flush_updates": _AT_LEAST_ONE,
     "priority_flush_s": _NOT_NEGATIVE,
-    "max_picture_age_s": _NOT_NEGATIVE,
+    "max_mass_staleness_s": _NOT_NEGATIVE,
     "shard_timeout_s": _NOT_NEGATIVE,
     "shard_probe_s": _NOT_NEGATIVE,
     # The drop-in buffer.
@@ -126,3 +130,22 @@ def check_bounds(**values: Any) -> None:
     """Check settings by their names; raises TypeError or ValueError as `Bound.check` does."""
     for name, value in values.items():
         BOUNDS[name].check(name, value)
+
+
+# Settings that had another name once; configurations, runs and checkpoints may still have it.
+RENAMED = {"max_picture_age_s": "max_mass_staleness_s"}
+OLD_NAMES = {new: old for old, new in RENAMED.items()}
+
+
+def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings under the names that they have now, with a warning for each old name.
+
+    Where a setting is given under both names, the value under the new one counts.
+    """
+    renamed = dict(settings)
+    for old, new in RENAMED.items():
+        if old in renamed:
+            logger.warning("the setting %s is called %s now: rename it", old, new)
+            value = renamed.pop(old)
+            renamed.setdefault(new, value)
+    return renamed

@@ -69,7 +69,7 @@ def occupy_bundles(config: Any) -> list[ShardHandle]:
     Raises:
         TimeoutError: There is no place for them.
     """
-    settings, limits = _settings(config), _limits(config)
+    settings, limits = _settings(config), limits_of(config)
     group = get_current_placement_group()
     first_bundle = -1
     if group is not None and group.bundle_count > settings["num_shards"]:
@@ -95,7 +95,7 @@ def build_sharded_replay(
         weight_normalization=settings.get("weight_normalization", "batch"),
         stratified=settings.get("stratified", True),
         seed=config.seed,
-        limits=within_object_store(_limits(config)),
+        limits=within_object_store(limits_of(config)),
         settings=settings,
     )
 
@@ -126,7 +126,8 @@ def _settings(config: Any) -> dict[str, Any]:
     return {name: given.get(name, default) for name, default in SHARD_DEFAULTS.items()}
 
 
-def _limits(config: Any) -> ShardLimits:
+def limits_of(config: Any) -> ShardLimits:
+    """The bounds that `config.replay_buffer_config` sets."""
     settings = _settings(config)
     return ShardLimits(**{name: settings[name] for name in _LIMITS})
 

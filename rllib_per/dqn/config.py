@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
+from rllib_per.bounds import RENAMED, with_new_names
 from rllib_per.buffers.sharded import is_sharded
 from rllib_per.dqn.validation import find_problems, minus_ones
 
@@ -285,6 +286,8 @@ class ApexDQNConfig(DQNConfig):
         Raises:
             ValueError: Something is out of range, unknown, or not supported here.
         """
+        if RENAMED.keys() & self.replay_buffer_config.keys():
+            self.replay_buffer_config = with_new_names(self.replay_buffer_config)
         # DQNConfig's own check asks for fragments of n_step rows at least, which replay does not
         # need, and fails on an n_step range, so RLlib's checks are entered one class further up.
         AlgorithmConfig.validate(self)

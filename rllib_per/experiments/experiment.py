@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from rllib_per.bounds import OLD_NAMES
 from rllib_per.experiments import sections
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
@@ -250,6 +251,9 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
         return told
     path: KeyPath = detail["loc"]
     for length, key in enumerate(path):
+        old = OLD_NAMES.get(str(key), "")
+        if isinstance(data, dict) and old in data and key not in data:
+            path, key = (*path[:length], old), old
         is_key = isinstance(data, dict) and key in data
         if not is_key and not (isinstance(data, list) and isinstance(key, int)):
             return path if detail["type"] == "missing" else path[:length]

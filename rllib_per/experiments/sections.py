@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from rllib_per.bounds import with_new_names
 from rllib_per.schedules import check_range, schedule
 
 
@@ -265,12 +266,17 @@ class Replay(Section):
     """Updates whose TD errors are collected before they are sent."""
     priority_flush_s: Annotated[Float, Field(ge=0)] = 0.1
     """Seconds after which they are sent anyway."""
-    max_picture_age_s: Annotated[Float, Field(ge=0)] = 1.0
+    max_mass_staleness_s: Annotated[Float, Field(ge=0)] = 1.0
     """How old the masses may be by which a batch is shared out."""
     shard_timeout_s: Annotated[Float, Field(ge=0)] = 60.0
     """Seconds until waiting for a shard ends in an error."""
     shard_probe_s: Annotated[Float, Field(ge=0)] = 0.2
     """Seconds between two questions whether a lost shard is back."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_new_names(cls, settings: Any) -> Any:
+        return with_new_names(settings) if isinstance(settings, dict) else settings
 
     @model_validator(mode="after")
     def _ranks_are_in_one_place(self) -> Replay:

@@ -55,7 +55,7 @@ class ShardLimits:
             `shard.CALLS_REMEMBERED`, so that one that is sent again is known there.
         priority_flush_updates: Updates whose TD errors are collected before they are sent.
         priority_flush_s: Seconds after which they are sent anyway.
-        max_picture_age_s: How old the driver's picture of a shard's mass may be at a draw.
+        max_mass_staleness_s: How old the mass that the driver knows of a shard may be at a draw.
         shard_timeout_s: How long a shard may take to answer, and to come back, before a wait ends
             in an error.
         shard_probe_s: Seconds between two questions whether a lost shard is back.
@@ -66,7 +66,7 @@ class ShardLimits:
     max_calls_in_flight: int = 8
     priority_flush_updates: int = 8
     priority_flush_s: float = 0.1
-    max_picture_age_s: float = 1.0
+    max_mass_staleness_s: float = 1.0
     shard_timeout_s: float = 60.0
     shard_probe_s: float = 0.2
 

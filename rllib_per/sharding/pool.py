@@ -74,7 +74,7 @@ class ShardPool:
             self._await(any, "any replay shard")
             now_s = time.monotonic()
             for proxy in self._proxies:
-                if proxy.mass_staleness_s(now_s) > self._limits.max_picture_age_s:
+                if proxy.mass_staleness_s(now_s) > self._limits.max_mass_staleness_s:
                     proxy.refresh()
             if not any(proxy.is_doubtful for proxy in self._proxies):
                 now_s = time.monotonic()

@@ -112,7 +112,7 @@ class ShardProxy:
         """Read the answer to a ping if it is there, and ping where it is time. Never waits."""
         if self._probe is not None and is_ready(self._probe):
             self._read_probe()
-        overdue_s = 0.5 * self._limits.max_picture_age_s
+        overdue_s = 0.5 * self._limits.max_mass_staleness_s
         if self._probe is None and (
             now_s - self._known_s >= overdue_s if self.is_live else now_s >= self._next_probe_s
         ):

@@ -8,7 +8,7 @@ driver knows the part that all of a shard's rows have in common:
     w_i = u_i · (N · s_k / N_k)^-β
 
 so it needs a number per shard, not the rows. M_k and N_k are those of the draw itself, s_k is the
-share that the draw used, so the weights are right however old the driver's picture was. Neither a
+share that the draw used, so the weights are right however old the driver's masses were. Neither a
 row of a shard nor a shard counts as rarer than `SMALLEST_PROBABILITY`: every weight is finite.
 """
 

@@ -112,13 +112,13 @@ def test_td_errors_of_two_learners_all_come_to_their_own_transitions(build, monk
         )
     )
     learned = []
-    update = algorithm.replay.update_priorities
+    put = algorithm.replay.priorities.put
 
-    def update_and_note(ids, td_errors, asked_at):
-        learned.append(ids)
-        update(ids, td_errors, asked_at)
+    def put_and_record(update):
+        learned.append(update.ids)
+        put(update)
 
-    monkeypatch.setattr(algorithm.replay, "update_priorities", update_and_note)
+    monkeypatch.setattr(algorithm.replay.priorities, "put", put_and_record)
     train_for(algorithm, 1500)
     algorithm.replay.flush()
     assert len(learned) >= 20

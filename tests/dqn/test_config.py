@@ -5,6 +5,7 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
+from rllib_per.buffers.sharded import limits_of
 from rllib_per.dqn.progress import Schedules
 from rllib_per.runners.env_runner import ApexEnvRunner
 
@@ -15,6 +16,15 @@ def config(**training):
 
 def test_the_defaults_are_valid():
     config().validate()
+
+
+def test_a_setting_of_replay_is_taken_by_its_old_name_with_a_warning(caplog):
+    settings = {"type": "sharded", "capacity": 99, "max_picture_age_s": 0.5}
+    old = config(replay_buffer_config=settings)
+    old.validate()
+    assert "max_picture_age_s is called max_mass_staleness_s now" in caplog.text
+    assert "max_picture_age_s" not in old.replay_buffer_config
+    assert limits_of(old).max_mass_staleness_s == 0.5
 
 
 def test_a_program_written_for_dqn_config_keeps_its_settings():

@@ -297,6 +297,15 @@ def test_settings_of_shards_have_their_defaults_and_count_only_there():
         Replay(num_shards=2)
 
 
+def test_a_setting_is_taken_by_its_old_name_with_a_warning(caplog):
+    old = SOUND + "replay: {type: sharded, max_picture_age_s: 0.5}\n"
+    assert read(old).replay.max_mass_staleness_s == 0.5
+    assert "max_picture_age_s is called max_mass_staleness_s now" in caplog.text
+    both = read(old, "replay.max_mass_staleness_s=0.25")
+    assert both.replay.max_mass_staleness_s == 0.25
+    assert "max_picture_age_s: must be" in problems(old.replace("0.5", "-1"))[0]
+
+
 def test_every_setting_reaches_the_algorithm_config():
     config = read(
         SOUND,

@@ -27,7 +27,7 @@ OBJECT_STORE_BYTES = 200_000_000
 LIMITS = ShardLimits(shard_timeout_s=120.0, shard_probe_s=0.05, priority_flush_updates=1)
 
 # A request asks no shard for a newer picture, which one that is stopped would never give.
-ANY_PICTURE = replace(LIMITS, max_picture_age_s=1e9)
+ANY_PICTURE = replace(LIMITS, max_mass_staleness_s=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_env_runners_add_from_their_own_processes(make_shards, tmp_path):
     def runs(what):
         return diary.read_text().split().count(what)
 
-    limits = ShardLimits(max_picture_age_s=0.0, max_calls_in_flight=2)
+    limits = ShardLimits(max_mass_staleness_s=0.0, max_calls_in_flight=2)
     shards = make_shards(2, {"capacity": 4000, **GIVEN}, limits)
     writer = shards.writer("env runner 1")
     assert pickle.loads(pickle.dumps(writer)).num_calls_in_flight == 0

@@ -105,7 +105,7 @@ def test_weights_are_those_of_one_buffer_with_the_same_content(num_shards, norma
 
 def stale(num_shards, **options):
     """Shards of which one has grown behind the facade's back, by two rows of `EXTRA_MASS`."""
-    limits = ShardLimits(max_picture_age_s=NEVER_S)
+    limits = ShardLimits(max_mass_staleness_s=NEVER_S)
     shards = sharded(num_shards, limits=limits, **options)
     assert shards.writer("env runner").add(EXTRA) == 2
     return shards
@@ -145,7 +145,7 @@ def test_with_stale_masses_weights_use_the_probability_of_the_draw(num_shards, n
 
 
 def test_the_picture_is_refreshed_before_it_is_older_than_allowed():
-    shards = sharded(2, limits=ShardLimits(max_picture_age_s=0.0), stratified=False)
+    shards = sharded(2, limits=ShardLimits(max_mass_staleness_s=0.0), stratified=False)
     shards.writer("env runner").add(EXTRA)
     masses = np.append(MASSES, 2 * EXTRA_MASS)
     counts = counts_of(items_of(shards.sample(50_000, 0.4)), NUM_ITEMS + 1)

@@ -190,7 +190,7 @@ def test_draws_are_exact_however_many_pings_are_lost_beside_an_answer():
 
 
 def test_a_shard_that_does_not_answer_in_time_is_left_out_and_draws_are_those_of_the_others():
-    hurried = ShardLimits(shard_timeout_s=0.05, max_picture_age_s=1e9)
+    hurried = ShardLimits(shard_timeout_s=0.05, max_mass_staleness_s=1e9)
     shards = [FlakyShard(0), FlakyShard(1)]
     replay = sharded_items(shards)
     for one in replay._pool:
