@@ -30,7 +30,7 @@ from ray.rllib.utils.metrics import LEARNER_UPDATE_TIMER
 
 from benchmarks.report import describe_machine, table
 from rllib_per import ApexDQNConfig
-from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.dqn.training_clock import Stopwatch
 
 IMAGES = Path("docs/images")
 BATCH_SIZE = 32

@@ -38,7 +38,6 @@ from rllib_per.dqn.algorithm_checkpoint import (
 from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.exported_metrics import ExportedMetrics
-from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.reconfiguration import (
     can_change,
     change,
@@ -48,13 +47,16 @@ from rllib_per.dqn.reconfiguration import (
     without_minimum,
 )
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.dqn.replay_ratio import ReplayRatio
-from rllib_per.dqn.rollouts import Rollouts
-from rllib_per.dqn.runner_randomness import RANDOM_STATES
-from rllib_per.dqn.runner_weights import build_module, give_weights, let_take_any_weights
-from rllib_per.dqn.silent_actors import actors_of, cleaned_up_on_error, end_silent
-from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.dqn.rollouts import (
+    RANDOM_STATES,
+    Rollouts,
+    build_module,
+    give_weights,
+    let_take_any_weights,
+)
+from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.synchronous import SynchronousLoop
+from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.sharding import ReplayShards
@@ -112,9 +114,9 @@ class ApexDQN(DQN):
             self.rollouts,
             self.replay,
             self.learners,
-            self.replay_ratio,
-            self.progress,
-            self.schedules,
+            TrainingClock(
+                self.progress, self.schedules, self.replay_ratio, self.config.broadcast_interval
+            ),
             self.config,
         )
 
@@ -285,7 +287,7 @@ class ApexDQN(DQN):
             self._replay_checkpoint.set_state(state[REPLAY_BUFFER_RESULTS])
             keep_alpha(self.replay, self.config)
         if not {COMPONENT_LEARNER_GROUP, REPLAY_BUFFER_RESULTS}.isdisjoint(state):
-            self.loop.begin_anew()
+            self.loop.restart()
         if _STATE in state:
             self.progress.load(state[_STATE]["progress"])
             self.replay_ratio.load_state(
@@ -379,7 +381,7 @@ class ApexDQN(DQN):
         if whole and folder.is_dir():  # A copy from elsewhere is gone by now.
             self.recover_shards_from(folder)
         keep_alpha(self.replay, self.config)
-        self.loop.begin_anew()
+        self.loop.restart()
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         components = super().get_checkpointable_components()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Set
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -22,11 +22,9 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
-from rllib_per.dqn.progress import Progress, Schedules
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.dqn.replay_ratio import ReplayRatio
-from rllib_per.dqn.runner_absence import RunnerAbsence
-from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.dqn.runner_health import RunnerAbsence
+from rllib_per.dqn.training_clock import Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners, Update
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
 from rllib_per.sharding.calls import all_among, references_ready
@@ -55,9 +53,7 @@ class AsynchronousLoop:
         rollouts: Where experience comes from.
         replay: The shards.
         learners: Who learns from them, in lock step.
-        replay_ratio: How much.
-        progress: Is kept up to date.
-        schedules: ε, β and learning rate.
+        clock: How far training is and what is due; it is kept up to date.
         config: The ApexDQNConfig.
     """
 
@@ -66,15 +62,11 @@ class AsynchronousLoop:
         rollouts: RemoteRollouts,
         replay: ReplayShards,
         learners: Learners,
-        replay_ratio: ReplayRatio,
-        progress: Progress,
-        schedules: Schedules,
+        clock: TrainingClock,
         config: Any,
     ) -> None:
         self._rollouts, self._replay, self._learners = rollouts, replay, learners
-        self._replay_ratio, self._progress, self._schedules = replay_ratio, progress, schedules
-        self._batch_size = config.total_train_batch_size
-        self._broadcast_interval = config.broadcast_interval
+        self._clock, self._replay_ratio = clock, clock.replay_ratio
         self._max_updates_in_flight = config.max_requests_in_flight_per_learner
         self._timeout_s = config.sample_timeout_s
         self._max_steps_ahead = _ROUNDS_AHEAD * config.num_env_runners * rollouts.num_steps_per_call
@@ -109,7 +101,7 @@ class AsynchronousLoop:
             moved |= self._prioritize()
         if moved:
             self._moved_s = time.monotonic()
-        return self._absence.note(moved or self._wait(ready))
+        return self._absence.record(moved or self._wait(ready))
 
     @property
     def num_steps_under_way(self) -> int:
@@ -119,7 +111,7 @@ class AsynchronousLoop:
     def settle(self) -> None:
         """Before a save: nothing to wait for, as work goes on; priorities under way come later."""
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """After a restore: batches, TD errors and weights of before are of no use."""
         self._replay_ratio.give_all_back()
         while self._requests:
@@ -162,8 +154,8 @@ class AsynchronousLoop:
 
     def _references(self) -> list[ray.ObjectRef]:
         """All that is under way; what a local learner was asked for is done already."""
-        draws = (h for request in self._requests for h in request.answers.values())
-        updates = (h for update in self._updates for h in update.handles)
+        draws = (r for request in self._requests for r in request.answers.values())
+        updates = (r for update in self._updates for r in update.answers)
         return [*self._rollouts.calls, *self._rollouts.metrics_calls, *draws, *updates]
 
     def _take_rounds(self, ready: Set[ray.ObjectRef]) -> bool:
@@ -172,10 +164,9 @@ class AsynchronousLoop:
             return False
         rounds = self._rollouts.take()
         for collected in rounds:
-            self._progress.env_steps += collected.num_env_steps
-            self._progress.episodes += collected.num_episodes
+            self._clock.count_steps(collected.num_env_steps, collected.num_episodes)
             self._replay.record_answers(collected.answers)
-            self._weights_lag.record(self._progress.updates - collected.weights_seq_no)
+            self._weights_lag.record(self._clock.progress.updates - collected.weights_seq_no)
             self._num_adds_in_flight = max(self._num_adds_in_flight, collected.num_calls_in_flight)
             num_bytes = collected.num_bytes_in_flight
             self._num_add_bytes_in_flight = max(self._num_add_bytes_in_flight, num_bytes)
@@ -193,10 +184,10 @@ class AsynchronousLoop:
         with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
             weights = self._learners.weights
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
-            self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps), weights)
+            self._rollouts.collect(self._clock.epsilon, weights)
 
     def _num_steps_ahead(self) -> float:
-        unlearned = self._replay_ratio.num_due * self._batch_size / self._replay_ratio.ratio
+        unlearned = self._replay_ratio.num_due * self._clock.batch_size / self._replay_ratio.ratio
         return unlearned + self.num_steps_under_way
 
     def _request(self) -> None:
@@ -205,13 +196,12 @@ class AsynchronousLoop:
         Several batches in one call to a shard cost little more than one.
         """
         num_due = self._replay_ratio.num_due
-        wanted = min(num_due, self._replay.room(self._batch_size))
+        wanted = min(num_due, self._replay.room(self._clock.batch_size))
         if not wanted or not len(self._replay) or wanted < min(num_due, len(self._requests)):
             return
-        beta = self._schedules.beta(self._progress.env_steps)
         try:
             self._requests += self._replay.request_many(
-                wanted, self._batch_size, beta, self._learners.num_parts
+                wanted, self._clock.batch_size, self._clock.beta, self._learners.num_parts
             )
         except NothingToDrawError:
             return  # All shards were lost this moment.
@@ -235,17 +225,14 @@ class AsynchronousLoop:
                 return False
         with watch.lap(LEARNER_UPDATE_TIMER):
             self._updates.append(
-                self._learners.begin(
-                    parts,
-                    timesteps=asdict(self._progress),
-                    lr=self._schedules.lr(self._progress.env_steps),
+                self._learners.start_update(
+                    parts, timesteps=self._clock.timesteps(), lr=self._clock.lr
                 )
             )
-        if (update := self._updates[-1]).handles:  # Rows that never came have no TD errors.
+        if (update := self._updates[-1]).answers:  # Rows that never came have no TD errors.
             self._asked_at.append((update.generation, request.asked_at))
-        self._replay_ratio.begin()
-        self._progress.updates += 1
-        if self._progress.updates % self._broadcast_interval == 0:
+        self._replay_ratio.start_update()
+        if self._clock.count_update():
             self._learners.ask_for_weights()
         return True
 

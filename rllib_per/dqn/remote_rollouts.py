@@ -11,10 +11,14 @@ from ray.exceptions import RayError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from rllib_per.dqn.overdue_calls import OverdueCalls
-from rllib_per.dqn.rollouts import row_spec_of_actors
-from rllib_per.dqn.runner_randomness import RandomStates, random_state, set_random_states
-from rllib_per.dqn.runner_weights import share_module
+from rllib_per.dqn.rollouts import (
+    RandomStates,
+    random_state,
+    row_spec_of_actors,
+    set_random_states,
+    share_module,
+)
+from rllib_per.dqn.runner_health import OverdueCalls
 from rllib_per.runners.replay_feed import Collected, raise_wrong_data
 from rllib_per.sharding import FragmentWriter
 
@@ -129,7 +133,7 @@ class RemoteRollouts:
 
     def num_overdue(self) -> int:
         """Env runners that hang, as far as one can tell: silent for `sample_timeout_s`."""
-        return len(self._overdue.look(self._runner_of_calls(_COLLECT)))
+        return len(self._overdue.find(self._runner_of_calls(_COLLECT)))
 
     @property
     def has_room(self) -> bool:

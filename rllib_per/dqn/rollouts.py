@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Experience out of RLlib's EnvRunnerGroup, as Fragments, whatever kind of runner it holds."""
+"""Experience out of RLlib's EnvRunnerGroup, as Fragments, whatever kind of runner it holds.
+
+Beside it what env runners have of their own: weights, and the state of random generators, which
+RLlib's checkpoints leave out but for one runner.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from rllib_per.dqn.runner_randomness import RandomStates, random_states, set_random_states
-from rllib_per.dqn.runner_weights import share_module
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, RowSpec
+from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.runners.replay_feed import raise_wrong_data
+
+# Under which name an algorithm's state has the random states of its env runners.
+RANDOM_STATES = "env_runners"
+
+# By worker index.
+RandomStates = dict[int, Any]
 
 
 class Rollouts:
@@ -91,3 +101,88 @@ def row_spec_of_actors(group: EnvRunnerGroup) -> RowSpec:
 
 def _row_spec(runner: EnvRunner) -> RowSpec:
     return runner.row_spec
+
+
+# -- weights ---------------------------------------------------------------------------------
+
+
+def share_module(group: EnvRunnerGroup, learner_group: LearnerGroup, *, plays: bool) -> bool:
+    """Let the local runner of `group` compute with the learner's own module, if it can.
+
+    Then no weights are copied and none are ever old. It can if the runner is ours and the learner
+    is in this process. One that only keeps the module for `Algorithm.get_module`, while others
+    play, keeps it on the CPU.
+
+    Args:
+        plays: The local runner is the one that collects experience.
+    """
+    runner = group.local_env_runner
+    if not (isinstance(runner, ApexEnvRunner) and learner_group.is_local):
+        return False
+    module = learner_group._learner.module[DEFAULT_MODULE_ID]
+    if not plays and next(module.parameters()).device.type != "cpu":
+        return False
+    runner.share_module(module)
+    return True
+
+
+def give_weights(runner: Any, weights: dict[str, Any]) -> None:
+    """Let `runner` have these weights, a part of its state, be they older than its own."""
+    _forget_weights(runner)
+    runner.set_state(weights)
+
+
+def build_module(config: Any, spaces: Any, weights: dict[str, Any]) -> RLModule:
+    """A module for inference with these weights, where there is no local runner to have one."""
+    module: RLModule = config.get_rl_module_spec(spaces=spaces, inference_only=True).build()
+    module.set_state(weights[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+    return module
+
+
+def let_take_any_weights(*groups: EnvRunnerGroup | None) -> None:
+    """Let all runners of these groups take the weights that come next, be they older than theirs.
+
+    They go by RLlib's count of updates, which a restore may set back. Nobody waits for a runner:
+    Ray makes the calls to each in order.
+    """
+    for group in groups:
+        if group is not None:
+            group.foreach_env_runner(_forget_weights, timeout_seconds=0.0)
+
+
+def _forget_weights(runner: Any) -> None:
+    runner._weights_seq_no = 0
+
+
+# -- random generators -----------------------------------------------------------------------
+
+
+def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
+    """Of all runners, without runners that are not ours, or don't answer in time."""
+    answers = group.foreach_env_runner(random_state, timeout_seconds=timeout_s)
+    return {index: state for index, state in answers if state is not None}
+
+
+def set_random_states(
+    group: EnvRunnerGroup, states: RandomStates, env_steps: int, timeout_s: float
+) -> None:
+    """Let every runner that is in `states` draw on from there; others go on as they are.
+
+    Args:
+        group: The runners.
+        states: Of some or all.
+        env_steps: How far training is.
+        timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
+    """
+
+    def restore(runner: Any) -> None:
+        if isinstance(runner, ApexEnvRunner) and runner.worker_index in states:
+            runner.set_random_state(states[runner.worker_index], env_steps)
+
+    group.foreach_env_runner(restore, timeout_seconds=timeout_s)
+
+
+def random_state(runner: Any) -> tuple[int, Any]:
+    """The runner's worker index, and the state of its generators; None if it is not ours."""
+    ours = isinstance(runner, ApexEnvRunner)
+    return runner.worker_index, runner.random_state() if ours else None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from ray.rllib.utils.metrics import (
@@ -16,11 +15,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_per.buffers.build import Replay
-from rllib_per.dqn.progress import Progress, Schedules
-from rllib_per.dqn.replay_ratio import ReplayRatio
 from rllib_per.dqn.rollouts import Rollouts
-from rllib_per.dqn.runner_absence import RunnerAbsence
-from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.dqn.runner_health import RunnerAbsence
+from rllib_per.dqn.training_clock import Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment, PriorityUpdate
 
@@ -32,9 +29,7 @@ class SynchronousLoop:
         rollouts: Where experience comes from.
         replay: Any replay buffer.
         learners: Who learns from it.
-        replay_ratio: How much.
-        progress: Is kept up to date.
-        schedules: ε, β and learning rate.
+        clock: How far training is and what is due; it is kept up to date.
         config: The ApexDQNConfig.
     """
 
@@ -43,15 +38,11 @@ class SynchronousLoop:
         rollouts: Rollouts,
         replay: Replay,
         learners: Learners,
-        replay_ratio: ReplayRatio,
-        progress: Progress,
-        schedules: Schedules,
+        clock: TrainingClock,
         config: Any,
     ) -> None:
         self._rollouts, self._replay, self._learners = rollouts, replay, learners
-        self._replay_ratio, self._progress, self._schedules = replay_ratio, progress, schedules
-        self._batch_size = config.total_train_batch_size
-        self._broadcast_interval = config.broadcast_interval
+        self._clock = clock
         self._absence = RunnerAbsence(config.env_runner_restore_timeout_s)
         # On a GPU TD errors come one update late, which such a buffer has no use for.
         self._wants_answers_at_once = getattr(replay, "one_batch_in_flight", False)
@@ -68,18 +59,18 @@ class SynchronousLoop:
             TimeoutError: None has started again for `env_runner_restore_timeout_s`.
         """
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
-            fragments = self._rollouts.collect(self._schedules.epsilon(self._progress.env_steps))
+            fragments = self._rollouts.collect(self._clock.epsilon)
         with watch.lap(REPLAY_BUFFER_ADD_DATA_TIMER):
             self._store(fragments)
-        for _ in range(self._replay_ratio.take_updates()):
+        for _ in range(self._clock.replay_ratio.take_updates()):
             self._learn(watch)
-        return self._absence.note(bool(fragments))
+        return self._absence.record(bool(fragments))
 
     def settle(self) -> None:
         """Before a save: give replay the TD errors that a GPU still owes."""
         self._prioritize(self._learners.flush())
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """After a restore: TD errors that a GPU still owes belong to transitions of before."""
         self._learners.flush()
 
@@ -93,24 +84,21 @@ class SynchronousLoop:
 
     def _store(self, fragments: list[Fragment]) -> None:
         for fragment in fragments:
-            self._replay_ratio.add(self._replay.add(fragment))
-            self._progress.env_steps += fragment.num_env_steps
-            self._progress.episodes += fragment.num_episodes
+            self._clock.replay_ratio.add(self._replay.add(fragment))
+            self._clock.count_steps(fragment.num_env_steps, fragment.num_episodes)
 
     def _learn(self, watch: Stopwatch) -> None:
-        steps = self._progress.env_steps
+        clock = self._clock
         with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
-            batch = self._replay.sample(self._batch_size, self._schedules.beta(steps))
+            batch = self._replay.sample(clock.batch_size, clock.beta)
         with watch.lap(LEARNER_UPDATE_TIMER):
-            update = self._learners.update(
-                batch, timesteps=asdict(self._progress), lr=self._schedules.lr(steps)
-            )
+            update = self._learners.update(batch, timesteps=clock.timesteps(), lr=clock.lr)
             if update is None and self._wants_answers_at_once:
                 update = self._learners.flush()
-        self._progress.updates += 1
+        weights_are_due = clock.count_update()
         with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
             self._prioritize(update)
-        if self._progress.updates % self._broadcast_interval == 0:
+        if weights_are_due:
             with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
                 self._rollouts.broadcast()
 

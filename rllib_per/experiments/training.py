@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 from rllib_per.checkpoints.errors import CheckpointError
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.dqn.algorithm_checkpoint import AlgorithmSave
-from rllib_per.dqn.silent_actors import silent_parts
+from rllib_per.dqn.runner_health import silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.episode_log import EpisodeLog, pop_episodes, spread
 from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy

@@ -30,11 +30,11 @@ class Update:
     """A gradient step under way.
 
     Attributes:
-        handles: One per learner, of its TD errors; empty where the rows never came.
+        answers: A reference per learner to its TD errors; none where the rows never came.
         generation: Of the learners that take it.
     """
 
-    handles: Sequence[Any]
+    answers: Sequence[Any]
     generation: int = 0
 
 
@@ -68,7 +68,7 @@ class Learners:
 
     @property
     def num_parts(self) -> int:
-        """Into how many equal parts a batch for `begin` is to be drawn."""
+        """Into how many equal parts a batch for `start_update` is to be drawn."""
         return 1 if self._remote is None else len(self._remote)
 
     @property
@@ -104,7 +104,9 @@ class Learners:
             except LearnersLostError as error:
                 self._restart(error)
 
-    def begin(self, parts: Sequence[BatchPart], *, timesteps: dict[str, int], lr: float) -> Update:
+    def start_update(
+        self, parts: Sequence[BatchPart], *, timesteps: dict[str, int], lr: float
+    ) -> Update:
         """Start a gradient step on a part per learner, to be finished by `finish`.
 
         A local learner has taken it when this returns. Remote ones take their steps in the order of
@@ -119,30 +121,30 @@ class Learners:
             learn = self._local.update_from_blocks
             return Update([learn(part.factors, part.limit, *blocks, timesteps=timesteps, lr=lr)])
         actors = self._require_remote()
-        handles = [
+        answers = [
             learner.update_from_blocks.remote(
                 part.factors, part.limit, *part.blocks, timesteps=timesteps, lr=lr
             )
             for learner, part in zip(actors, parts, strict=True)
         ]
-        return Update(handles, actors.num_restarts)
+        return Update(answers, actors.num_restarts)
 
     def is_done(self, update: Update) -> bool:
         """Whether `finish` would return at once, or has to restart learners."""
         if self._remote is None or update.generation != self._remote.num_restarts:
             return True
-        return self._remote.has_answered(update.handles)
+        return self._remote.has_answered(update.answers)
 
     def finish(self, update: Update) -> PriorityUpdate | None:
-        """The TD errors of a step that `begin` began; waits for them, with a deadline.
+        """The TD errors of a step that `start_update` started; waits for them, with a deadline.
 
         None if it was lost with the learners that were to take it; others are there by then.
         """
         if self._remote is None:
-            return _joined(update.handles)
+            return _joined(update.answers)
         if update.generation == self._remote.num_restarts:
             try:
-                return _joined(self._remote.get(update.handles, _TD_ERRORS))
+                return _joined(self._remote.get(update.answers, _TD_ERRORS))
             except LearnersLostError as error:
                 self._restart(error)
         self.num_updates_lost_lifetime += 1

@@ -13,10 +13,8 @@ from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpiso
 
 from rllib_per.buffers.episode_chunks import EpisodeChunks
 from rllib_per.buffers.rllib_replay import RLlibReplay
-from rllib_per.dqn.progress import Progress, Schedules
-from rllib_per.dqn.replay_ratio import ReplayRatio
-from rllib_per.dqn.stopwatch import Stopwatch
 from rllib_per.dqn.synchronous import SynchronousLoop
+from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
 from rllib_per.replay import PriorityUpdate, TrainingDivergedError
 from rllib_per.schedules import schedule
 from tests.support.experience import Row, Streams, one_stream, row_spec
@@ -242,11 +240,9 @@ def test_a_learner_that_answers_late_is_asked_at_once():
         collect=lambda epsilon: [one_stream([Row(0, 1.0)], 9)], broadcast=lambda: None
     )
     ratio = ReplayRatio(48.0, 16, 1)
-    schedules = Schedules(*[schedule(0.1)] * 3)
-    settings = SimpleNamespace(
-        total_train_batch_size=16, broadcast_interval=1, env_runner_restore_timeout_s=60.0
-    )
-    loop = SynchronousLoop(rollouts, replay, LateLearners(), ratio, Progress(), schedules, settings)
+    clock = TrainingClock(Progress(), Schedules(*[schedule(0.1)] * 3), ratio, broadcast_interval=1)
+    settings = SimpleNamespace(env_runner_restore_timeout_s=60.0)
+    loop = SynchronousLoop(rollouts, replay, LateLearners(), clock, settings)
     for _ in range(3):
         loop.advance(Stopwatch())
     assert replay.metrics()["num_stale_updates_lifetime"] == 0

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from rllib_per.dqn.asynchronous import AsynchronousLoop
-from rllib_per.dqn.progress import Progress
-from rllib_per.dqn.replay_ratio import ReplayRatio
-from rllib_per.dqn.stopwatch import Stopwatch
+from rllib_per.dqn.training_clock import Progress, ReplayRatio, Stopwatch, TrainingClock
 from rllib_per.learning.learners import Update
 from rllib_per.replay import PriorityUpdate
 from rllib_per.sharding import NothingToDrawError, ReplayShards, ShardLimits, join, place_shards
@@ -18,8 +16,6 @@ from tests.support.items import GIVEN, fragment
 
 BATCH_SIZE = 4
 CONFIG = SimpleNamespace(
-    total_train_batch_size=BATCH_SIZE,
-    broadcast_interval=100,
     max_requests_in_flight_per_learner=3,
     sample_timeout_s=60.0,
     num_env_runners=1,
@@ -45,7 +41,7 @@ class ScriptedLearners:
     def flush(self):
         self._owed.clear()
 
-    def begin(self, parts, *, timesteps, lr):
+    def start_update(self, parts, *, timesteps, lr):
         (part,) = parts
         handle = object()
         self._taken[handle] = join(part.blocks, part.factors, part.limit).ids
@@ -62,7 +58,7 @@ class ScriptedLearners:
     def finish(self, update):
         if update.generation != self.generation:
             return None
-        self._owed.append(self._taken[update.handles[0]])
+        self._owed.append(self._taken[update.answers[0]])
         if len(self._owed) <= self.num_owed:
             return None
         ids = self._owed.popleft()
@@ -85,7 +81,11 @@ class Loop:
         rollouts = SimpleNamespace(num_steps_per_call=1, feed=lambda writer: None, calls=[])
         schedules = SimpleNamespace(beta=lambda steps: 0.5, lr=lambda steps: 1e-3)
         self.loop = AsynchronousLoop(
-            rollouts, self.replay, self.learners, self.ratio, self.progress, schedules, CONFIG
+            rollouts,
+            self.replay,
+            self.learners,
+            TrainingClock(self.progress, schedules, self.ratio, broadcast_interval=100),
+            CONFIG,
         )
         self.asked, self.told = {}, []
         self._note_what_is_told()
@@ -168,6 +168,6 @@ def test_batches_under_way_at_a_restore_are_due_once_more():
     loop = Loop()
     loop.earn(3)
     assert loop.learn()
-    loop.loop.begin_anew()
+    loop.loop.restart()
     assert loop.ratio.num_due == 2
     assert loop.replay.metrics()["num_requests_in_flight"] == 0

@@ -6,7 +6,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
 from rllib_per.buffers.sharded import limits_of
-from rllib_per.dqn.progress import Schedules
+from rllib_per.dqn.training_clock import Schedules
 from rllib_per.runners.env_runner import ApexEnvRunner
 
 

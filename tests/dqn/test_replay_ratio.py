@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_per.dqn.replay_ratio import ReplayRatio
+from rllib_per.dqn.training_clock import ReplayRatio
 
 
 def test_nothing_is_due_before_learning_starts():
@@ -51,7 +51,7 @@ def test_a_batch_that_never_came_is_due_once_more():
     ratio.add(9)
     assert ratio.num_due == 3
     ratio.take(3)
-    ratio.begin()
+    ratio.start_update()
     assert ratio.num_due == 0
     ratio.give_back()
     assert ratio.num_due == 1
@@ -65,7 +65,7 @@ def test_batches_that_are_under_way_at_a_save_are_due_after_a_restore():
     first = ReplayRatio(1.0, batch_size=4, learning_starts=1)
     first.add(9)
     first.take(3)
-    first.begin()
+    first.start_update()
     second = ReplayRatio(1.0, batch_size=4, learning_starts=1)
     second.take(1)
     second.load_state(first.state(), with_buffer=True)

@@ -2,7 +2,7 @@
 import pytest
 import ray
 
-from rllib_per.dqn.silent_actors import end_silent
+from rllib_per.dqn.runner_health import end_silent
 from tests.support.processes import is_alive, process_of, stop
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rllib_per.dqn.overdue_calls import OverdueCalls
+from rllib_per.dqn.runner_health import OverdueCalls
 from tests.support.apex import (
     BATCH_SIZE,
     REPLAY_RATIO,

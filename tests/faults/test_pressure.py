@@ -67,13 +67,13 @@ def test_a_slow_learner_fills_no_queue_and_misses_no_transition(build, monkeypat
     config = apex_config(replay_buffer_config={**REPLAY, "alpha": 1.0})
     algorithm = build(config.learners(num_learners=1, learner_class=learner))
     learned = []
-    update = algorithm.replay.update_priorities
+    put = algorithm.replay.priorities.put
 
-    def update_and_note(ids, *rest):
-        learned.append(ids)
-        update(ids, *rest)
+    def put_and_record(update):
+        learned.append(update.ids)
+        put(update)
 
-    monkeypatch.setattr(algorithm.replay, "update_priorities", update_and_note)
+    monkeypatch.setattr(algorithm.replay.priorities, "put", put_and_record)
     for _ in range(4):
         replay = train_for(algorithm, 500)["replay_buffer"]
         assert replay["num_requests_in_flight"] <= AHEAD

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Actors that hang are ended before RLlib says goodbye to them, for it waits until they answer."""
+"""Actors that answer late, or not at all: how long they are waited for, and who is told.
+
+Nobody waits for an env runner that hangs, so it is named in the log (`OverdueCalls`). Without any
+env runner training waits, but not for ever, as RLlib's `train` would (`RunnerAbsence`). RLlib waits
+for every actor when an algorithm stops, so those that hang are ended before (`end_silent`).
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -13,12 +19,84 @@ from ray.exceptions import RayError
 from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
-from rllib_per.dqn.runner_randomness import RANDOM_STATES
+from rllib_per.dqn.rollouts import RANDOM_STATES
 
 logger = logging.getLogger(__name__)
 
 # How long an actor may take to finish what it does when all is to end.
 PATIENCE_S = 10.0
+
+
+class OverdueCalls:
+    """Knows since when each call is under way.
+
+    Args:
+        timeout_s: What is under way for longer is overdue.
+        clock: Seconds.
+    """
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._seen_s: dict[Hashable, float] = {}
+        self._reported: set[int] = set()
+
+    def find(self, calls: Mapping[Hashable, int]) -> set[int]:
+        """The env runners whose calls are overdue; each silence is logged once.
+
+        Args:
+            calls: All that is under way, and to which env runner.
+        """
+        now_s = self._clock()
+        self._seen_s = {call: self._seen_s.get(call, now_s) for call in calls}
+        overdue = {
+            runner for call, runner in calls.items() if now_s - self._seen_s[call] > self._timeout_s
+        }
+        for runner in overdue - self._reported:
+            logger.error(
+                "env runner %d has not answered for %g s (sample_timeout_s): its environment "
+                "hangs, or its process is overloaded; the others go on without its experience",
+                runner,
+                self._timeout_s,
+            )
+        self._reported = overdue
+        return overdue
+
+
+class RunnerAbsence:
+    """Measures how long there has been no env runner at all.
+
+    Args:
+        timeout_s: How long that may last.
+        clock: Seconds.
+    """
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._since_s: float | None = None
+
+    def record(self, is_there: bool) -> bool:
+        """Whether there is an env runner now; returns the same.
+
+        Raises:
+            TimeoutError: There has been none for longer than allowed.
+        """
+        if is_there:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = self._clock()
+            logger.warning(
+                "no env runner is left; training waits for one to start again, for %g s at most",
+                self._timeout_s,
+            )
+        elif self._clock() - self._since_s > self._timeout_s:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for any env runner to start again; see whether "
+                "there are CPUs for them and what their processes' logs say, or raise "
+                "env_runner_restore_timeout_s"
+            )
+        return is_there
 
 
 def end_silent(actors: Sequence[Any], what: str, patience_s: float = PATIENCE_S) -> int:
