@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rllib_per.checkpoints.manifest import verify
+from rllib_per.checkpoints.archive import BufferArchive
+from rllib_per.checkpoints.folders import verify
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, RowSpec
-from rllib_per.replay.buffer_archive import BufferArchive
 
 FRAME = (84, 84)
 NUM_STREAMS = 8
@@ -130,7 +130,7 @@ def measure(buffer: PrioritizedReplayBuffer, archive: BufferArchive, folder: Pat
     time.sleep(1.0)
     before = peak_bytes()
     began_s = time.perf_counter()
-    save = archive.begin_save(folder)
+    save = archive.start_save(folder)
     begun_s = time.perf_counter() - began_s
     (report,) = save.finish()
     took_s = time.perf_counter() - began_s

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.cli import main
 from rllib_per.cli.errors import unbroken_output
 from rllib_per.experiments import ray_session, training

@@ -17,9 +17,11 @@ FORBIDDEN = {
     "cython_tree": {"rllib_per", "ray", "torch", "gymnasium"},
     "rllib_per/schedules.py": {"ray", "torch", "rllib_per"},
     "rllib_per/build_id.py": {"ray", "torch", "rllib_per"},
-    "rllib_per/checkpoints": {"rllib_per.replay", "ray", "torch", "gymnasium"},
     "rllib_per/replay": ALGORITHM
-    | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.episodes"},
+    | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.episodes"}
+    | {"rllib_per.checkpoints", "rllib_per.sharding"},
+    "rllib_per/checkpoints": ALGORITHM
+    | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.runners", "rllib_per.sharding"},
     "rllib_per/objectives": ALGORITHM
     | {"ray", "gymnasium", "rllib_per.replay", "rllib_per.envs", "rllib_per.runners"},
     "rllib_per/sharding": ALGORITHM,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rllib_per.checkpoints.manifest import verify
+from rllib_per.checkpoints.folders import verify
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.greedy_play import GreedyPlay

@@ -14,12 +14,6 @@ from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import Prioritize
 
 from rllib_per.buffers.episode_chunks import EpisodeChunks
 from rllib_per.buffers.rllib_search import check_search_ends
-from rllib_per.buffers.rllib_state import (
-    PRIORITY_ARRAYS,
-    STATE_ARRAYS,
-    load_buffer_state,
-    state_of_buffer,
-)
 from rllib_per.replay import Fragment, RowSpec, TransitionBatch
 from rllib_per.replay.arguments import check_update
 from rllib_per.replay.divergence import DivergenceGuard
@@ -28,6 +22,13 @@ from rllib_per.replay.metrics import ReplayCounts
 
 _WEIGHTS = "weights"
 _N_STEP = "n_step"
+
+# The state: arrays, what a prioritized buffer has besides, and counters, by RLlib's names.
+_STATE_ARRAYS = ("obs", "actions", "rewards", "episodes", "indices")
+_TREES = ("_sum_segment", "_min_segment")
+_FREE = "_free_nodes"
+_PRIORITY_ARRAYS = (*_TREES, _FREE)
+_COUNTERS = ("_num_episodes_evicted", "_num_timesteps", "_num_timesteps_added", "sampled_timesteps")
 
 
 class RLlibReplay:
@@ -175,12 +176,12 @@ class RLlibReplay:
     @property
     def state_arrays(self) -> tuple[str, ...]:
         """Which entries of the state are arrays."""
-        return STATE_ARRAYS + (PRIORITY_ARRAYS if self._is_prioritized else ())
+        return _STATE_ARRAYS + (_PRIORITY_ARRAYS if self._is_prioritized else ())
 
     def state(self) -> dict[str, Any]:
         """A copy of everything that decides what comes next: arrays, and values for JSON."""
         return {
-            **state_of_buffer(self._buffer, self._rows),
+            **_buffer_state(self._buffer, self._rows),
             "kind": type(self._buffer).__name__,
             "next_episode": self._chunks.next_episode,
             "rng": self._buffer.rng.bit_generator.state,
@@ -200,10 +201,82 @@ class RLlibReplay:
                 f"the state must be of a {kind}: got one of {state.get('kind', 'our own buffers')}"
             )
         buffer = self._make_buffer()
-        load_buffer_state(buffer, state)
+        _load_buffer_state(buffer, state)
         buffer.rng = np.random.default_rng()
         buffer.rng.bit_generator.state = state["rng"]
         self._counts.load_state(state["counts"])
         self._guard.load_state(state["guard"])
         self._chunks = EpisodeChunks(self._rows, self._reward_clip, state["next_episode"])
         self._buffer, self._unanswered = buffer, range(0)
+
+
+def _buffer_state(buffer: EpisodeReplayBuffer, rows: RowSpec) -> dict[str, Any]:
+    """Everything that `_load_buffer_state` needs."""
+    theirs = buffer.get_state()
+    episodes = list(buffer.episodes)
+    number_of = buffer.episode_id_to_index
+    state = {
+        "obs": _joined([e.get_observations() for e in episodes], rows.frame_dtype),
+        "actions": _joined([e.get_actions() for e in episodes], rows.action_dtype),
+        "rewards": _joined([e.get_rewards() for e in episodes], np.float64),
+        "episodes": np.array(
+            [
+                (int(e.id_), number_of[e.id_], len(e), e.t_started, e.is_terminated, e.is_truncated)
+                for e in episodes
+            ],
+            np.int64,
+        ).reshape(-1, 6),
+        "indices": np.array(theirs["_indices"], np.int64),
+        **{name: theirs[name] for name in _COUNTERS},
+    }
+    if "_sum_segment" in theirs:
+        state |= {name: np.array(theirs[name], np.float64) for name in _TREES}
+        state[_FREE] = np.array(theirs[_FREE], np.int64)
+        state["_max_priority"] = float(theirs["_max_priority"])
+        state["_max_idx"] = int(theirs["_max_idx"])
+    return state
+
+
+def _load_buffer_state(buffer: EpisodeReplayBuffer, state: Mapping[str, Any]) -> None:
+    """Fill an empty buffer with what `_buffer_state` gave."""
+    episodes = _episodes(state)
+    numbers = state["episodes"][:, 1].tolist()
+    indices = [tuple(index) for index in state["indices"].tolist()]
+    theirs = {
+        "episodes": [episode.get_state() for episode in episodes],
+        "episode_id_to_index": [(e.id_, n) for e, n in zip(episodes, numbers, strict=True)],
+        "_indices": indices,
+        **{name: int(state[name]) for name in _COUNTERS},
+    }
+    if "_sum_segment" in state:
+        theirs |= {name: state[name].tolist() for name in _PRIORITY_ARRAYS}
+        theirs["_max_priority"] = state["_max_priority"]
+        theirs["_max_idx"] = state["_max_idx"]
+        theirs["_tree_idx_to_sample_idx"] = [(leaf, i) for i, (*_, leaf) in enumerate(indices)]
+        theirs["_last_sampled_indices"] = []
+    buffer.set_state(theirs)
+
+
+def _episodes(state: Mapping[str, Any]) -> list[SingleAgentEpisode]:
+    episodes, first_step, first_obs = [], 0, 0
+    for number, _, length, t_started, terminated, truncated in state["episodes"].tolist():
+        steps = slice(first_step, first_step + length)
+        episodes.append(
+            SingleAgentEpisode(
+                id_=str(number),
+                observations=list(state["obs"][first_obs : first_obs + length + 1]),
+                actions=list(state["actions"][steps]),
+                rewards=state["rewards"][steps].tolist(),
+                terminated=bool(terminated),
+                truncated=bool(truncated),
+                t_started=t_started,
+                len_lookback_buffer=0,
+            )
+        )
+        first_step, first_obs = first_step + length, first_obs + length + 1
+    return episodes
+
+
+def _joined(items: list[Any], dtype: Any) -> Array:
+    """All episodes' items, one after the other."""
+    return np.concatenate([np.asarray(item, dtype) for item in items]) if items else np.empty(0)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Folders of files that are whole whenever they exist. Knows the standard library and numpy."""
+"""Checkpoints: files and folders that are whole or not there, and replay buffers in them."""

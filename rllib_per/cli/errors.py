@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.experiments.yaml_source import ConfigError, printable
 
 NO_RESULT = 1

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from ray.rllib.algorithms.dqn.dqn import DQN
-from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.metrics import (
@@ -22,38 +18,25 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_per.buffers.build import Replay, build_replay
-from rllib_per.buffers.checkpoint import ReplayCheckpoint
 from rllib_per.buffers.sharded import (
     add_bundles,
     build_sharded_replay,
     is_sharded,
     occupy_bundles,
 )
-from rllib_per.dqn.algorithm_checkpoint import (
-    AlgorithmSave,
-    local_copy,
-    verify_algorithm,
-    write_checkpoint,
-)
 from rllib_per.dqn.asynchronous import AsynchronousLoop
+from rllib_per.dqn.checkpoint import ReplayArchive, SaveableDQN
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.exported_metrics import ExportedMetrics
 from rllib_per.dqn.reconfiguration import (
     can_change,
     change,
     changed_settings,
-    keep_alpha,
     resolve,
     without_minimum,
 )
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.dqn.rollouts import (
-    RANDOM_STATES,
-    Rollouts,
-    build_module,
-    give_weights,
-    let_take_any_weights,
-)
+from rllib_per.dqn.rollouts import Rollouts, build_module, give_weights
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
@@ -61,22 +44,17 @@ from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.sharding import ReplayShards
 
-_STATE = "apex_dqn"
-
 # What `setup` makes.
-_PARTS = ("loop", "_replay_checkpoint", "replay", "local_replay_buffer", "learners", "rollouts")
+_PARTS = ("loop", "_replay_archive", "replay", "local_replay_buffer", "learners", "rollouts")
 
 
-class ApexDQN(DQN):
+class ApexDQN(SaveableDQN):
     """Collect, replay, learn, prioritize: the loop of Horgan et al. (2018).
 
     One part after the other in this process, or, with replay in shards and env runners that feed
     them, all at the same time (`AsynchronousLoop`). The driver owns the schedules (ε, β, learning
     rate) and the replay ratio; the parts know none of each other.
     """
-
-    config: Any
-    learner_group: LearnerGroup
 
     @staticmethod
     def should_stop() -> bool:
@@ -102,7 +80,7 @@ class ApexDQN(DQN):
         self.learners = Learners(self.learner_group, self._rebuild_learner_group, self.config)
         self.rollouts = self._build_rollouts()
         self.replay = self.local_replay_buffer = self._build_replay(self.rollouts.row_spec)
-        self._replay_checkpoint = ReplayCheckpoint(self.replay)
+        self._replay_archive = ReplayArchive(self.replay)
         self.replay_ratio = ReplayRatio(
             self.config.get_replay_ratio(),
             self.config.total_train_batch_size,
@@ -252,139 +230,3 @@ class ApexDQN(DQN):
         finally:
             for handle in getattr(self, "_shard_handles", ()):
                 handle.close()
-
-    def get_state(
-        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
-    ) -> Any:
-        """RLlib's state, and ours; with the buffer it is as large as that.
-
-        Without the buffer and `RANDOM_STATES`, no other process than learners is asked.
-        """
-        with_replay = self._check_component(REPLAY_BUFFER_RESULTS, components, not_components)
-        if with_replay:
-            self.loop.settle()
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(_STATE, components, not_components):
-            state[_STATE] = {
-                "progress": asdict(self.progress),
-                "replay_ratio": self.replay_ratio.state(),
-            }
-            if self._check_component(RANDOM_STATES, None, not_components):
-                state[_STATE][RANDOM_STATES] = self.rollouts.random_states()
-        if self.config.store_buffer_in_checkpoints and with_replay:
-            # A checkpoint's buffer goes to the disk by itself, a few megabytes at a time.
-            checkpoint = self._replay_checkpoint
-            state[REPLAY_BUFFER_RESULTS] = (
-                None if checkpoint.is_deferring else checkpoint.get_state()
-            )
-        return state
-
-    def set_state(self, state: Any) -> None:
-        if COMPONENT_LEARNER_GROUP in state:
-            let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
-        super().set_state(state)
-        if REPLAY_BUFFER_RESULTS in state:
-            self._replay_checkpoint.set_state(state[REPLAY_BUFFER_RESULTS])
-            keep_alpha(self.replay, self.config)
-        if not {COMPONENT_LEARNER_GROUP, REPLAY_BUFFER_RESULTS}.isdisjoint(state):
-            self.loop.restart()
-        if _STATE in state:
-            self.progress.load(state[_STATE]["progress"])
-            self.replay_ratio.load_state(
-                state[_STATE]["replay_ratio"], with_buffer=len(self.replay) > 0
-            )
-            runners = state[_STATE].get(RANDOM_STATES, {})
-            self.rollouts.set_random_states(runners, self.progress.env_steps)
-
-    def begin_save(
-        self,
-        folder: Path,
-        *,
-        state: Any = None,
-        without: Collection[str] = (),
-        use_msgpack: bool = False,
-    ) -> AlgorithmSave:
-        """Save this moment into the empty `folder`; training may go on while replay is written.
-
-        Args:
-            without: Parts of the state to leave out, since their processes are gone.
-        Raises:
-            TrainingDivergedError: Weights are not finite; nothing is written.
-        """
-        with self._replay_checkpoint.deferring():
-            if without:
-                state = self.get_state(not_components=list(without))
-            super().save_to_path(str(folder.absolute()), state=state, use_msgpack=use_msgpack)
-        return AlgorithmSave(folder, self._replay_checkpoint.take_save())
-
-    def save_to_path(
-        self,
-        path: Any = None,
-        *,
-        state: Any = None,
-        filesystem: Any = None,
-        use_msgpack: bool = False,
-    ) -> str:
-        """RLlib's checkpoint with a manifest, in place at once or not at all; see docs/checkpoints.
-
-        Raises:
-            OSError: The disk is full, or the like; what was at `path` is still there.
-        """
-
-        def write(folder: Path) -> None:
-            self.begin_save(folder, state=state, use_msgpack=use_msgpack).finish()
-
-        written = write_checkpoint(path, filesystem, write)
-        if Path(written).is_dir():  # Elsewhere shards would not find it.
-            self.recover_shards_from(Path(written))
-        return written
-
-    def recover_shards_from(self, checkpoint: Path) -> None:
-        """Let a shard that is lost take its part of `checkpoint`, where config says so.
-
-        Saving and restoring do this by themselves; who moves a checkpoint afterwards says where to.
-        """
-        recovery = self.config.replay_buffer_config.get("shard_recovery")
-        if isinstance(self.replay, ReplayShards) and recovery == "checkpoint":
-            self.replay.recover_from(checkpoint / REPLAY_BUFFER_RESULTS)
-
-    def restore_from_path(
-        self,
-        path: Any,
-        *,
-        component: str | None = None,
-        filesystem: Any = None,
-        is_verified: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """RLlib's, of a checkpoint that is whole; settings stay as this algorithm has them.
-
-        RLlib's own files are unpickled, which can run any code: restore only what you trust.
-
-        Args:
-            is_verified: The checkpoint was just compared with its manifest.
-        Raises:
-            CheckpointError: It is damaged or not finished; nothing has changed.
-        """
-        whole = component is None
-        if component is not None:
-            kwargs["component"] = component
-        with local_copy(path, filesystem) as folder:
-            with_replay = self.config.store_buffer_in_checkpoints
-            if whole and not is_verified:
-                verify_algorithm(folder, with_replay=with_replay)
-            if whole and with_replay:
-                self._replay_checkpoint.check(folder / REPLAY_BUFFER_RESULTS)
-            self._replay_checkpoint.is_verified = whole
-            let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
-            super().restore_from_path(str(folder.absolute()), **kwargs)
-        if whole and folder.is_dir():  # A copy from elsewhere is gone by now.
-            self.recover_shards_from(folder)
-        keep_alpha(self.replay, self.config)
-        self.loop.restart()
-
-    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        components = super().get_checkpointable_components()
-        if self.config.store_buffer_in_checkpoints:
-            components.append((REPLAY_BUFFER_RESULTS, self._replay_checkpoint))
-        return components

@@ -7,13 +7,18 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from ray.exceptions import RayError
 
-from rllib_per.checkpoints.beside import Beside, discard_unfinished, remove
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import seal, verify
+from rllib_per.checkpoints.archive import PendingSave
+from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.checkpoints.folders import (
+    AtomicFolder,
+    discard_unfinished,
+    remove,
+    seal,
+    verify,
+)
 from rllib_per.replay import TrainingDivergedError
 from rllib_per.sharding.shard import ShardNotStartedError
 
@@ -21,18 +26,7 @@ _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{12,})(?:-(\d+))?")
 
 # What a disk, a network or a lost process may do to a save.
-_MISFORTUNES = (OSError, CheckpointError, RayError, ShardNotStartedError)
-
-
-class Save(Protocol):
-    """A save of which some is still to be written."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether `finish` would not wait."""
-
-    def finish(self) -> None:
-        """Wait until all of it is written."""
+_SAVE_ERRORS = (OSError, CheckpointError, RayError, ShardNotStartedError)
 
 
 class CheckpointSeries:
@@ -62,27 +56,27 @@ class CheckpointSeries:
     ) -> None:
         self._folder, self._keep = folder, keep
         self._max_failures, self._report, self._on_saved = max_failures, report, on_saved
-        self._beside: Beside | None = None
-        self._save: Save | None = None
+        self._unfinished: AtomicFolder | None = None
+        self._save: PendingSave | None = None
         self._num_failed_in_a_row = 0
         self.num_failed_lifetime = 0
         discard_unfinished(folder)
 
-    def begin(self, env_steps: int, write: Callable[[Path], Save]) -> None:
-        """Let `write` begin a checkpoint; the last one is finished first.
+    def start(self, env_steps: int, write: Callable[[Path], PendingSave]) -> None:
+        """Let `write` start a checkpoint; the last one is finished first.
 
         Raises:
             CheckpointError: Too many have failed in a row.
         """
         self.finish()
-        self._attempt(lambda: self._begin(env_steps, write))
+        self._attempt(lambda: self._start(env_steps, write))
 
     def poll(self) -> None:
-        """Finish the checkpoint that is under way, if that takes no waiting. Raises as `begin`."""
+        """Finish the checkpoint that is under way, if that takes no waiting. Raises as `start`."""
         self._attempt(self._finish_if_done)
 
     def finish(self) -> None:
-        """Wait until no checkpoint is under way. Raises as `begin`."""
+        """Wait until no checkpoint is under way. Raises as `start`."""
         self._attempt(self._finish)
 
     def abandon(self) -> None:
@@ -103,29 +97,29 @@ class CheckpointSeries:
         except TrainingDivergedError:  # What a shard had to say all along.
             self._discard()
             raise
-        except _MISFORTUNES as error:
+        except _SAVE_ERRORS as error:
             self._give_up(error)
         except BaseException:
             self._discard()
             raise
 
-    def _begin(self, env_steps: int, write: Callable[[Path], Save]) -> None:
+    def _start(self, env_steps: int, write: Callable[[Path], PendingSave]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         discard_unfinished(self._folder)
-        self._beside = Beside(self._free_name(env_steps))
-        self._save = write(self._beside.folder)
+        self._unfinished = AtomicFolder(self._free_name(env_steps))
+        self._save = write(self._unfinished.folder)
 
     def _finish_if_done(self) -> None:
         if self._save is not None and self._save.is_done:
             self._finish()
 
     def _finish(self) -> None:
-        if self._save is None or self._beside is None:
+        if self._save is None or self._unfinished is None:
             return
         self._save.finish()
-        seal(self._beside.folder)
-        saved = self._beside.commit()
-        self._beside = self._save = None
+        seal(self._unfinished.folder)
+        saved = self._unfinished.commit()
+        self._unfinished = self._save = None
         self._num_failed_in_a_row = 0
         self._on_saved(saved)
         # What is newer than what was just saved was passed over when this run was resumed.
@@ -150,9 +144,9 @@ class CheckpointSeries:
         self._report(f"{message}; training goes on, and the last one is still there")
 
     def _discard(self) -> None:
-        if self._beside is not None:
-            self._beside.discard()
-        self._beside = self._save = None
+        if self._unfinished is not None:
+            self._unfinished.discard()
+        self._unfinished = self._save = None
 
     def _free_name(self, env_steps: int) -> Path:
         """Of several with the same env steps, later ones have a number, which grows."""

@@ -21,7 +21,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
-from rllib_per.checkpoints.durable import durable_file
+from rllib_per.checkpoints.files import durable_file
 from rllib_per.experiments.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.archive import PendingSave
+from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.dqn.algorithm import ApexDQN
-from rllib_per.dqn.algorithm_checkpoint import AlgorithmSave
 from rllib_per.dqn.runner_health import silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.episode_log import EpisodeLog, pop_episodes, spread
@@ -229,12 +229,12 @@ class Training:
             self._save()
 
     def _save(self) -> None:
-        """Begin a checkpoint; replay's rows are written while training goes on."""
+        """Start a checkpoint; replay's rows are written while training goes on."""
         self._saved_at = self._env_steps
-        self._checkpoints.begin(self._env_steps, self._begin_checkpoint)
+        self._checkpoints.start(self._env_steps, self._start_checkpoint)
 
-    def _begin_checkpoint(self, folder: Path, without: Collection[str] = ()) -> AlgorithmSave:
-        save = self._algorithm.begin_save(folder / "algorithm", without=without)
+    def _start_checkpoint(self, folder: Path, without: Collection[str] = ()) -> PendingSave:
+        save = self._algorithm.start_save(folder / "algorithm", without=without)
         write_json(folder / "training.json", {"time_s": self._time_s})
         return save
 
@@ -256,7 +256,7 @@ class Training:
                 "replay shards do not answer any more: replay is gone, and the checkpoint is of "
                 "weights, optimizer and counters"
             )
-        self._checkpoints.begin(self._env_steps, partial(self._begin_checkpoint, without=lost))
+        self._checkpoints.start(self._env_steps, partial(self._start_checkpoint, without=lost))
         self._checkpoints.finish()
 
     def _restore(self, checkpoint: Path) -> None:

@@ -339,7 +339,7 @@ class PrioritizedReplayBuffer:
         still be in flight, a new incarnation makes their answers stale.
 
         Args:
-            state: As `state` or `parts.read_state` gave it.
+            state: As `state` or `checkpoints.archive_reader` gave it.
         Raises:
             KeyError, ValueError: It is of another kind of buffer, or incomplete; nothing has
                 changed.

@@ -8,15 +8,17 @@ copied late, as long as the copy comes before the overwriting, and it has to be 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.replay.ring_rows import OPEN, forget_before
+
+# The kinds of a row; their life cycle is in `_ring.pyx`.
+EMPTY, OPEN, STOP, PENDING, READY, LOST = range(6)
 
 # How much is copied at once, while nobody else can use the buffer.
 PIECE_BYTES = 4 << 20
@@ -69,14 +71,35 @@ class Snapshot:
         if first <= self.first:
             return self
         rows, streams = forget_before(
-            first,
-            self.arrays["rows"],
-            self.arrays["streams"],
-            written=self.stop,
-            capacity=self.capacity,
-            stack=self.values["spec"]["stack"] or 1,
+            first, self.arrays["rows"], self.arrays["streams"], self.values
         )
         return replace(self, arrays={**self.arrays, "rows": rows, "streams": streams})
+
+
+# -- columns ---------------------------------------------------------------------------------
+
+
+class PiecewiseColumn(Protocol):
+    """A column that is read a piece at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, *shape of a row)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its values."""
+
+    def pieces(self) -> Iterator[tuple[Int64s, Array]]:
+        """Slots, and the rows that go there."""
+
+
+def pieces_of(column: Array | PiecewiseColumn) -> Iterator[tuple[slice | Int64s, npt.ArrayLike]]:
+    """Slots and rows of a column, wherever it is."""
+    if isinstance(column, np.ndarray):
+        yield slice(0, len(column)), column
+    else:
+        yield from column.pieces()
 
 
 def rows_by_sequence(column: Array, first: int, stop: int, capacity: int) -> Array:
@@ -105,3 +128,53 @@ def copy_in_pieces(
             kept, pieces = found, []
         pieces.append(piece)
     return kept, pieces
+
+
+# -- rows ------------------------------------------------------------------------------------
+
+
+def forget_before(
+    first: int, rows: Array, streams: Array, values: dict[str, Any]
+) -> tuple[Array, Array]:
+    """Copies of rows and streams, as if the rows before sequence number `first` were overwritten.
+
+    Their successors, whose stacks need their frames, can't be drawn any more. O(rows).
+
+    Args:
+        rows: By slot, as `Ring.rows`.
+        streams: As `Ring.streams()`.
+        values: The buffer's, with "spec" and "written".
+    """
+    spec, written = values["spec"], int(values["written"])
+    capacity = int(spec["capacity"])
+    rows = rows.copy()
+    sequences = np.arange(max(written - capacity, 0), written)
+    slots = sequences % capacity
+    rows["kind"][slots[sequences < first]] = EMPTY
+    kept, kept_slots = sequences[sequences >= first], slots[sequences >= first]
+    back = rows["back"][kept_slots].astype(np.int64)
+    torn = kept_slots[(back > 0) & (kept - back < first)]
+    reached = torn
+    for _ in range((spec["stack"] or 1) - 1):
+        rows["kind"][reached[rows["kind"][reached] == READY]] = LOST
+        ahead = rows["ahead"][reached].astype(np.int64)
+        reached = (reached + ahead)[ahead > 0] % capacity
+    rows["back"][torn] = 0
+    rows["torn"][torn] = 1
+    return rows, pending_from(first, rows, streams[streams["open"] >= first], capacity)
+
+
+def pending_from(first: int, rows: Array, streams: Array, capacity: int) -> Array:
+    """A copy of `streams` with no pending row before sequence number `first`."""
+    streams = streams.copy()
+    for stream in streams:
+        if stream["num_pending"] == 0 or stream["pending"] >= first:
+            continue
+        sequence, count = int(stream["open"]), 0
+        while count < stream["num_pending"]:
+            back = int(rows["back"][sequence % capacity])
+            if back == 0 or sequence - back < first:
+                break
+            sequence, count = sequence - back, count + 1
+        stream["pending"], stream["num_pending"] = sequence, count
+    return streams

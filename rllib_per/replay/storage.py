@@ -12,7 +12,6 @@ import numpy as np
 from rllib_per.bounds import check_bounds
 from rllib_per.replay._gather import put, take
 from rllib_per.replay._ring import ROW_DTYPE, Ring
-from rllib_per.replay.archived import pieces_of
 from rllib_per.replay.columns import FragmentColumns
 from rllib_per.replay.fragment import (
     Array,
@@ -25,7 +24,7 @@ from rllib_per.replay.fragment import (
     leaves_of,
 )
 from rllib_per.replay.memory import require_bytes
-from rllib_per.replay.snapshot import rows_by_sequence
+from rllib_per.replay.snapshot import pieces_of, rows_by_sequence
 from rllib_per.replay.units import Allocator, NStep, Transition, Windows
 
 _INT64 = np.dtype(np.int64)

@@ -14,9 +14,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.archive import SaveReport
+from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.archive import SaveReport
 from rllib_per.replay.fragment import (
     Array,
     Float32s,
@@ -299,9 +299,9 @@ class ReplayShard:
         self._buffer.load_state(state)
         return self.ping()
 
-    def begin_save(self, folder: str, witness: str) -> bool:
-        """`ShardArchive.begin_save`: calls are answered while it is saved."""
-        return self._archive.begin_save(self._buffer, folder, witness)
+    def start_save(self, folder: str, witness: str) -> bool:
+        """`ShardArchive.start_save`: calls are answered while it is saved."""
+        return self._archive.start_save(self._buffer, folder, witness)
 
     def save_report(self) -> SaveReport | None:
         """`ShardArchive.save_report`."""

@@ -11,33 +11,30 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from rllib_per.checkpoints.durable import Fingerprint
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import MANIFEST, verify
+from rllib_per.checkpoints.archive import ArchiveWriter, AskReport, SaveReport
+from rllib_per.checkpoints.archive_reader import part_folder, read_part
+from rllib_per.checkpoints.files import CheckpointError, Fingerprint
+from rllib_per.checkpoints.folders import MANIFEST, verify
+from rllib_per.checkpoints.resharding import read_state
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.archive import SaveReport
-from rllib_per.replay.archived import read_part
-from rllib_per.replay.part_saver import PartSaver
-from rllib_per.replay.parts import part_folder, read_state
 
 
 class ShardArchive:
-    """The saves and restores of one shard."""
+    """The saves and restores of one shard, in its process."""
 
     def __init__(self) -> None:
-        self._saver = PartSaver()
-        self._save: Future[SaveReport] | None = None
+        self._writer = ArchiveWriter()
+        self._ask_report: AskReport | None = None
         self._save_witness = ""
         self._prepared: dict[str, Any] | None = None
         self._received: tempfile.TemporaryDirectory[str] | None = None
 
     # -- saving ------------------------------------------------------------------------------
 
-    def begin_save(self, buffer: PrioritizedReplayBuffer, folder: str, witness: str) -> bool:
+    def start_save(self, buffer: PrioritizedReplayBuffer, folder: str, witness: str) -> bool:
         """Save this moment into the empty `folder`, in a thread; False if it is not seen here.
 
         Asked twice, by the same witness, it is done once.
@@ -45,7 +42,7 @@ class ShardArchive:
         if not _sees(witness):
             return False
         if witness != self._save_witness:
-            self._save = self._saver.begin(buffer, Path(folder))
+            self._ask_report = self._writer.start(buffer, Path(folder))
             self._save_witness = witness
         return True
 
@@ -54,11 +51,11 @@ class ShardArchive:
 
         Raises:
             OSError: The disk is full, or the like.
-            CheckpointError: This process has begun none: it is a new one.
+            CheckpointError: This process has started none: it is a new one.
         """
-        if self._save is None:
+        if self._ask_report is None:
             raise CheckpointError("the process that was saving this replay shard is gone")
-        return self._save.result() if self._save.done() else None
+        return self._ask_report()
 
     # -- restoring ---------------------------------------------------------------------------
 
@@ -95,7 +92,7 @@ class ShardArchive:
         if not witness and self._received is not None:
             root = Path(self._received.name)
         elif not _is_sealed_with(witness, root):
-            self._forget_received()  # It is sent anew.
+            self._forget_received()  # It is sent once more.
             return None
         self._prepared = read_state(root, part, capacities)
         buffer.check_state(self._prepared)

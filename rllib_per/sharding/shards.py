@@ -15,6 +15,7 @@ from rllib_per.replay import TransitionBatch
 from rllib_per.replay.arguments import check_draw, check_update
 from rllib_per.replay.fragment import Array, Fragment, Int64s, PriorityUpdate
 from rllib_per.replay.metrics import weight_metrics
+from rllib_per.sharding.archive import ShardsArchive
 from rllib_per.sharding.batches import (
     Answers,
     BatchPart,
@@ -32,7 +33,6 @@ from rllib_per.sharding.placement import check_shardable, settings_of_shards
 from rllib_per.sharding.pool import ShardPool, merge_shard_metrics
 from rllib_per.sharding.priorities import ShardPriorities
 from rllib_per.sharding.shard import AddAnswer, ReplayShard
-from rllib_per.sharding.shards_archive import ShardsArchive, ShardsSave
 from rllib_per.sharding.weights import WeightScale
 from rllib_per.sharding.writer import FragmentWriter
 
@@ -56,6 +56,7 @@ class ReplayShards:
         limits: What may be under way, and how long to wait.
         settings: Keyword arguments of the buffer, where the shards were placed without them.
     Attributes:
+        archive: Saves them into folders, and restores them.
         reports: Each live shard's own metrics by its number, as `metrics` last found them.
         priorities: The TD errors on their way; `priorities.put` takes in a whole `PriorityUpdate`.
     Raises:
@@ -81,7 +82,7 @@ class ReplayShards:
         own_settings = None if settings is None else settings_of_shards(len(handles), settings)
         self._pool = ShardPool(handles, self._limits, own_settings)
         self.priorities = ShardPriorities(self._pool, self._limits)
-        self._archive = ShardsArchive(self._pool)
+        self.archive = ShardsArchive(self._pool, self.priorities, self._rng)
         self._writer = self.writer("the driver")
         self._in_flight = RequestsInFlight(self._limits)
         self._newest: tuple[Answers, WeightScale] | None = None
@@ -289,37 +290,6 @@ class ReplayShards:
         self._pool.await_all()
         self._pool.load_states(state, state["incarnations"])
         self._rng.bit_generator.state = state["rng"]
-
-    def begin_save(self, folder: Path) -> ShardsSave:
-        """Save this moment into the empty `folder`, while the shards go on.
-
-        Every shard writes its own part; no more than a few megabytes come here. Waits until the
-        shards have all TD errors, and for lost ones to be back.
-        """
-        self._pool.await_all()
-        self.flush()
-        values = {
-            "incarnations": [proxy.incarnation for proxy in self._pool],
-            "rng": self._rng.bit_generator.state,
-        }
-        return self._archive.begin_save(folder, values)
-
-    def check(self, folder: Path) -> None:
-        """Raise what `load` would, as far as it can be known before columns are read."""
-        self._archive.prepare(folder)
-
-    def load(self, folder: Path) -> None:
-        """Restore what was saved, from as many shards or others; verify `folder` first.
-
-        Ids of before are stale from now on.
-
-        Raises:
-            CheckpointError: A file can't be read, or does not fit.
-            ValueError, KeyError: It is of another kind of buffer; nothing has changed.
-        """
-        values = self._archive.load(folder)
-        if "rng" in values:
-            self._rng.bit_generator.state = values["rng"]
 
     def recover_from(self, folder: Path | None) -> None:
         """From now on a shard that was lost takes its part of what was saved in `folder`.

@@ -3,7 +3,7 @@
 
 import pytest
 
-from rllib_per.checkpoints.manifest import verify
+from rllib_per.checkpoints.folders import verify
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from tests.checkpoints.test_kill import Saver
 from tests.support.full_disk import files_of_at_most

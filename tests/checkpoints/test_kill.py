@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from rllib_per.checkpoints.beside import UNFINISHED
+from rllib_per.checkpoints.archive import ArchiveWriter, seal_parts
+from rllib_per.checkpoints.archive_reader import part_folder
+from rllib_per.checkpoints.folders import UNFINISHED
+from rllib_per.checkpoints.resharding import read_state
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.archive import ArchiveWriter
-from rllib_per.replay.parts import finish, part_folder, read_state
-from tests.replay.test_archive import check_frames
+from tests.checkpoints.test_archive import check_frames
 from tests.support.experience import Streams, row_spec
 
 NUM_KILLS = 50
@@ -34,10 +35,10 @@ class Saver:
         for _ in range(4):
             self.buffer.add(self.streams.fragment([0, 1, 2], 10))
         self.env_steps += 120
-        self.series.begin(self.env_steps, self.begin)
+        self.series.start(self.env_steps, self.start)
         self.series.finish()
 
-    def begin(self, folder):
+    def start(self, folder):
         self.folder = folder / "replay_buffer"
         part_folder(self.folder, 0).mkdir(parents=True)
         return self
@@ -48,7 +49,7 @@ class Saver:
         self.writer.write(
             self.buffer.snapshot(), self.buffer.copy_rows, part_folder(self.folder, 0)
         )
-        finish(self.folder, 1, {"env_steps": self.env_steps})
+        seal_parts(self.folder, 1, {"env_steps": self.env_steps})
 
 
 def killed_while_saving(saver, delay_s):

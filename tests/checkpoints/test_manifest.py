@@ -7,11 +7,11 @@ import os
 import numpy as np
 import pytest
 
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import FORMAT, MANIFEST, seal, verify
-from rllib_per.replay.archive import ArchiveWriter
-from rllib_per.replay.parts import finish, part_folder
-from tests.replay.test_archive import SEGMENT_BYTES
+from rllib_per.checkpoints.archive import ArchiveWriter, seal_parts
+from rllib_per.checkpoints.archive_reader import part_folder
+from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.checkpoints.folders import FORMAT, MANIFEST, seal, verify
+from tests.checkpoints.test_archive import SEGMENT_BYTES
 from tests.replay.test_state import lived_in, make
 
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path):
     ArchiveWriter(4 * SEGMENT_BYTES).write(
         buffer.snapshot(), buffer.copy_rows, part_folder(replay, 0)
     )
-    finish(replay, 1, {})
+    seal_parts(replay, 1, {})
     (replay.parent / "state.pkl").write_bytes(bytes(range(256)) * 9)
     seal(replay.parent)
     (tmp_path / "checkpoint" / "training.json").write_text('{"time_s": 1.5}')

@@ -14,11 +14,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
-from rllib_per.checkpoints.beside import REPLACED, filled_beside
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import MANIFEST, verify
+from rllib_per.checkpoints.archive import ArchiveWriter
+from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.checkpoints.folders import MANIFEST, REPLACED, AtomicFolder, verify
 from rllib_per.replay import TrainingDivergedError
-from rllib_per.replay.archive import ArchiveWriter
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 
@@ -355,7 +354,7 @@ def test_a_save_that_fails_leaves_what_was_there(trained, tmp_path, monkeypatch,
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("rllib_per.replay.archive.write_array", full)
+        broken.setattr("rllib_per.checkpoints.archive.write_array", full)
         with pytest.raises(OSError, match="No space left"):
             trained.save_to_path(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -367,7 +366,7 @@ def test_a_save_that_fails_leaves_what_was_there(trained, tmp_path, monkeypatch,
 def test_a_save_that_is_killed_while_it_replaces_another_leaves_that(trained, tmp_path):
     trained.save_to_path(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / f"{REPLACED}a")  # As far as it had come.
-    with filled_beside(tmp_path / "a") as folder:
+    with AtomicFolder(tmp_path / "a") as folder:
         verify(tmp_path / "a")
         (folder / "new").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]

@@ -29,7 +29,7 @@ STAGES = [
     (algorithm, "Learners"),
     (ApexDQN, "_build_rollouts"),
     (ApexDQN, "_build_replay"),
-    (algorithm, "ReplayCheckpoint"),
+    (algorithm, "ReplayArchive"),
     (algorithm, "ReplayRatio"),
     (algorithm, "ExportedMetrics"),
     (algorithm, "SynchronousLoop"),

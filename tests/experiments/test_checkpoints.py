@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rllib_per.checkpoints.beside import REMOVED, UNFINISHED
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import verify
+from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.checkpoints.folders import REMOVED, UNFINISHED, verify
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
@@ -54,7 +53,7 @@ def series(tmp_path, said):
 
 
 def save(series, env_steps, writer=write):
-    series.begin(env_steps, writer)
+    series.start(env_steps, writer)
     series.finish()
 
 
@@ -63,7 +62,7 @@ def names(tmp_path):
 
 
 def test_a_checkpoint_is_there_only_once_it_is_whole(series, tmp_path):
-    series.begin(1000, write)
+    series.start(1000, write)
     series.poll()
     assert names(tmp_path) == [f"{UNFINISHED}step-000000001000"]
     series._save.is_done = True
@@ -73,8 +72,8 @@ def test_a_checkpoint_is_there_only_once_it_is_whole(series, tmp_path):
 
 
 def test_the_next_one_waits_for_the_last(series, tmp_path):
-    series.begin(1000, write)
-    series.begin(2000, write)
+    series.start(1000, write)
+    series.start(2000, write)
     assert newest_checkpoint(tmp_path / "c").name == "step-000000001000"
 
 
@@ -156,8 +155,8 @@ def test_every_checkpoint_is_told_of_before_the_one_that_it_replaces_goes(tmp_pa
         report=told.append,
         on_saved=lambda saved: told.append((saved.name, names(tmp_path))),
     )
-    series.begin(1000, write)
-    series.begin(2000, write)
+    series.start(1000, write)
+    series.start(2000, write)
     series._save.is_done = True
     series.poll()
     first, second = "step-000000001000", "step-000000002000"

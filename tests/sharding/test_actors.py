@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, join, place_shards
 from rllib_per.sharding.calls import RemoteShard
@@ -224,7 +224,7 @@ def test_a_shard_killed_during_an_add_loses_no_new_rows(make_shards):
 
 def saved(shards, folder):
     folder.mkdir()
-    shards.begin_save(folder).finish()
+    shards.archive.start_save(folder).finish()
     return folder
 
 
@@ -263,7 +263,7 @@ def test_a_shard_killed_while_it_saves_fails_the_save_and_comes_back(make_shards
     shards.add(four_streams())
     folder = tmp_path / "saved"
     folder.mkdir()
-    pending = shards.begin_save(folder)
+    pending = shards.archive.start_save(folder)
     kill(process_of(shards, 0))
     with pytest.raises(CheckpointError, match="the process that was saving"):
         pending.finish()

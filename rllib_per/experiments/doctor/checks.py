@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from packaging.specifiers import SpecifierSet
 
-from rllib_per.checkpoints.durable import sync
+from rllib_per.checkpoints.files import sync
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts
 
 MIB: Final = 1 << 20

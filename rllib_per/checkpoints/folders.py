@@ -1,26 +1,109 @@
 # SPDX-License-Identifier: MIT
-"""What a folder must hold to be whole: the name, size and SHA-256 of every file in it.
+"""Folders that are whole or not there: filled under another name, sealed, then renamed.
 
-A folder within it that has a manifest of its own is listed by that manifest alone, so a file is
-read once when it is verified, and not at all when it is sealed together with others.
+A manifest lists the name, size and SHA-256 of every file in a folder. A folder within it that has
+a manifest of its own is listed by that manifest alone, so a file is read once when it is verified,
+and not at all when it is sealed together with others.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from rllib_per.checkpoints.durable import Fingerprint, durable_file, sync
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.files import (
+    CheckpointError,
+    Fingerprint,
+    read_json,
+    sync,
+    unreadable,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 FORMAT = 2
 
+# What is being filled, what it replaces, and what is being removed have these names meanwhile.
+UNFINISHED = ".unfinished-"
+REPLACED = ".replaced-"
+REMOVED = ".removed-"
+
 # Far more than any checkpoint of ours has; a file that size is not a manifest.
 _MAX_MANIFEST_BYTES = 64 << 20
+
+
+class AtomicFolder:
+    """An empty folder that is to become `final`, in place of what is there.
+
+    As a context manager it gives `folder`, commits it when the block ends, and discards it after
+    an error. What a killed process left behind is removed; if it was killed while it replaced
+    something, that is put back.
+
+    Attributes:
+        folder: To be filled.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+        self._replaced = final.with_name(REPLACED + final.name)
+        put_back(final)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+        self.folder = final.with_name(UNFINISHED + final.name)
+        self.discard()
+        self.folder.mkdir(parents=True)
+
+    def __enter__(self) -> Path:
+        return self.folder
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.commit()
+        finally:
+            self.discard()
+
+    def commit(self) -> Path:
+        """Make it `final`, also after a power failure."""
+        if self._final.is_dir() and any(self._final.iterdir()):
+            self._final.rename(self._replaced)
+        self.folder.rename(self._final)
+        sync(self._final.parent)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+        return self._final
+
+    def discard(self) -> None:
+        """Remove what was filled so far."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def put_back(final: Path) -> None:
+    """Rename back what a process was replacing when it was killed."""
+    replaced = final.with_name(REPLACED + final.name)
+    if replaced.exists() and not final.exists():
+        replaced.rename(final)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that counts as whole while it has its name: rename it first.
+
+    What can't be removed, now or because the process is killed, is left to `discard_unfinished`.
+    """
+    removed = folder.with_name(REMOVED + folder.name)
+    shutil.rmtree(removed, ignore_errors=True)
+    with suppress(OSError):
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove what killed processes left in `folder`: half filled or half removed."""
+    for prefix in (UNFINISHED, REMOVED):
+        for left in folder.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def seal(folder: Path, known: Mapping[str, Fingerprint] | None = None) -> None:
@@ -40,8 +123,7 @@ def seal(folder: Path, known: Mapping[str, Fingerprint] | None = None) -> None:
     for inner in {parent for name in files for parent in (folder / name).parents}:
         if inner.is_relative_to(folder):
             sync(inner)
-    with durable_file(folder / MANIFEST) as manifest:
-        manifest.write(json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+    write_json(folder / MANIFEST, FORMAT, {"files": files}, indent=1)
     sync(folder)
 
 
@@ -85,24 +167,15 @@ def read_manifest(folder: Path) -> dict[str, Fingerprint]:
         CheckpointError: There is no manifest, or it is none.
     """
     path = folder / MANIFEST
-    try:
-        if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ValueError("it is no plain file of a sensible size")
-        manifest = json.loads(path.read_bytes())
-        version = manifest["format"]
-        entries = manifest["files"].items() if version == FORMAT else ()
-        files = {str(n): Fingerprint(int(size), str(sha256)) for n, (size, sha256) in entries}
-    except FileNotFoundError as error:
+    if not os.path.lexists(path):
         raise CheckpointError(
             f"{path} is missing: the checkpoint was not finished, or is of another program"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {version!r}; this version reads {FORMAT}: restore it with the "
-            "version of rllib-per that saved it"
         )
+    with unreadable(path):
+        if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError("it is no plain file of a sensible size")
+        entries = read_json(path, FORMAT)["files"].items()
+        files = {str(n): Fingerprint(int(size), str(sha256)) for n, (size, sha256) in entries}
     for name in files:
         _check_name(path, name)
     return files

@@ -1,21 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""What `archive` wrote, as a state that `load_state` takes; columns stay on the disk until then."""
+"""A saved replay buffer, and how it is read: as a state that `load_state` takes.
+
+replay.json          how many parts, and what JSON can hold of the facade over them
+part-000/            one for each shard; a buffer in one process has one
+  values.json        kind of buffer, counters, generator, and which segments there are
+  rows.npy           links between rows, rewards, life cycle       by slot, at every save
+  streams.npy        which streams there are                       at every save
+  priorities.npy, masses.npy                                       by slot, at every save
+  <column>.<first>-<stop>.npy   rows of a column by sequence number  once, then a hard link
+  manifest.json      see `folders`
+manifest.json        lists replay.json and the parts' manifests
+
+Columns stay on the disk until the state is loaded.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rllib_per.checkpoints.arrays import read_array
-from rllib_per.checkpoints.errors import CheckpointError
+from rllib_per.checkpoints.files import CheckpointError, read_array, read_json, unreadable
 from rllib_per.replay._ring import ROW_DTYPE, STREAM_DTYPE
-from rllib_per.replay.archive import FORMAT, VALUES
 from rllib_per.replay.fragment import Array, Int64s
+from rllib_per.replay.ids import SHARD_BITS
+
+INDEX = "replay.json"
+VALUES = "values.json"
+FORMAT = 1
 
 _ARRAYS = {
     "rows": ROW_DTYPE,
@@ -25,24 +39,13 @@ _ARRAYS = {
 }
 
 
-@runtime_checkable
-class PiecewiseColumn(Protocol):
-    """A column that is read a piece at a time."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, *shape of a row)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of its values."""
-
-    def pieces(self) -> Iterator[tuple[Int64s, Array]]:
-        """Slots, and the rows that go there."""
+def part_folder(folder: Path, part: int) -> Path:
+    """Where a part of a saved replay buffer is."""
+    return folder / f"part-{part:03d}"
 
 
 class ArchivedColumn:
-    """A column in segments on the disk.
+    """A column in segments on the disk; a `snapshot.PiecewiseColumn`.
 
     Args:
         folder: Where they are.
@@ -95,33 +98,40 @@ class ArchivedColumn:
             yield np.arange(first, first + len(rows)) % self._capacity, rows
 
 
+def read_index(folder: Path) -> tuple[int, dict[str, Any]]:
+    """How many parts a saved replay buffer has, and the values given to `seal_parts`.
+
+    Raises:
+        CheckpointError: It can't be read.
+    """
+    path = folder / INDEX
+    index = read_json(path, FORMAT)
+    with unreadable(path):
+        num_parts, values = int(index["num_parts"]), dict(index["values"])
+        if not 1 <= num_parts <= 1 << SHARD_BITS:
+            raise ValueError(f"{num_parts} parts")
+    return num_parts, values
+
+
 def read_part(folder: Path) -> dict[str, Any]:
     """The state of one buffer or shard out of a checkpoint, for its `load_state`.
 
-    Verify the checkpoint first (`checkpoints.manifest.verify`): what is checked here is that the
-    files fit each other, not that they are as they were written. O(capacity) memory for what is
-    small about a row; columns are read when the state is loaded.
+    Verify the checkpoint first (`folders.verify`): what is checked here is that the files fit each
+    other, not that they are as they were written. O(capacity) memory for what is small about a row;
+    columns are read when the state is loaded.
 
     Raises:
         CheckpointError: A file can't be read or does not fit; the message names it.
     """
     path = folder / VALUES
-    try:
-        read = json.loads(path.read_bytes())
-        if read["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} has format {read['format']!r}; this version reads {FORMAT}"
-            )
+    read = read_json(path, FORMAT)
+    with unreadable(path):
         values, segments, first = dict(read["values"]), read["segments"], int(read["first"])
         spec, written = values["spec"], int(values["written"])
         columns = {
             name: _column(folder, name, row, segments[name], spec, first, written)
             for name, row in spec["columns"].items()
         }
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!r}") from error
     arrays = {name: read_array(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()}
     return values | arrays | columns
 
@@ -147,11 +157,3 @@ def _column(
             f"the segments of {name} must go from row {oldest} to {written}: got {segments}"
         )
     return ArchivedColumn(folder, name, row, segments, written=written, capacity=capacity)
-
-
-def pieces_of(column: Array | PiecewiseColumn) -> Iterator[tuple[slice | Int64s, npt.ArrayLike]]:
-    """Slots and rows of a column, wherever it is."""
-    if isinstance(column, np.ndarray):
-        yield slice(0, len(column)), column
-    else:
-        yield from column.pieces()

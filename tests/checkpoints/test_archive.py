@@ -8,12 +8,12 @@ import threading
 import numpy as np
 import pytest
 
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import verify
+from rllib_per.checkpoints.archive import ArchiveWriter
+from rllib_per.checkpoints.archive_reader import VALUES, read_part
+from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.checkpoints.folders import verify
 from rllib_per.replay import PrioritizedReplayBuffer, snapshot
 from rllib_per.replay import buffer as buffer_module
-from rllib_per.replay.archive import VALUES, ArchiveWriter
-from rllib_per.replay.archived import read_part
 from tests.replay.test_state import go_on, lived_in, make
 from tests.support.experience import Streams, frame_of, row_spec
 

@@ -4,13 +4,13 @@
 import numpy as np
 import pytest
 
-from rllib_per.checkpoints.errors import CheckpointError
-from rllib_per.checkpoints.manifest import verify
+from rllib_per.checkpoints.archive import BufferArchive
+from rllib_per.checkpoints.archive_reader import part_folder
+from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.checkpoints.folders import verify
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.buffer_archive import BufferArchive
-from rllib_per.replay.parts import part_folder
 from rllib_per.sharding import ReplayShard, ReplayShards, place_shards, shard_archive
-from tests.replay.test_archive import check_frames, everything
+from tests.checkpoints.test_archive import check_frames, everything
 from tests.support.experience import Streams, row_spec
 
 SETTINGS = {"rows": row_spec(3), "n_step": (1, 3), "gamma": 0.9, "alpha": 0.7, "seed": 1}
@@ -34,7 +34,7 @@ def lived_in(num_shards, rounds=30, **odds):
 
 def save(shards, folder):
     folder.mkdir()
-    shards.begin_save(folder).finish()
+    shards.archive.start_save(folder).finish()
     verify(folder)
     return folder
 
@@ -56,7 +56,7 @@ def test_as_many_shards_go_on_with_the_same_draws(tmp_path):
     shards, _ = lived_in(3)
     folder = save(shards, tmp_path / "a")
     restored = make(3)
-    restored.load(folder)
+    restored.archive.load(folder)
     assert len(restored) == len(shards)
     rng = np.random.default_rng(3)
     for _ in range(300):
@@ -77,7 +77,7 @@ def test_another_number_of_shards_holds_the_same_transitions_of_the_same_probabi
     shards, _ = lived_in(3)
     folder = save(shards, tmp_path / "a")
     restored = make(num_shards)
-    restored.load(folder)
+    restored.archive.load(folder)
     mine, theirs = contents(restored), contents(shards)
     # A shard that got more than it holds has dropped its oldest rows; most shards did not.
     assert mine.keys() <= theirs.keys()
@@ -98,7 +98,7 @@ def test_shards_that_were_dealt_to_live_on(tmp_path, num_shards):
     shards, streams = lived_in(3)
     folder = save(shards, tmp_path / "a")
     restored = make(num_shards)
-    restored.load(folder)
+    restored.archive.load(folder)
     gaps = restored.metrics()["num_gaps_lifetime"]
     for i in range(60):  # Streams go on where they were, and the rings wrap again.
         restored.add(streams.fragment(range(NUM_STREAMS), 8))
@@ -108,7 +108,7 @@ def test_shards_that_were_dealt_to_live_on(tmp_path, num_shards):
         if i == 0:
             assert restored.metrics()["num_gaps_lifetime"] == gaps
     again = make(3)
-    again.load(save(restored, tmp_path / "b"))
+    again.archive.load(save(restored, tmp_path / "b"))
     check_frames(again.sample(64, 0.5))
 
 
@@ -120,9 +120,9 @@ def test_a_buffer_in_one_process_takes_over_from_shards_and_back(tmp_path):
     assert len(lone) > 0.9 * len(shards)
     check_frames(lone.sample(64, 0.5))
     (tmp_path / "b").mkdir()
-    BufferArchive(lone).begin_save(tmp_path / "b").finish()
+    BufferArchive(lone).start_save(tmp_path / "b").finish()
     back = make(3)
-    back.load(tmp_path / "b")
+    back.archive.load(tmp_path / "b")
     assert contents(back).keys() <= contents(shards).keys()
     assert len(back) > 0.9 * len(lone)
 
@@ -131,7 +131,7 @@ def test_histories_longer_than_a_shard_are_cut_to_what_it_holds(tmp_path):
     shards, streams = lived_in(1, rounds=60, end=0.0, cut=0.0)  # No stream ever ends.
     folder = save(shards, tmp_path / "a")
     restored = make(4)
-    restored.load(folder)
+    restored.archive.load(folder)
     for proxy in restored._pool:
         assert proxy.size <= 300
     # Streams 0 and 4, 1 and 5, 2 and 6 are at home together, stream 3 is alone.
@@ -145,7 +145,7 @@ def test_an_empty_buffer_is_saved_and_dealt_out_too(tmp_path):
     folder = save(make(3), tmp_path / "a")
     for num_shards in (2, 3):
         restored = make(num_shards)
-        restored.load(folder)
+        restored.archive.load(folder)
         assert len(restored) == 0
         restored.add(Streams(np.random.default_rng(0)).fragment(range(4), 20))
         check_frames(restored.sample(8, 0.5))
@@ -159,14 +159,14 @@ def test_another_capacity_is_refused_and_nothing_changes(tmp_path, num_shards):
     other.add(Streams(np.random.default_rng(0)).fragment(range(4), 20))
     before = contents(other)
     with pytest.raises(ValueError, match="capacity"):
-        other.load(folder)
+        other.archive.load(folder)
     assert contents(other) == before
 
 
 def test_ids_of_before_a_restore_are_stale(tmp_path):
     shards, _ = lived_in(3)
     ids = shards.sample(16, 0.5).ids
-    shards.load(save(shards, tmp_path / "a"))
+    shards.archive.load(save(shards, tmp_path / "a"))
     shards.update_priorities(ids, np.full(16, 99.0))
     assert shards.metrics()["num_dropped_updates_lifetime"] == 16
 
@@ -204,8 +204,8 @@ def test_shards_that_do_not_see_the_folder_are_saved_and_restored_through_the_dr
     shards.add(streams.fragment(range(NUM_STREAMS), 8))
     folder = save(shards, tmp_path / "b")
     restored = make(num_shards)
-    restored.check(folder)  # As an algorithm does before it restores anything.
-    restored.load(folder)
+    restored.archive.check(folder)  # As an algorithm does before it restores anything.
+    restored.archive.load(folder)
     assert len(contents(restored)) > 0.9 * len(shards)
     assert contents(restored).keys() <= contents(shards).keys()
 
@@ -214,7 +214,7 @@ def test_a_shard_that_is_gone_while_it_saves_fails_the_save(tmp_path):
     shards, _ = lived_in(3)
     folder = tmp_path / "a"
     folder.mkdir()
-    pending = shards.begin_save(folder)
+    pending = shards.archive.start_save(folder)
     shards._pool[1].handle._shard._archive = shard_archive.ShardArchive()  # A new process.
     with pytest.raises(CheckpointError, match="the process that was saving"):
         pending.finish()

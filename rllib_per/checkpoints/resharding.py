@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The content of K buffers, dealt out among K' others.
+"""The content of K saved buffers, for K' others.
 
 What moves is a *history*: rows that are linked to one another, for windows and stacks are made of
 them. One that is still open goes to the buffer where its stream's next fragment will arrive (stream
@@ -12,23 +12,45 @@ counted in shares of the buffer that they come from.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.archived import ArchivedColumn
+from rllib_per.checkpoints.archive_reader import (
+    ArchivedColumn,
+    part_folder,
+    read_index,
+    read_part,
+)
 from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.replay.priority_rule import Float64s
-from rllib_per.replay.ring_rows import (
-    EMPTY,
-    LOST,
-    PENDING,
-    STOP,
-    forget_before,
-    heads_of,
-    pending_from,
-)
+from rllib_per.replay.snapshot import EMPTY, LOST, PENDING, STOP, forget_before, pending_from
+
+
+def read_state(folder: Path, part: int, capacities: Sequence[int]) -> dict[str, Any]:
+    """The state for one of several buffers that together take over what was saved.
+
+    Where histories are so long that they don't fit evenly, the oldest rows of a buffer that gets
+    too many are dropped, as by eviction. Verify `folder` first. Columns are read when the state is
+    loaded.
+
+    Args:
+        part: Which of them.
+        capacities: Of all of them.
+    Raises:
+        CheckpointError: A file can't be read, or does not fit.
+        ValueError: Together they have another capacity than what was saved, or what was saved is
+            of different kinds.
+    """
+    num_parts, _ = read_index(folder)
+    if num_parts == len(capacities):
+        return read_part(part_folder(folder, part))
+    sources = [_Source(read_part(part_folder(folder, k))) for k in range(num_parts)]
+    _check(sources, capacities)
+    _end_duplicates(sources, len(capacities))
+    return ShardAssignment(sources, _owners(sources, capacities), part).state(capacities)
 
 
 class _Source:
@@ -48,38 +70,11 @@ class _Source:
         # A frame that is gone shows in the row after it.
         cut = self.rows["back"].astype(np.int64) > np.arange(len(self.rows))
         self.rows["back"][cut], self.rows["torn"][cut] = 0, 1
-        self.heads = heads_of(self.rows["back"].astype(np.int64))
+        self.heads = _heads(self.rows["back"].astype(np.int64))
         # 1 is the newest row, whatever the number of rows.
         self.ages: Float64s = (np.arange(len(self.rows)) + 1) / max(len(self.rows), 1)
         streams = state["streams"][state["streams"]["open"] >= self.first]
         self.streams = pending_from(self.first, state["rows"], streams, self.capacity)
-
-
-def deal_out(
-    states: Sequence[dict[str, Any]], capacities: Sequence[int]
-) -> Callable[[int], dict[str, Any]]:
-    """How to get the state of each of the new buffers; their columns are read when it is loaded.
-
-    Where histories are so long that they don't fit evenly, the oldest rows of a buffer that gets
-    too many are dropped, as by eviction.
-
-    Args:
-        states: Of all buffers, as `read_part` gives them.
-        capacities: Of the new ones.
-    Raises:
-        ValueError: Together they have another capacity, or the states are of different kinds.
-    """
-    sources = [_Source(state) for state in states]
-    _check(sources, capacities)
-    _end_duplicates(sources, len(capacities))
-    owners = _owners(sources, capacities)
-
-    def state_of(part: int) -> dict[str, Any]:
-        return _Deal(sources, [own == part for own in owners], part, len(capacities)).state(
-            capacities[part]
-        )
-
-    return state_of
 
 
 def _check(sources: Sequence[_Source], capacities: Sequence[int]) -> None:
@@ -141,49 +136,45 @@ def _owners(sources: Sequence[_Source], capacities: Sequence[int]) -> list[Int64
     return [own[source.heads] for own, source in zip(owner_of_head, sources, strict=True)]
 
 
-class _Deal:
-    """What one of the new buffers gets."""
+class ShardAssignment:
+    """The rows that one of the new buffers gets.
 
-    def __init__(
-        self, sources: Sequence[_Source], own: Sequence[Array], part: int, num_parts: int
-    ) -> None:
-        self._sources, self._part, self._num_parts = sources, part, num_parts
-        rows_of = [np.flatnonzero(mine) for mine in own]
-        self._source = np.repeat(np.arange(len(sources)), [len(rows) for rows in rows_of])
-        self._position = np.concatenate(rows_of)
-        ages = [s.ages[rows] for s, rows in zip(sources, rows_of, strict=True)]
+    Args:
+        sources: All saved buffers.
+        owners: For every row of each the new buffer that gets it.
+        part: This one's number.
+    """
+
+    def __init__(self, sources: Sequence[_Source], owners: Sequence[Int64s], part: int) -> None:
+        self._sources, self._part = sources, part
+        positions = [np.flatnonzero(owner == part) for owner in owners]
+        self._source = np.repeat(np.arange(len(sources)), [len(rows) for rows in positions])
+        self._position = np.concatenate(positions)
+        ages = [s.ages[rows] for s, rows in zip(sources, positions, strict=True)]
         order = np.lexsort((self._source, np.concatenate(ages)))
         self._source, self._position = self._source[order], self._position[order]
-        # Where each row of a source has gone; only asked for rows that are here.
+        # Where each row of a source is now; only read for rows that are here.
         self._new = [np.zeros(len(source.rows), np.int64) for source in sources]
         for k, new in enumerate(self._new):
-            new[self._of(k, self._position)] = np.flatnonzero(self._source == k)
+            new[self._from_source(k, self._position)] = np.flatnonzero(self._source == k)
 
-    def _of(self, k: int, values: Int64s) -> Int64s:
+    def _from_source(self, k: int, values: Int64s) -> Int64s:
         own: Int64s = values[self._source == k]
         return own
 
-    def state(self, capacity: int) -> dict[str, Any]:
-        """In the form of `PrioritizedReplayBuffer.state`."""
-        written = len(self._position)
-        rows, streams = self._rows(), self._streams()
+    def state(self, capacities: Sequence[int]) -> dict[str, Any]:
+        """In the form of `PrioritizedReplayBuffer.state`; capacities are those of all."""
+        capacity, written = capacities[self._part], len(self._position)
         slots = np.arange(written) % capacity
         values = self._values(capacity, written)
-        by_slot = self._by_slot(rows, slots)
+        rows = self._by_slot(self._rows(), slots)
         first = max(written - capacity, 0)
-        by_slot, streams = forget_before(
-            first,
-            by_slot,
-            streams,
-            written=written,
-            capacity=capacity,
-            stack=values["spec"]["stack"] or 1,
-        )
+        rows, streams = forget_before(first, rows, self._streams(len(capacities)), values)
         return {
             **values,
-            "rows": by_slot,
+            "rows": rows,
             "streams": streams,
-            **{name: self._by_slot(self._taken(name), slots) for name in ("priorities", "masses")},
+            **{name: self._by_slot(self._gather(name), slots) for name in ("priorities", "masses")},
             **{name: self._column(name, capacity) for name in values["spec"]["columns"]},
         }
 
@@ -194,11 +185,11 @@ class _Deal:
         out[slots[newest:]] = values[newest:]
         return out
 
-    def _taken(self, name: str) -> Array:
+    def _gather(self, name: str) -> Array:
         """An array by slot of the sources, for our rows in their new order."""
         out = np.empty(len(self._position), self._sources[0].state[name].dtype)
         for k, source in enumerate(self._sources):
-            slots = source.slots[self._of(k, self._position)]
+            slots = source.slots[self._from_source(k, self._position)]
             out[self._source == k] = source.state[name][slots]
         return out
 
@@ -206,7 +197,7 @@ class _Deal:
         """In their new order, with the new distances between them."""
         out = np.empty(len(self._position), self._sources[0].rows.dtype)
         for k, source in enumerate(self._sources):
-            positions = self._of(k, self._position)
+            positions = self._from_source(k, self._position)
             rows, new = source.rows[positions], self._new[k]
             here = new[positions]
             back, ahead = rows["back"].astype(np.int64), rows["ahead"].astype(np.int64)
@@ -216,13 +207,11 @@ class _Deal:
             out[self._source == k] = rows
         return out
 
-    def _streams(self) -> Array:
+    def _streams(self, num_parts: int) -> Array:
         """Those whose open row is here."""
         out = []
         for k, source in enumerate(self._sources):
-            for stream in source.streams[
-                source.streams["stream_id"] % self._num_parts == self._part
-            ]:
+            for stream in source.streams[source.streams["stream_id"] % num_parts == self._part]:
                 moved = stream.copy()
                 for name in ("open", "pending")[: 2 if stream["num_pending"] else 1]:
                     moved[name] = self._new[k][int(stream[name]) - source.first]
@@ -295,3 +284,20 @@ class GatheredColumn:
                 low, high = np.searchsorted(wanted, (first, first + len(rows)))
                 if high > low:
                     yield new[low:high] % self._capacity, rows[wanted[low:high] - first]
+
+
+def _heads(back: Int64s) -> Int64s:
+    """For each row where its history begins; rows in the order of their sequence numbers.
+
+    Args:
+        back: (R,) distance to the row before; 0, or one that leads out, for a beginning.
+    Returns:
+        (R,) position of the history's first row. O(R log R).
+    """
+    positions = np.arange(len(back))
+    heads = np.where((back > 0) & (back <= positions), positions - back, positions)
+    while True:
+        further = heads[heads]
+        if (further == heads).all():
+            return heads
+        heads = further
