@@ -137,8 +137,8 @@ def verify(
 
     Args:
         ignore: Names of files and folders, at any depth, that are neither read nor missed.
-        strays: Names of folders in which files may lie about that no manifest has, since whoever
-            reads there opens only those that it has.
+        strays: Names of folders that may hold files that no manifest has, since readers open only
+            those that it has.
     Raises:
         CheckpointError: A file is missing, added, changed, or no plain file; or the manifest can't
             be read or names a file elsewhere.

@@ -215,7 +215,7 @@ class SaveableDQN(DQN):
     def recover_shards_from(self, checkpoint: Path) -> None:
         """Let a shard that is lost take its part of `checkpoint`, where config says so.
 
-        Saving and restoring do this by themselves; who moves a checkpoint afterwards says where to.
+        Saving and restoring call this; call it again after moving a checkpoint.
         """
         recovery = self.config.replay_buffer_config.get("shard_recovery")
         if isinstance(self.replay, ReplayShards) and recovery == "checkpoint":

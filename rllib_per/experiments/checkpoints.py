@@ -38,11 +38,11 @@ class CheckpointSeries:
     Args:
         folder: Where they go, of this process alone; what a killed one left half done is removed.
         keep: How many stay.
-        max_failures: So many in a row end training.
+        max_failures: This many in a row end training.
         report: Is told what went wrong.
         on_saved: Is told of every checkpoint, before older ones go.
     Attributes:
-        num_failed_lifetime: Saves that came to nothing.
+        num_failed_lifetime: Saves that failed.
     """
 
     def __init__(
