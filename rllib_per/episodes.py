@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rllib_per.arrays import Array, Float32s
 from rllib_per.frame_stack import FrameStack
 from rllib_per.observations import WrongDataError, fitted
 from rllib_per.replay.columns import first_not_finite
-from rllib_per.replay.fragment import Array, Float32s, Fragment, RowSpec
+from rllib_per.replay.fragment import Fragment, RowSpec
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rllib_per.replay.fragment import Array, Bools
+from rllib_per.arrays import Array, Bools
 
 
 @dataclass(frozen=True)

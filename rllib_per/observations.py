@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import Array
+from rllib_per.arrays import Array
 
 _LONGEST_REPR = 80
 

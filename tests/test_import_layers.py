@@ -17,6 +17,7 @@ FORBIDDEN = {
     "cython_tree": {"rllib_per", "ray", "torch", "gymnasium"},
     "rllib_per/schedules.py": {"ray", "torch", "rllib_per"},
     "rllib_per/build_id.py": {"ray", "torch", "rllib_per"},
+    "rllib_per/arrays.py": {"ray", "torch", "rllib_per"},
     "rllib_per/replay": ALGORITHM
     | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.episodes"}
     | {"rllib_per.checkpoints", "rllib_per.sharding"},

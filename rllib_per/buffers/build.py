@@ -9,11 +9,11 @@ from typing import Any
 
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
+from rllib_per.arrays import Allocator
 from rllib_per.buffers.protocol import ReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import SETTINGS, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
-from rllib_per.replay.units import Allocator
 from rllib_per.sharding import ReplayShards
 
 Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer

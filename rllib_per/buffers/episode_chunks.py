@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rllib_per.arrays import Array
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.replay.columns import check_fragment
-from rllib_per.replay.fragment import Array
 
 
 class EpisodeChunks:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.replay import Fragment, TransitionBatch
-from rllib_per.replay.fragment import Array, Int64s
 
 
 class ReplayBuffer(Protocol):

@@ -12,12 +12,12 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import PrioritizedEpisodeReplayBuffer
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.buffers.episode_chunks import EpisodeChunks
 from rllib_per.buffers.rllib_search import check_search_ends
 from rllib_per.replay import Fragment, RowSpec, TransitionBatch
 from rllib_per.replay.arguments import check_update
 from rllib_per.replay.divergence import DivergenceGuard
-from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.replay.metrics import ReplayCounts
 
 _WEIGHTS = "weights"

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rllib_per.arrays import Array
 from rllib_per.checkpoints.archive_reader import FORMAT, INDEX, VALUES, part_folder
 from rllib_per.checkpoints.files import Fingerprint, write_array, write_json
 from rllib_per.checkpoints.folders import seal
 from rllib_per.checkpoints.resharding import read_state
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.fragment import Array
 from rllib_per.replay.snapshot import CopyRows, Snapshot, copy_in_pieces, rows_by_sequence
 
 # What is written, and may be held in memory, at once.

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.checkpoints.files import CheckpointError, read_array, read_json, unreadable
 from rllib_per.replay._ring import ROW_DTYPE, STREAM_DTYPE
-from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.replay.ids import SHARD_BITS
 
 INDEX = "replay.json"

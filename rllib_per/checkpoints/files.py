@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from rllib_per.replay.fragment import Array
+from rllib_per.arrays import Array
 
 _CHUNK_BYTES = 1 << 20
 

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from rllib_per.arrays import Array, Float64s, Int64s
 from rllib_per.checkpoints.archive_reader import (
     ArchivedColumn,
     part_folder,
     read_index,
     read_part,
 )
-from rllib_per.replay.fragment import Array, Int64s
-from rllib_per.replay.priority_rule import Float64s
 from rllib_per.replay.snapshot import EMPTY, LOST, PENDING, STOP, forget_before, pending_from
 
 

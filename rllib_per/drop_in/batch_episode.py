@@ -9,7 +9,8 @@ import numpy as np
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from rllib_per.replay.fragment import Array, Float32s, TransitionBatch
+from rllib_per.arrays import Array, Float32s
+from rllib_per.replay.fragment import TransitionBatch
 
 WEIGHTS = "weights"
 N_STEP = "n_step"

@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import PrioritizedEpisodeReplayBuffer
 
+from rllib_per.arrays import Int64s
 from rllib_per.drop_in.batch_episode import BatchEpisode, can_fold_termination
 from rllib_per.drop_in.calling_algorithm import calling_algorithm
 from rllib_per.drop_in.episode_log import EPISODE, T
@@ -28,7 +29,6 @@ from rllib_per.drop_in.metrics_report import MetricsReport
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.drop_in.transition_episodes import answer_order, transition_episodes
 from rllib_per.replay import TransitionBatch
-from rllib_per.replay.fragment import Int64s
 
 _CALLS_PER_REPORT = 50
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from rllib_per.replay.fragment import Array, Int64s
+from rllib_per.arrays import Array, Int64s
 
 EPISODE = "episode"
 T = "t"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.drop_in.batch_episode import can_fold_termination
 from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
 from rllib_per.drop_in.episode_log import EPISODE, EpisodeLog, T
@@ -19,7 +20,6 @@ from rllib_per.drop_in.options import BufferOptions
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
 from rllib_per.replay.columns import Column
-from rllib_per.replay.fragment import Array, Int64s
 
 _NUM_ONGOING_EPISODES = 1024
 _OUTPUT = "output."  # what the module's outputs are called among the extra columns

@@ -11,8 +11,9 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.drop_in.batch_episode import N_STEP, WEIGHTS
-from rllib_per.replay.fragment import Array, Int64s, TransitionBatch
+from rllib_per.replay.fragment import TransitionBatch
 
 Infos = Sequence[list[dict[str, Any]]]
 

@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.fragment import Array, Bools, Int64s
 
 # The protocols of the two papers, in ale-py's words where it has one.
 # mnih2015: "Human-level control through deep reinforcement learning", Methods.

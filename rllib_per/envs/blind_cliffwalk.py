@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rllib_per.replay.fragment import Float32s
+from rllib_per.arrays import Float32s
 
 
 class BlindCliffwalk(gym.Env[Float32s, int]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from rllib_per.replay.fragment import Array, Bools
+from rllib_per.arrays import Array, Bools
 
 
 class LongEpisodes(gym.vector.VectorEnv[Array, Array, Array]):

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rllib_per.replay.fragment import Array
+from rllib_per.arrays import Array
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 

@@ -17,6 +17,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
@@ -24,7 +25,6 @@ from rllib_per.experiments.yaml_source import described
 from rllib_per.observations import WrongDataError
 from rllib_per.replay import TrainingDivergedError
 from rllib_per.replay.columns import first_not_finite
-from rllib_per.replay.fragment import Array, Int64s
 from rllib_per.runners.vector_env import (
     episodes_over,
     find_long_episodes,

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-CONFIDENCE = 0.95
+from rllib_per.arrays import Float64s
 
-Floats = npt.NDArray[np.float64]
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class Interval:
         return f"{self.mean:,.1f} ± {self.half_width:,.1f}"
 
 
-def half_widths(values: Floats) -> Floats | None:
+def half_widths(values: Float64s) -> Float64s | None:
     """(seeds, points) values: half the width of each point's interval; None for one seed."""
     num_seeds = len(values)
     if num_seeds < 2:
         return None
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, num_seeds - 1)
-    widths: Floats = quantile * values.std(axis=0, ddof=1) / math.sqrt(num_seeds)
+    widths: Float64s = quantile * values.std(axis=0, ddof=1) / math.sqrt(num_seeds)
     return widths

@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from rllib_per.arrays import Float64s
 from rllib_per.experiments.metrics_log import read_rows
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
 from rllib_per.experiments.yaml_source import described, printable, read_yaml
 
 WINDOW_EPISODES = 50
 MAX_TABLE_BYTES = 1_000_000_000
-
-Floats = npt.NDArray[np.float64]
 
 
 def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | None = None) -> None:
@@ -56,12 +54,12 @@ def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | N
     write_bytes(path, picture.getvalue())
 
 
-def moving_mean(values: Floats, window: int) -> Floats:
+def moving_mean(values: Float64s, window: int) -> Float64s:
     """The mean of the last `window` values, of fewer at the beginning."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
-    means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
+    means: Float64s = (sums[ends] - sums[starts]) / (ends - starts)
     return means
 
 
@@ -74,7 +72,7 @@ def _name(run: RunFolder) -> str:
     return name.replace("$", r"\$")  # What stands between two would be mathematics.
 
 
-def read_columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
+def read_columns(path: Path, x: str, y: str) -> tuple[Float64s, Float64s]:
     """Two columns of a CSV file, without the rows where the second is empty.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rllib_per.arrays import Array
 from rllib_per.experiments.evaluation import (
     EvaluationStoppedError,
     GreedyPolicy,
@@ -19,7 +20,6 @@ from rllib_per.experiments.evaluation import (
     VectorEnv,
 )
 from rllib_per.experiments.yaml_source import described
-from rllib_per.replay.fragment import Array
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
 

@@ -33,6 +33,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from rllib_per.arrays import Allocator
 from rllib_per.learning.module import networks_of
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.step import NetworkPair, UpdateStep
@@ -42,7 +43,6 @@ from rllib_per.learning.update_metrics import UpdateMetrics
 from rllib_per.objectives import ObjectiveSettings, build_objective
 from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
-from rllib_per.replay.units import Allocator
 from rllib_per.schedules import schedule
 from rllib_per.sharding.batches import join
 

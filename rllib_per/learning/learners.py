@@ -15,11 +15,11 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
+from rllib_per.arrays import Allocator
 from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
 from rllib_per.learning.q_proportion import QProportion
 from rllib_per.learning.update_metrics import QF_ABS_MEAN_KEY, RETURN_ABS_MAX_KEY
 from rllib_per.replay import PriorityUpdate, TransitionBatch
-from rllib_per.replay.units import Allocator
 from rllib_per.sharding import BatchPart
 
 _TD_ERRORS = "the TD errors"

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rllib_per.arrays import Allocator
 from rllib_per.objectives import TensorBatch
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.recycling import RecyclingAllocator
-from rllib_per.replay.units import Allocator
 
 
 class Transfer(Protocol):

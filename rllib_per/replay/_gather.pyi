@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-from rllib_per.replay.fragment import Array, Int64s
+from rllib_per.arrays import Array, Int64s
 
 def take(ring: Array, slots: Int64s, out: Array, start: int = 0, stop: int = -1) -> None: ...
 def put(ring: Array, slots: Int64s, values: Array) -> None: ...

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 import numpy as np
 
-from rllib_per.replay.fragment import Array, Float32s, Int64s
+from rllib_per.arrays import Array, Float32s, Int64s
 
 ROW_DTYPE: np.dtype[np.void]
 STREAM_DTYPE: np.dtype[np.void]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.bounds import check_bounds
 from rllib_per.replay.draw import WEIGHT_NORMALIZATIONS
-from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec
+from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.replay.priority_rule import LARGEST_PRIORITY
 
 PRIORITIZATIONS = ("proportional", "rank", "uniform")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.arrays import Allocator, Array, Int64s
 from rllib_per.bounds import check_bounds
 from rllib_per.replay.arguments import (
     check_beta,
@@ -20,14 +21,14 @@ from rllib_per.replay.arguments import (
 )
 from rllib_per.replay.draw import Drawn, Proportional, Uniform, weigh
 from rllib_per.replay.fair_lock import FairLock
-from rllib_per.replay.fragment import Array, Fragment, Int64s, RowSpec, TransitionBatch
+from rllib_per.replay.fragment import Fragment, RowSpec, TransitionBatch
 from rllib_per.replay.metrics import ReplayCounts
 from rllib_per.replay.priority_rule import PriorityRule
 from rllib_per.replay.rank import Rank
 from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.snapshot import PIECE_BYTES, Snapshot
 from rllib_per.replay.storage import Storage
-from rllib_per.replay.units import Allocator, NStep
+from rllib_per.replay.units import NStep
 
 DRAWS: dict[str, type[Proportional]] = {draw.NAME: draw for draw in (Proportional, Rank, Uniform)}
 

@@ -10,15 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.replay._ring import check_rows
-from rllib_per.replay.fragment import (
-    Array,
-    Fragment,
-    Int64s,
-    Observations,
-    RowSpec,
-    leaves_of,
-)
+from rllib_per.replay.fragment import Fragment, Observations, RowSpec, leaves_of
 
 _NUMBERS = "biufc"  # kinds of numpy dtypes that are plain bytes
 

@@ -13,15 +13,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from cython_tree import SumTree, importance_weights
+from rllib_per.arrays import Array, Float32s, Float64s, Int64s
 from rllib_per.bounds import check_bounds
 from rllib_per.replay.divergence import DivergenceGuard
-from rllib_per.replay.fragment import Array, Float32s, Int64s
-from rllib_per.replay.priority_rule import (
-    LARGEST_PRIORITY,
-    SMALLEST_PRIORITY,
-    Float64s,
-    PriorityRule,
-)
+from rllib_per.replay.priority_rule import LARGEST_PRIORITY, SMALLEST_PRIORITY, PriorityRule
 
 WEIGHT_NORMALIZATIONS = ("buffer", "batch", None)
 

@@ -16,10 +16,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
-Array = npt.NDArray[Any]
+from rllib_per.arrays import Array, Bools, Float32s, Int64s
+
 # Observations: one array, or one for each leaf of a tree of spaces, by its path ("camera/left").
 Observations: TypeAlias = Any
 

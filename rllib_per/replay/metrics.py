@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import Float32s, Int64s, TransitionBatch
+from rllib_per.arrays import Float32s, Int64s
+from rllib_per.replay.fragment import TransitionBatch
 
 
 @dataclass

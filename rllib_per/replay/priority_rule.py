@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.arrays import Float64s
 from rllib_per.bounds import check_bounds
-
-Float64s = npt.NDArray[np.float64]
 
 PRIORITIES = ("absolute", "huber", "clipped")
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rllib_per.arrays import Array, Bools, Float64s, Int64s
 from rllib_per.replay.draw import Proportional
-from rllib_per.replay.fragment import Array, Bools, Int64s
-from rllib_per.replay.priority_rule import Float64s, PriorityRule
+from rllib_per.replay.priority_rule import PriorityRule
 
 
 class Rank(Proportional):

@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from rllib_per.replay.fragment import Array
+from rllib_per.arrays import Array
 
 # The system zeroes every fresh page, which for large arrays takes as long as filling them does.
 _WORTH_KEEPING_BYTES = 1 << 18

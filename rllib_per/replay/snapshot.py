@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rllib_per.replay.fragment import Array, Int64s
+from rllib_per.arrays import Array, Int64s
 
 # The kinds of a row; their life cycle is in `_ring.pyx`.
 EMPTY, OPEN, STOP, PENDING, READY, LOST = range(6)

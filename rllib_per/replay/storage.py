@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rllib_per.arrays import Allocator, Array, Int64s
 from rllib_per.bounds import check_bounds
 from rllib_per.replay._gather import put, take
 from rllib_per.replay._ring import ROW_DTYPE, Ring
 from rllib_per.replay.columns import FragmentColumns
 from rllib_per.replay.fragment import (
-    Array,
     Fragment,
     FrameSpec,
-    Int64s,
     RowSpec,
     TransitionBatch,
     from_leaves,
@@ -25,7 +24,7 @@ from rllib_per.replay.fragment import (
 )
 from rllib_per.replay.memory import require_bytes
 from rllib_per.replay.snapshot import pieces_of, rows_by_sequence
-from rllib_per.replay.units import Allocator, NStep, Transition, Windows
+from rllib_per.replay.units import NStep, Transition, Windows
 
 _INT64 = np.dtype(np.int64)
 _BYTES_PER_THREAD = 1 << 18  # a thread with less to copy costs more than it brings

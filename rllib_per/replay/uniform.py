@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from rllib_per.arrays import Allocator
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.fragment import RowSpec
-from rllib_per.replay.units import Allocator
 
 
 class UniformReplayBuffer(PrioritizedReplayBuffer):

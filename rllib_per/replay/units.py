@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.arrays import Allocator, Float32s, Int64s
 from rllib_per.bounds import check_bounds
 from rllib_per.replay._ring import Ring
-from rllib_per.replay.fragment import Array, Float32s, Int64s
-
-Allocator = Callable[[tuple[int, ...], npt.DTypeLike], Array]
 
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)

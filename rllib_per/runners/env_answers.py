@@ -9,8 +9,8 @@ from typing import Any, NoReturn, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from rllib_per.arrays import Array, Bools
 from rllib_per.observations import WrongDataError, describe, fitted
-from rllib_per.replay.fragment import Array, Bools
 
 logger = logging.getLogger(__name__)
 

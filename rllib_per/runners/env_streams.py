@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
+from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.fragment import Array, Bools, Int64s, RowSpec
+from rllib_per.replay.fragment import RowSpec
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rllib_per.replay.fragment import Array, Bools, Int64s
-
-Float64s = npt.NDArray[np.float64]
+from rllib_per.arrays import Array, Bools, Float64s, Int64s
 
 
 def ladder_exponents(first: int, num_envs: int, num_envs_total: int) -> Float64s:

@@ -15,9 +15,9 @@ from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
+from rllib_per.arrays import Bools
 from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
-from rllib_per.replay.fragment import Bools
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rllib_per.arrays import Array
 from rllib_per.checkpoints.archive import (
     ArchiveWriter,
     AskReport,
@@ -21,7 +22,6 @@ from rllib_per.checkpoints.archive import (
 from rllib_per.checkpoints.archive_reader import INDEX, part_folder, read_index
 from rllib_per.checkpoints.files import Fingerprint
 from rllib_per.checkpoints.folders import MANIFEST, read_manifest
-from rllib_per.replay.fragment import Array
 from rllib_per.replay.snapshot import Snapshot
 from rllib_per.sharding.calls import LOST, Deadline
 from rllib_per.sharding.pool import ShardPool

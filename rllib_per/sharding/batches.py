@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from rllib_per.replay.fragment import Float32s, TransitionBatch
-from rllib_per.replay.units import Allocator
+from rllib_per.arrays import Allocator, Float32s, Float64s
+from rllib_per.replay.fragment import TransitionBatch
 from rllib_per.sharding.calls import LOST, ShardLimits
-from rllib_per.sharding.mass_line import Float64s, Split, cuts_of, split_batch
+from rllib_per.sharding.mass_line import Split, cuts_of, split_batch
 from rllib_per.sharding.pool import ShardPool
 from rllib_per.sharding.proxy import ShardProxy
 from rllib_per.sharding.shard import DrawAnswer, ReplayShard

@@ -16,9 +16,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Float64s = npt.NDArray[np.float64]
+from rllib_per.arrays import Float64s
 
 _BELOW_ONE = np.nextafter(1.0, 0.0)
 

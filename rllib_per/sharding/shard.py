@@ -14,19 +14,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from rllib_per.arrays import Array, Float32s, Float64s
 from rllib_per.checkpoints.archive import SaveReport
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.fragment import (
-    Array,
-    Float32s,
-    Fragment,
-    PriorityUpdate,
-    TransitionBatch,
-)
+from rllib_per.replay.fragment import Fragment, PriorityUpdate, TransitionBatch
 from rllib_per.replay.ids import first_id
 from rllib_per.replay.snapshot import Snapshot
-from rllib_per.sharding.mass_line import Float64s
 from rllib_per.sharding.shard_archive import ShardArchive, load_part
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rllib_per.arrays import Array, Int64s
 from rllib_per.bounds import check_bounds
 from rllib_per.replay import TransitionBatch
 from rllib_per.replay.arguments import check_draw, check_update
-from rllib_per.replay.fragment import Array, Fragment, Int64s, PriorityUpdate
+from rllib_per.replay.fragment import Fragment, PriorityUpdate
 from rllib_per.replay.metrics import weight_metrics
 from rllib_per.sharding.archive import ShardsArchive
 from rllib_per.sharding.batches import (

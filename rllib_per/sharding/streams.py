@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rllib_per.replay.fragment import Fragment, Int64s
+from rllib_per.arrays import Int64s
+from rllib_per.replay.fragment import Fragment
 
 
 class StreamRouter:

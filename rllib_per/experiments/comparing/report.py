@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from rllib_per.arrays import Float64s
 from rllib_per.experiments.comparing.comparison import ComparedRun, ComparisonFolder, Plan
-from rllib_per.experiments.intervals import CONFIDENCE, Floats, Interval, half_widths
+from rllib_per.experiments.intervals import CONFIDENCE, Interval, half_widths
 from rllib_per.experiments.metrics_log import read_rows
 from rllib_per.experiments.plotting import WINDOW_EPISODES, moving_mean, read_columns
 from rllib_per.experiments.run_folder import RunFolder, write_json
@@ -191,7 +192,7 @@ def _fit(axes: Axes, extent: Sequence[float]) -> None:
         axes.set_ylim(min(extent) - margin, max(extent) + margin)
 
 
-def _curve(run: RunFolder, greedy: bool) -> tuple[Floats, Floats]:
+def _curve(run: RunFolder, greedy: bool) -> tuple[Float64s, Float64s]:
     """(points,) env steps, and what the run returned there."""
     if not greedy:
         steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
@@ -202,7 +203,7 @@ def _curve(run: RunFolder, greedy: bool) -> tuple[Floats, Floats]:
     return np.append(steps, result["env_steps"]), np.append(returns, final)
 
 
-def on_one_grid(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+def on_one_grid(curves: Sequence[tuple[Float64s, Float64s]]) -> tuple[Float64s, Float64s]:
     """(points,) env steps that all curves reach, and (curves, points) their values there."""
     first = max(steps[0] for steps, _ in curves)
     last = max(first, min(steps[-1] for steps, _ in curves))

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ray.tune import ResultGrid
 from rich.table import Table
 
+from rllib_per.arrays import Float64s
 from rllib_per.experiments.run_folder import Ending, write_json, write_text
 from rllib_per.experiments.tuning.display import number_of, show
 from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder, experiment_of, parameters
 from rllib_per.experiments.tuning.space import LISTS, SearchValue
-
-Floats = npt.NDArray[np.float64]
 
 _NAMED = 5
 _COLUMNS = 3
@@ -42,8 +40,8 @@ class TrialOutcome:
     number: str
     found: dict[str, Any]
     config: dict[str, Any]
-    env_steps: Floats
-    scores: Floats
+    env_steps: Float64s
+    scores: Float64s
     error: str | None
 
     @property
