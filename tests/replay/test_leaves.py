@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rllib_per.checkpoints.archive import BufferArchive
 from rllib_per.replay import (
     Fragment,
     FrameSpec,
@@ -13,8 +14,6 @@ from rllib_per.replay import (
     RowSpec,
     TransitionBatch,
 )
-from rllib_per.replay.archive import ArchiveWriter
-from rllib_per.replay.archived import read_part
 from rllib_per.sharding import ReplayShards, place_shards
 from tests.support.experience import FRAME_SHAPE, Streams, row_spec
 
@@ -135,9 +134,9 @@ def test_a_tree_comes_back_from_a_folder(tmp_path):
     play = Play()
     for _ in range(20):
         buffer.add(play.fragment(7))
-    ArchiveWriter(500).write(buffer.snapshot(), buffer.copy_rows, tmp_path)
+    BufferArchive(buffer).start_save(tmp_path).finish()
     other = PrioritizedReplayBuffer(90, rows_of(LEAVES), seed=2)
-    other.load_state(read_part(tmp_path))
+    BufferArchive(other).load(tmp_path)
     one, two = buffer.sample(64, 0.4), other.sample(64, 0.4)
     np.testing.assert_array_equal(one.ids, two.ids)
     play.check(two)
