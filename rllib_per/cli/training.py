@@ -145,8 +145,15 @@ def train_run(
         result = run.read_result()
         display.say(f"{ending.replace('_', ' ')} after {result.env_steps:,} env steps: {run.path}")
         if result.evaluation is not None:
-            mean, episodes = result.evaluation.episode_return_mean, result.evaluation.num_episodes
-            display.say(f"greedy return {mean:.1f} over {episodes} episodes")
+            last = result.evaluation
+            cut = ""
+            if last.num_episodes_cut:
+                bound = "evaluation.max_env_steps_per_episode"
+                cut = f", {last.num_episodes_cut} of which were cut ({bound})"
+            display.say(
+                f"greedy return {last.episode_return_mean:.1f} over {last.num_episodes} episodes"
+                f"{cut}"
+            )
         # Ray may wait for processes that are dead.
         with no_longer_than(_PATIENCE_S, EXIT_CODES[ending]):
             session.close()

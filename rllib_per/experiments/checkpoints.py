@@ -87,8 +87,8 @@ class CheckpointSeries:
         """Raises CheckpointError if the last checkpoint failed."""
         if self._num_failed_in_a_row:
             raise CheckpointError(
-                f"the last checkpoint could not be saved to {self._folder}: what came after the "
-                "one before it is lost"
+                f"the last checkpoint could not be saved to {self._folder}: resuming goes back to "
+                f"{self._last}; what else could be written is there"
             )
 
     def _attempt(self, work: Callable[[], None]) -> None:
@@ -137,11 +137,16 @@ class CheckpointSeries:
         )
         if self._num_failed_in_a_row >= self._max_failures:
             raise CheckpointError(
-                f"{message}; training stops after {self._max_failures}: make room there, then "
-                "resume from the last one"
+                f"{message}; training stops after {self._max_failures}: make room there; resuming "
+                f"goes back to {self._last}"
             ) from error
-        _logger.error(message)
-        self._report(f"{message}; training goes on, and the last one is still there")
+        self._report(f"{message}; resuming would go back to {self._last}")
+
+    @property
+    def _last(self) -> str:
+        """The newest checkpoint there is, for messages."""
+        newest = next(iter(_newest_first(self._folder)), None)
+        return "the beginning, for there is no checkpoint yet" if newest is None else newest.name
 
     def _discard(self) -> None:
         if self._unfinished is not None:

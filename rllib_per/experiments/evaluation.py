@@ -97,7 +97,10 @@ class GreedyPolicy:
                 or environment or network cannot be made.
         """
         if not run.policy.is_file():
-            raise FileNotFoundError(f"{run.policy} does not exist: the run has not ended yet")
+            reason = "the run has not ended yet"
+            if run.failure.is_file():
+                reason = f"the run failed before it saved one; {run.failure} says why"
+            raise FileNotFoundError(f"{run.policy} does not exist: {reason}")
         try:
             policy = cls(experiment)
         except Exception as error:  # A constructor may raise anything about its settings.

@@ -58,6 +58,7 @@ class FinalEvaluation(BaseModel):
 
     episode_return_mean: FiniteFloat
     num_episodes: NonNegativeInt
+    num_episodes_cut: NonNegativeInt = 0
 
 
 class RunResult(BaseModel):

@@ -110,7 +110,8 @@ class Environment(Section):
     env: str
     """A Gymnasium id, or behind --allow-custom-classes the dotted path of an environment class."""
     env_config: dict[str, Any] = {}
-    """Keywords of `gymnasium.make`, `max_episode_steps` among them."""
+    """Keywords of `gymnasium.make`, `max_episode_steps` among them. A class of your own gets all of
+    it as its one argument, as with RLlib."""
     clip_rewards: bool | PositiveFloat | None = None
     """Clip what replay stores, at ±1 if true, at ± a number; reported returns are never clipped."""
 

@@ -30,7 +30,7 @@ from rllib_per.experiments.greedy_play import FINAL, GreedyPlay, is_due
 from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
 from rllib_per.experiments.interruption import Interruption, no_longer_than
 from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns
-from rllib_per.experiments.plotting import plot_runs
+from rllib_per.experiments.plotting import plot_runs, read_columns
 from rllib_per.experiments.progress import ProgressDisplay
 from rllib_per.experiments.ray_session import num_cpus
 from rllib_per.experiments.run_folder import (
@@ -300,7 +300,8 @@ class Training:
         }
 
     def _plot(self, path: Path) -> None:
-        if self._algorithm.progress.episodes and self._run.episodes_csv.is_file():
+        episodes, _ = read_columns(self._run.episodes_csv, "env_steps", "episode_return")
+        if len(episodes):  # Those of a first iteration that was cut short are not written.
             plot_runs([self._run], path, target_return=self._experiment.stop.target_return)
 
     def _record_failure(self, error: Exception) -> None:

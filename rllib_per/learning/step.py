@@ -111,6 +111,7 @@ class UpdateStep:
         self._transfer = transfer
         self._grad_clip, self._grad_clip_by = grad_clip, grad_clip_by
         self._num_learners = num_learners
+        self._is_checked = False
 
     def __call__(self, batch: TransitionBatch, counts: Mapping[str, int]) -> PriorityUpdate | None:
         """One gradient step on a batch from replay.
@@ -126,12 +127,33 @@ class UpdateStep:
         """
         columns = self._transfer.load(batch)
         losses = self._objective.losses(columns, self._networks)
+        if not self._is_checked:
+            self._check(losses, columns.importance_weights)
         loss, gradients_norm = self.descend(losses, columns)
         self.metrics.record(
             loss, losses.q_taken, losses.td_errors, gradients_norm, batch.n_step_returns
         )
         self.update_targets(counts)
         return self._transfer.hand_over(batch, losses.priority)
+
+    def _check(self, losses: Losses, importance_weights: Tensor) -> None:
+        """An objective may be a user's; what it returns is looked at once."""
+        name = type(self._objective).__name__
+        if not isinstance(losses, Losses):
+            raise TypeError(f"{name}.losses must return Losses: got a {type(losses).__name__}")
+        expected = tuple(importance_weights.shape)
+        for part, values in losses._asdict().items():
+            if tuple(values.shape) != expected:
+                raise ValueError(
+                    f"{name}.losses must return one number per transition, {expected}: `{part}` "
+                    f"has the shape {tuple(values.shape)}; take no mean, the learner does"
+                )
+        if not losses.loss.requires_grad:
+            raise ValueError(
+                f"{name}.losses must return a `loss` with a gradient: it was detached, or made of "
+                "the target network alone"
+            )
+        self._is_checked = True
 
     def descend(self, losses: Losses, columns: TensorBatch) -> tuple[Tensor, Tensor | None]:
         """Apply the gradients of the importance-weighted mean, averaged over learners, clipped.

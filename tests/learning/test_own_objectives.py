@@ -71,3 +71,40 @@ def test_a_network_with_q_values_only_is_refused_where_more_is_needed():
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=Halved))
     with pytest.raises(ValueError, match="ManyOutputs needs more outputs per action"):
         build_from(config)
+
+
+def wrong(**changes):
+    """An objective whose losses are changed."""
+
+    class Wrong(OtherPriority):
+        def losses(self, batch, networks):
+            losses = super().losses(batch, networks)
+            return losses._replace(
+                **{name: change(getattr(losses, name)) for name, change in changes.items()}
+            )
+
+    return Wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (wrong(loss=torch.mean), r"one number per transition, \(8,\): `loss` has the shape \(\)"),
+        (wrong(priority=lambda p: p[:, None]), r"`priority` has the shape \(8, 1\)"),
+        (wrong(loss=torch.Tensor.detach), "must return a `loss` with a gradient"),
+    ],
+)
+def test_losses_of_another_shape_are_named(kind, message):
+    learner = build_learner(objective=kind)
+    with pytest.raises(ValueError, match=message):
+        learner.update_from_replay(random_batch(), timesteps=START)
+
+
+def test_what_is_no_losses_is_named():
+    class Pair(OtherPriority):
+        def losses(self, batch, networks):
+            return tuple(super().losses(batch, networks))
+
+    learner = build_learner(objective=Pair)
+    with pytest.raises(TypeError, match=r"Pair\.losses must return Losses: got a tuple"):
+        learner.update_from_replay(random_batch(), timesteps=START)
