@@ -85,7 +85,7 @@ class GreedyPolicy:
         spec = self._config.get_rl_module_spec(
             spaces={DEFAULT_MODULE_ID: spaces}, inference_only=True
         )
-        self._module = spec.build()
+        self._module = spec.build().eval()
 
     @classmethod
     def load(cls, run: RunFolder, experiment: ExperimentConfig) -> GreedyPolicy:

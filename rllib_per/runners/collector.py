@@ -27,7 +27,8 @@ class Collector:
     """Plays N streams with an ε-greedy Q-network.
 
     Attributes:
-        module: Any RLModule with RLlib's QNetAPI; may be replaced.
+        module: Any RLModule with RLlib's QNetAPI; may be replaced. It may be the learner's own, so
+            acting leaves it as it is: it acts in evaluation mode, and has its own mode afterwards.
         next_row: The number of the streams' next row.
         streams: The environments.
     """
@@ -126,16 +127,31 @@ class Collector:
         self._check_finite(row[0][None], self.streams.frames[None])
         return True
 
+    @property
+    def module(self) -> Any:
+        """See the class."""
+        return self._module
+
+    @module.setter
+    def module(self, module: Any) -> None:
+        self._module = module
+        self._depends_on_mode = module is not None and _depends_on_mode(module)
+
     def _q_values(self) -> Array:
         """(N, A) of the current observations; each is computed once."""
         if self._cached_q is not None:
             q_values, self._cached_q = self._cached_q, None
             return q_values
         start = time.perf_counter()
+        is_training = self._depends_on_mode and self._module.training
+        if is_training:
+            self._module.eval()
         with torch.inference_mode():
             obs = torch.from_numpy(self.streams.obs).to(self.device)
-            preds = self.module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
+            preds = self._module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
             q_values = preds.float().cpu().numpy()
+        if is_training:
+            self._module.train()
         self._add_time(RLMODULE_INFERENCE_TIMER, time.perf_counter() - start)
         return q_values
 
@@ -191,3 +207,23 @@ class Collector:
                     f"{self.next_row + row}. Learning from it would make every Q-value NaN; fix "
                     "the environment"
                 )
+
+
+# Layers that compute the same in training and in evaluation, by the modules that define them.
+_WITHOUT_MODE = (
+    "torch.nn.modules.activation",
+    "torch.nn.modules.container",
+    "torch.nn.modules.conv",
+    "torch.nn.modules.flatten",
+    "torch.nn.modules.linear",
+    "torch.nn.modules.pooling",
+    "rllib_per.",
+)
+
+
+def _depends_on_mode(module: torch.nn.Module) -> bool:
+    """Whether a layer may compute otherwise in training, or change by it: dropout, say.
+
+    Switching the mode of all layers takes as long as a small network; most need no switch.
+    """
+    return not all(type(layer).__module__.startswith(_WITHOUT_MODE) for layer in module.modules())
