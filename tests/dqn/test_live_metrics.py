@@ -1,24 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What the results of asynchronous training say about queues, lags and waiting."""
 
-import re
-from pathlib import Path
-
 import pytest
 import ray
 
 from tests.support.apex import AHEAD, apex_config, train_for
 
 pytestmark = pytest.mark.ray
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "asynchronous.md"
-
-# Those of a replay buffer in one process, and of schedules.
-NOT_OF_TRAFFIC = {
-    "alpha", "beta", "capacity", "epsilon", "max_priority", "num_gaps_lifetime",
-    "num_non_finite_updates_lifetime", "num_transitions", "num_transitions_added_lifetime",
-    "num_transitions_sampled_lifetime", "sample_age_mean_rows",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +22,6 @@ def apex():
 def figures_after(algorithm, env_steps):
     """What the last of the next iterations reports."""
     return train_for(algorithm, env_steps)["replay_buffer"]
-
-
-def documented():
-    """Names at the beginning of the rows of the document's last table."""
-    *_, section = DOCUMENT.read_text().split("## What is measured")
-    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    return {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
-
-
-def test_every_figure_is_documented_and_every_documented_one_is_there(apex):
-    figures = figures_after(apex, 1000).keys() - NOT_OF_TRAFFIC
-    assert figures == documented()
 
 
 def test_td_error_lag_is_bounded_by_what_is_asked_for_ahead(apex):
