@@ -40,7 +40,8 @@ def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | N
         at, greedy = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
         axes.plot(at, greedy, "--", linewidth=1, color=line.get_color())
     if not drawn:
-        raise ValueError("nothing to plot: no episode has ended in " + ", ".join(map(str, runs)))
+        paths = ", ".join(str(run.path) for run in runs)
+        raise ValueError(f"nothing to plot: no episode has ended in {paths}")
     if target_return is not None:
         axes.axhline(target_return, color="grey", linestyle=":", label="target")
     axes.plot([], [], "-", color="grey", label=f"mean of {WINDOW_EPISODES} training episodes")
