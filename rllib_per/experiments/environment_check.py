@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
 from rllib_per.runners.vector_env import env_context, make_vector_env
 
@@ -34,6 +35,7 @@ def check_algorithm(experiment: ExperimentConfig) -> None:
     Raises:
         ConfigError: With everything that is wrong.
     """
+    quiet_logs()
     try:
         experiment.algorithm_config().validate()
     except (ImportError, TypeError, AttributeError, ValueError) as error:
