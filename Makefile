@@ -71,8 +71,9 @@ timeline: setup  ## who works when in asynchronous Ape-X, as two pictures
 bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on Blind Cliffwalk
 	$(BIN)/python -m benchmarks.bench_cliffwalk
 
-evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some)
+evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some), and docs/scores.md
 	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"
+	$(BIN)/python -m benchmarks.scores
 
 tune: setup  ## search on CartPole, best against shipped on fresh seeds: configs/tune/RESULT.md
 	$(BIN)/python -m benchmarks.tuning

@@ -1,56 +1,48 @@
 # SPDX-License-Identifier: MIT
 """The learning runs behind the documentation, one at a time; what is finished is not run again.
 
-    make evidence                      # all of them
+    make evidence                      # all of them, in the order of benchmarks/suite.py
     make evidence ONLY=cartpole        # those whose name contains "cartpole"
 
 A run that was interrupted is resumed from its newest checkpoint. When it ends, its saved policy is
 evaluated again, greedily, on seeds that neither training nor its own evaluations have used, and
-what shows the result goes to benchmarks/evidence/<name>/.
+what shows the result goes to benchmarks/evidence/<name>/. A run that fails is tried again by the
+next `make evidence`; the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmarks.report import describe_machine, table
+from benchmarks.aggregates import MINATAR_SCORES, normalised
+from benchmarks.report import commit, describe_machine, table
+from benchmarks.suite import SUITE, Run
 from rllib_per.experiments.run_folder import RunFolder
 
 EVIDENCE = Path("benchmarks/evidence")
 RUNS = Path("runs/evidence")
 KEPT = ("config.yaml", "result.json", "episodes.csv", "metrics.csv", "learning_curve.png")
+KEPT_OF_SMALL = ("config.yaml", "result.json")
+COLUMNS = ("env_steps", "updates", "time_s", "episode_return_mean", "evaluation_return_mean")
+MAX_ROWS = 200
 FRESH_SEED = 900_000
 
 
-@dataclass(frozen=True)
-class Run:
-    """One learning run: a name, a configuration, a seed and what is changed."""
-
-    name: str
-    config: str
-    seed: int = 0
-    episodes: int = 100
-    settings: tuple[str, ...] = field(default=())
-
-    @property
-    def config_name(self) -> str:
-        return Path(self.config).stem
+class RunFailedError(RuntimeError):
+    """A run of the queue that has no result."""
 
 
-SUITE = (
-    *(Run(f"cartpole-{seed}", "configs/cartpole.yaml", seed) for seed in range(5)),
-    Run("cartpole-per-seed", "configs/seeds/cartpole_per.yaml"),
-    Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
-    Run("cartpole-apex", "configs/cartpole_apex.yaml"),
-    Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
-    Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
-)
+def is_done(run: Run) -> bool:
+    """Whether the result of a run is there."""
+    return (EVIDENCE / run.name / "evidence.json").exists()
 
 
 def rllib_per(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,41 +51,109 @@ def rllib_per(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
 
 
+def train(run: Run, latest: Path) -> None:
+    """Begin a run, or go on with it, until it has its length.
+
+    Raises:
+        RunFailedError: It ended otherwise.
+    """
+    changes = [part for setting in run.changes for part in ("--set", setting)]
+    if any(latest.glob("checkpoints/step-*")):
+        finished = rllib_per("train", "--resume", str(latest), *changes)
+    else:
+        root = latest.parents[1]
+        finished = rllib_per(
+            "train", run.config, "--seed", str(run.seed), *changes, "--runs", str(root)
+        )
+    if finished.returncode not in (0, 3):
+        raise RunFailedError(f"training ended with {finished.returncode}")
+
+
+def is_trained(run: Run, latest: Path) -> bool:
+    """Whether the newest training of a run has the length that is asked for.
+
+    Raises:
+        RunFailedError: It is longer, so that its policy is another one.
+    """
+    if not RunFolder(latest).is_finished:
+        return False
+    env_steps = RunFolder(latest).read_result().env_steps
+    if run.env_steps is None:
+        return True
+    if env_steps > 1.01 * run.env_steps:
+        raise RunFailedError(
+            f"{latest} has {env_steps:,} env steps, more than the {run.env_steps:,} of this run; "
+            f"remove {latest.parents[1]} to train it again"
+        )
+    return env_steps >= run.env_steps
+
+
 def execute(run: Run) -> None:
     """Train or resume, evaluate afresh, keep what shows the result."""
-    runs = RUNS / run.name
-    latest = runs / run.config_name / "latest"
-    changes = [part for setting in run.settings for part in ("--set", setting)]
-    command = ["train", run.config, "--seed", str(run.seed), *changes]
-    if not RunFolder(latest).is_finished:
-        if any(latest.glob("checkpoints/step-*")):
-            finished = rllib_per("train", "--resume", str(latest))
-        else:
-            finished = rllib_per(*command, "--runs", str(runs))
-        if finished.returncode not in (0, 3):
-            raise SystemExit(f"{run.name}: training ended with {finished.returncode}")
+    root = RUNS / (run.folder or run.name)
+    latest = root / run.config_name / "latest"
+    if not is_trained(run, latest):
+        train(run, latest)
     evaluate = ["evaluate", str(latest), "--episodes", str(run.episodes)]
-    evaluate += ["--seed", str(FRESH_SEED), "--json"]
-    evaluation = json.loads(rllib_per(*evaluate).stdout)
+    evaluated = rllib_per(*evaluate, "--seed", str(FRESH_SEED), "--json")
+    if evaluated.returncode:
+        raise RunFailedError(f"evaluation ended with {evaluated.returncode}")
+    keep(run, latest, json.loads(evaluated.stdout))
+
+
+def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
+    """Copy what shows the result; the folder is there with all files, or not at all."""
     target = EVIDENCE / run.name
-    target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        shutil.copy(latest / name, target / name)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    for name in KEPT_OF_SMALL if run.is_small else KEPT:
+        shutil.copy(latest / name, beside / name)
+    if run.is_small:
+        thin(latest / "metrics.csv", beside / "metrics.csv")
+    command = ["rllib-per train", run.config, "--seed", str(run.seed)]
+    command += [f"--set {setting}" for setting in run.changes]
     summary = {
-        "command": "rllib-per " + " ".join(command),
+        "command": " ".join(command),
+        "commit": commit(),
         "machine": describe_machine().strip(),
+        "seconds": RunFolder(latest).read_result().time_s,
+        "training_return_mean": training_return(latest / "metrics.csv"),
         "evaluation_on_fresh_seeds": evaluation,
     }
-    (target / "evidence.json").write_text(json.dumps(summary, indent=2) + "\n")
+    if run.game is not None:
+        mean = evaluation["episode_return_mean"]
+        summary["normalised_return"] = normalised(run.game, mean)
+        summary["normalised_by"] = MINATAR_SCORES[run.game]._asdict()
+    (beside / "evidence.json").write_text(json.dumps(summary, indent=2) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    beside.rename(target)
+
+
+def thin(source: Path, target: Path) -> None:
+    """Copy some columns of a metrics.csv: every evaluation, and at most `MAX_ROWS` other rows."""
+    with source.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    every = -(-len(rows) // MAX_ROWS)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        for number, row in enumerate(rows, 1):
+            if row["evaluation_return_mean"] or number % every == 0 or number == len(rows):
+                writer.writerow(row)
+
+
+def training_return(metrics: Path) -> float | None:
+    """The mean over the last training episodes, in which the agent explored."""
+    with metrics.open(newline="", encoding="utf-8") as file:
+        means = [row["episode_return_mean"] for row in csv.DictReader(file)]
+    return float(means[-1]) if means and means[-1] else None
 
 
 def report() -> str:
     """A table of all finished runs."""
     rows = []
-    for run in SUITE:
+    for run in filter(is_done, SUITE):
         folder = EVIDENCE / run.name
-        if not (folder / "evidence.json").exists():
-            continue
         result = json.loads((folder / "result.json").read_text())
         fresh = json.loads((folder / "evidence.json").read_text())["evaluation_on_fresh_seeds"]
         rows.append(
@@ -116,11 +176,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="part of the names of the runs")
     arguments = parser.parse_args()
+    failures = []
     for run in SUITE:
-        if arguments.only in run.name and not (EVIDENCE / run.name / "evidence.json").exists():
-            print(f"{run.name} ...", flush=True)
+        if arguments.only not in run.name or is_done(run):
+            continue
+        print(f"{run.name} ...", flush=True)
+        try:
             execute(run)
+        except RunFailedError as error:
+            failures.append(f"{run.name}: {error}")
+            print(failures[-1], file=sys.stderr, flush=True)
     print(report())
+    if failures:
+        raise SystemExit("\n".join(failures))
 
 
 if __name__ == "__main__":

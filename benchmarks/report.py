@@ -23,7 +23,7 @@ def describe_machine() -> str:
             continue
     return (
         f"{_processor()}, Python {platform.python_version()}, {', '.join(versions)}; "
-        f"commit {_commit()}, {date.today():%Y-%m-%d}\n"
+        f"commit {commit()}, {date.today():%Y-%m-%d}\n"
     )
 
 
@@ -40,6 +40,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of this checkout, "-dirty" if files differ from it."""
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

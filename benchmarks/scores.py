@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: MIT
+"""docs/scores.md and its picture, from the runs that are kept in benchmarks/evidence.
+
+    python -m benchmarks.scores
+
+A cell says of how many seeds it is; what no run has shown is a hole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmarks.aggregates import (
+    MINATAR_SCORES,
+    Estimate,
+    Floats,
+    env_steps_to,
+    interquartile_mean,
+    normalised,
+    performance_profile,
+    probability_of_improvement,
+)
+from benchmarks.report import table
+from benchmarks.suite import GAMES, LENGTHS, SUITE, VARIANTS, Run
+from rllib_per.experiments.intervals import Interval
+
+EVIDENCE = Path("benchmarks/evidence")
+PAGE = Path("docs/scores.md")
+PICTURE = Path("docs/images/scores.png")
+HOLE = "–"
+STEADY_FROM, STEADY_RETURN = 30_000, 475
+
+NAMES = {
+    "base": "double, dueling, 3-step DQN",
+    "per": "the same, prioritized",
+    "dqn": "DQN",
+    "dqn32": "DQN, 32 draws",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What of a finished run is shown.
+
+    Attributes:
+        greedy: Mean return over greedy episodes on fresh seeds.
+        training: Mean return of the last training episodes.
+        env_steps: Of the points of the training curve.
+        returns: The points.
+    """
+
+    greedy: float
+    training: float
+    env_steps: Floats
+    returns: Floats
+
+
+@dataclass(frozen=True)
+class Results:
+    """All finished runs of MinAtar below a folder."""
+
+    folder: Path
+
+    def of(self, length: str, game: str, variant: str) -> list[Result]:
+        """One for each seed."""
+        paths = (self.folder / "minatar" / length).glob(f"{game}-{variant}-[0-9]*")
+        return [read(path) for path in sorted(paths) if (path / "evidence.json").exists()]
+
+    def scores(self, length: str, variant: str, of: str) -> dict[str, Floats]:
+        """The normalised scores of each game that was played, one for each seed."""
+        found = {}
+        for game in GAMES:
+            runs = self.of(length, game, variant)
+            if runs:
+                found[game] = np.array([normalised(game, getattr(run, of)) for run in runs])
+        return found
+
+
+def read(path: Path) -> Result:
+    """One run."""
+    evidence = json.loads((path / "evidence.json").read_text())
+    steps, returns = read_curve(path / "metrics.csv", "episode_return_mean")
+    greedy = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
+    return Result(greedy, evidence["training_return_mean"], steps, returns)
+
+
+def read_curve(path: Path, column: str) -> tuple[Floats, Floats]:
+    """Env steps and a column, without the rows where it is empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        pairs = [(row["env_steps"], row[column]) for row in csv.DictReader(file) if row[column]]
+    points = np.array(pairs, np.float64).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+def page(results: Results) -> str:
+    """All of docs/scores.md."""
+    return "\n\n".join(
+        [
+            "# Scores",
+            "<!-- Written by `make evidence` from benchmarks/evidence. -->",
+            introduction(),
+            *(part for length in LENGTHS for part in block(results, length)),
+            *steadiness(results.folder),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def introduction() -> str:
+    """What is compared with what."""
+    header = ["", *GAMES]
+    rows = [
+        ["random play", *(f"{MINATAR_SCORES[game].random:g}" for game in GAMES)],
+        [
+            "DQN of Young and Tian 2019, 5M env steps, ε = 0.1, 30 seeds",
+            *(f"{MINATAR_SCORES[game].dqn:g}" for game in GAMES),
+        ],
+    ]
+    return f"""MinAtar (Young and Tian 2019) as in its paper: six actions, sticky actions 0.1,
+difficulty ramping. `configs/minatar/base.yaml` and `per.yaml` differ in prioritized replay alone,
+and say where each setting comes from. All variants draw a transition 8 times unless their name says
+otherwise. `make evidence` runs what is missing; configuration, command, commit and curve of each
+finished run are below `benchmarks/evidence`.
+
+The **greedy return** is the mean of 100 games on fresh seeds, cut after 10,000 env steps. The
+**training return** is the mean of the last 100 training games, played with ε = 0.1. They are
+different numbers: compare like with like. ± is a 95 % interval (Student's t) over seeds.
+
+A **normalised** score is (score − random) / (DQN − random) with these two rows:
+
+{table(header, rows)}
+
+**IQM** is the interquartile mean over all runs and games, with a 95 % interval of the stratified
+bootstrap (Agarwal et al. 2021); it is given once every game of the block has a run."""
+
+
+def block(results: Results, length: str) -> list[str]:
+    """The tables of one length; none where no run is planned."""
+    planned = [run for run in SUITE if run.name.startswith(f"minatar/{length}/")]
+    variants = [v for v in VARIANTS if any(f"-{v}-" in run.name for run in planned)]
+    games = [game for game in GAMES if any(run.game == game for run in planned)]
+    parts = [f"## MinAtar, {LENGTHS[length]:,} env steps"]
+    if not any(results.of(length, game, variant) for game in games for variant in variants):
+        return [*parts, "No run has ended yet."]
+    for of in ("greedy", "training"):
+        rows = [returns_row(results, length, variant, games, of, planned) for variant in variants]
+        parts.append(table([f"{of} return", *games, "normalised IQM"], rows))
+    parts += comparison(results, length, games)
+    if length == length_of_picture(results):
+        parts.append(
+            "![Training returns of each game, and the performance profile](images/scores.png)\n\n"
+            "Training returns: every seed thin, their mean thick. On the right, the share of runs\n"
+            "whose normalised greedy return is greater than τ."
+        )
+    return parts
+
+
+def returns_row(
+    results: Results,
+    length: str,
+    variant: str,
+    games: Sequence[str],
+    of: str,
+    planned: Sequence[Run],
+) -> list[str]:
+    """A variant's returns and their aggregate."""
+    cells = []
+    for game in games:
+        prefix = f"minatar/{length}/{game}-{variant}-"
+        num_planned = sum(run.name.startswith(prefix) for run in planned)
+        runs = results.of(length, game, variant)
+        seeds = f"({len(runs)} of {num_planned} seeds)" if num_planned else ""
+        mean = str(Interval.of(getattr(run, of) for run in runs)) if runs else HOLE
+        cells.append(f"{mean} {seeds}".strip())
+    scores = results.scores(length, variant, of)
+    is_whole = all(game in scores for game in games)
+    aggregate = str(interquartile_mean(list(scores.values()))) if is_whole else HOLE
+    return [NAMES[variant], *cells, aggregate]
+
+
+def comparison(results: Results, length: str, games: Sequence[str]) -> list[str]:
+    """What prioritized replay is worth against uniform replay, all else equal."""
+    rows = []
+    for game in games:
+        uniform, prioritized = (results.of(length, game, name) for name in ("base", "per"))
+        if uniform and prioritized:
+            level = float(np.mean([run.training for run in uniform]))
+            needed = [steps(runs, level) for runs in (uniform, prioritized)]
+            rows.append([game, f"{level:.1f}", *needed])
+    if not rows:
+        return []
+    header = ["env steps to a training return", "return", "uniform", "prioritized"]
+    explanation = (
+        "The return is the one that uniform replay ends with, its mean over seeds; env steps are\n"
+        "the median of those seeds that reach it."
+    )
+    parts = [explanation, table(header, rows)]
+    improvement = improvement_of(results, length, "per", "base", "greedy")
+    if improvement is not None:
+        estimate, num_games = improvement
+        parts.append(
+            "Probability that a run with prioritized replay has a greater greedy return than one "
+            f"without, over {num_games} games: {estimate}."
+        )
+    return parts
+
+
+def steps(runs: Sequence[Result], level: float) -> str:
+    """The median over those seeds that reach the level, and how many do."""
+    reached = [env_steps_to(level, run.env_steps, run.returns) for run in runs]
+    found = [value for value in reached if value is not None]
+    median = f"{np.median(found):,.0f}" if found else HOLE
+    return f"{median} ({len(found)} of {len(runs)} seeds)"
+
+
+def improvement_of(
+    results: Results, length: str, variant: str, other: str, of: str
+) -> tuple[Estimate, int] | None:
+    """Over the games that both have played; and how many these are."""
+    ours, others = (results.scores(length, name, of) for name in (variant, other))
+    pairs = [(ours[game], others[game]) for game in ours if game in others]
+    return (probability_of_improvement(pairs), len(pairs)) if pairs else None
+
+
+def steadiness(folder: Path) -> list[str]:
+    """Whether CartPole stays learned."""
+    rows = []
+    for path in sorted(folder.glob("cartpole-steady-[0-9]")):
+        env_steps, returns = read_curve(path / "metrics.csv", "evaluation_return_mean")
+        late = returns[env_steps >= STEADY_FROM]
+        above = int((late >= STEADY_RETURN).sum())
+        evidence = json.loads((path / "evidence.json").read_text())
+        fresh = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
+        cells = (path.name[-1], f"{above} of {len(late)}", f"{late.min():.1f}", f"{fresh:.1f}")
+        rows.append(list(cells))
+    header = [
+        "seed",
+        f"evaluations of at least {STEADY_RETURN}",
+        "least",
+        "100 games on fresh seeds",
+    ]
+    text = f"""`configs/cartpole_steady.yaml` trains for 100,000 env steps, never stops early and is
+evaluated greedily on 20 games every 2,000 env steps. From env step {STEADY_FROM:,} on:"""
+    content = table(header, rows) if rows else "No run has ended yet."
+    return ["## CartPole, steadily", text, content]
+
+
+# -- the picture -------------------------------------------------------------------------------
+
+
+def length_of_picture(results: Results) -> str | None:
+    """The length with the most runs, of two such the longer; None without a run."""
+    counts = {
+        length: sum(len(results.of(length, g, v)) for g in GAMES for v in VARIANTS)
+        for length in LENGTHS
+    }
+    best = max(LENGTHS, key=lambda length: (counts[length], LENGTHS[length]))
+    return best if counts[best] else None
+
+
+def draw(results: Results, length: str) -> Figure:
+    """Training curves of each game, then the performance profile; at least one run is there."""
+    shown = {
+        (game, variant): runs
+        for game in GAMES
+        for variant in VARIANTS
+        if (runs := results.of(length, game, variant))
+    }
+    games = [game for game in GAMES if any(game == of for of, _ in shown)]
+    figure = Figure(figsize=(3.2 * (len(games) + 1), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(games) + 1)
+    colors = {variant: f"C{number}" for number, variant in enumerate(VARIANTS)}
+    for axes, game in zip(panels, games, strict=False):
+        for variant in VARIANTS:
+            draw_curves(axes, shown.get((game, variant), []), colors[variant], NAMES[variant])
+        axes.set(title=game.replace("_", " "), xlabel="env steps", xlim=(0, LENGTHS[length]))
+    panels[0].set_ylabel("training return")
+    thresholds = np.linspace(0, 2, 201)
+    for variant in VARIANTS:
+        scores = list(results.scores(length, variant, "greedy").values())
+        if len(scores) == len(games):
+            profile = performance_profile(scores, thresholds)
+            panels[-1].step(thresholds, profile, where="post", color=colors[variant])
+    panels[-1].set(
+        title="performance profile", xlabel="normalised greedy return τ", ylabel="runs above τ"
+    )
+    for axes in panels:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    handles = {}
+    for axes in panels[:-1]:
+        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
+    )
+    return figure
+
+
+def draw_curves(axes: Axes, runs: Sequence[Result], color: str, name: str) -> None:
+    """Every seed thin, their mean thick."""
+    if not runs:
+        return
+    grid = runs[0].env_steps
+    curves = np.array([np.interp(grid, run.env_steps, run.returns) for run in runs])
+    axes.plot(grid, curves.T, color=color, lw=0.6, alpha=0.5)
+    axes.plot(grid, curves.mean(axis=0), color=color, lw=1.8, label=name)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    results = Results(EVIDENCE)
+    length = length_of_picture(results)
+    if length is not None:
+        draw(results, length).savefig(PICTURE, dpi=120)
+    PAGE.write_text(page(results), encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

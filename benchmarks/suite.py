@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""The queue of learning runs: what is run, in which order.
+
+A line that is added at the end is run last. What a run needs that does not exist yet is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+GAMES = ("breakout", "asterix", "space_invaders", "seaquest", "freeway")
+LENGTHS = {"500k": 500_000, "1m": 1_000_000, "5m": 5_000_000}
+
+DQN = ("training.double_q=false", "training.n_step=1", "training.dueling=false")
+
+# Each variant of MinAtar: its configuration, and what is changed.
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "base": ("configs/minatar/base.yaml", ()),
+    "per": ("configs/minatar/per.yaml", ()),
+    "dqn": ("configs/minatar/base.yaml", DQN),
+    "dqn32": ("configs/minatar/base.yaml", (*DQN, "training.replay_ratio=32")),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One learning run.
+
+    Attributes:
+        name: Of its folder below benchmarks/evidence.
+        config: What is run.
+        seed: Of everything that is random.
+        episodes: Greedy ones on fresh seeds, at the end.
+        settings: What is changed in `config`.
+        env_steps: Its length, if not that of `config`.
+        folder: Where it is trained, below runs/evidence, if not in `name`. A longer run with the
+            folder of a shorter one goes on with it.
+        is_small: Of many: only numbers are kept, and those of training thinned out.
+        game: Of MinAtar.
+    """
+
+    name: str
+    config: str
+    seed: int = 0
+    episodes: int = 100
+    settings: tuple[str, ...] = ()
+    env_steps: int | None = None
+    folder: str | None = None
+    is_small: bool = False
+    game: str | None = None
+
+    @property
+    def config_name(self) -> str:
+        return Path(self.config).stem
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """All settings."""
+        length = () if self.env_steps is None else (f"stop.env_steps={self.env_steps}",)
+        return (*self.settings, *length)
+
+
+def minatar_name(length: str, game: str, variant: str, seed: int) -> str:
+    """The name of a run of MinAtar."""
+    return f"minatar/{length}/{game}-{variant}-{seed}"
+
+
+def minatar(
+    length: str, games: Iterable[str], variants: Iterable[str], seeds: Iterable[int]
+) -> Iterator[Run]:
+    """A block of MinAtar: every game and variant with the first seed, then with the next."""
+    games, variants = tuple(games), tuple(variants)
+    for seed in seeds:
+        for game in games:
+            for variant in variants:
+                config, settings = VARIANTS[variant]
+                yield Run(
+                    minatar_name(length, game, variant, seed),
+                    config,
+                    seed,
+                    settings=(f"environment.env_config.game={game}", *settings),
+                    env_steps=LENGTHS[length],
+                    folder=f"minatar/{game}-{variant}-{seed}",
+                    is_small=True,
+                    game=game,
+                )
+
+
+def tutorials() -> Iterator[Run]:
+    """The PyTorch notebook with five seeds, the Keras tutorial with two: prioritized, uniform."""
+    for name, config, seeds, episodes in (
+        ("notebook", "configs/seeds/cartpole_per.yaml", 5, 100),
+        ("d3qn", "configs/seeds/cartpole_d3qn.yaml", 2, 20),
+    ):
+        for seed in range(seeds):
+            for kind in ("prioritized", "uniform"):
+                settings = (f"replay.type={kind}",)
+                yield Run(f"tutorials/{name}-{kind}-{seed}", config, seed, episodes, settings)
+
+
+FIRST_GAMES, LAST_GAMES = GAMES[:3], GAMES[3:]
+
+SUITE = (
+    *(Run(f"cartpole-{seed}", "configs/cartpole.yaml", seed) for seed in range(5)),
+    Run("cartpole-per-seed", "configs/seeds/cartpole_per.yaml"),
+    Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
+    Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
+    Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
+    *(
+        Run(f"cartpole-steady-{seed}", "configs/cartpole_steady.yaml", seed, is_small=True)
+        for seed in range(5)
+    ),
+    *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
+    *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),
+    *tutorials(),
+    *minatar("1m", FIRST_GAMES, ("base", "per"), range(3)),
+    *minatar("1m", LAST_GAMES, ("base", "per"), range(3)),
+    *minatar("1m", GAMES, ("base", "per"), (3, 4)),
+    *minatar("1m", GAMES, ("dqn",), range(5)),
+    *minatar("500k", ("breakout",), ("dqn32",), range(3)),
+    Run("cartpole-apex", "configs/cartpole_apex.yaml"),
+    *minatar("5m", GAMES, ("per",), (0,)),
+)

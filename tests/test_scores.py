@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Aggregates against numbers worked out by hand; the page says what is missing."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import evidence, scores
+from benchmarks.aggregates import (
+    env_steps_to,
+    interquartile_mean,
+    normalised,
+    performance_profile,
+    probability_of_improvement,
+)
+from benchmarks.suite import SUITE, minatar_name
+from rllib_per.experiments.experiment import load_experiment
+from tests.support.documentation import ROOT
+
+
+def floats(*values):
+    return np.array(values, np.float64)
+
+
+def write_run(folder, name, greedy, training=(0.0, 0.0), evaluations=("", "")):
+    """The files of a finished run that are read."""
+    path = folder / name
+    path.mkdir(parents=True)
+    with (path / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["env_steps", "episode_return_mean", "evaluation_return_mean"])
+        for number, (mean, evaluation) in enumerate(zip(training, evaluations, strict=True), 1):
+            writer.writerow([20_000 * number, mean, evaluation])
+    fresh = {"episode_return_mean": greedy}
+    summary = {"training_return_mean": training[-1], "evaluation_on_fresh_seeds": fresh}
+    (path / "evidence.json").write_text(json.dumps(summary))
+
+
+# -- aggregates --------------------------------------------------------------------------------
+
+
+def test_random_play_is_worth_0_and_the_reference_1():
+    assert normalised("breakout", 0.4) == 0
+    assert normalised("breakout", 10.0) == 1
+    assert normalised("seaquest", 40.0 - 0.1) == pytest.approx(2.0)
+
+
+def test_the_interquartile_mean_leaves_out_the_lowest_and_the_highest_quarter():
+    games = [floats(100, 1, 2, 3), floats(4, 5, 6, -100)]
+    assert interquartile_mean(games).value == (2 + 3 + 4 + 5) / 4
+
+
+def test_seeds_are_drawn_within_their_game():
+    """Both seeds of a game are alike, so that every resample is what was measured."""
+    assert interquartile_mean([floats(1, 1), floats(9, 9)]).interval == (5.0, 5.0)
+    assert interquartile_mean([floats(0, 2), floats(9, 9)]).interval == (4.5, 5.5)
+
+
+def test_a_single_seed_has_no_interval():
+    estimate = interquartile_mean([floats(1), floats(2, 3)])
+    assert estimate.interval is None
+    assert str(estimate) == "2.00"
+
+
+def test_the_probability_of_improvement_is_that_of_all_pairs():
+    first = (floats(1, 2, 3), floats(1, 1))  # One of three pairs is equal, the others greater.
+    second = (floats(4, 5), floats(9))  # None is.
+    assert probability_of_improvement([first]).value == pytest.approx(5 / 6)
+    assert probability_of_improvement([first, second]).value == pytest.approx(5 / 12)
+
+
+def test_the_probability_of_improvement_is_mann_whitneys():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 20).astype(float), rng.integers(1, 6, 15).astype(float)
+    expected = stats.mannwhitneyu(x, y).statistic / (20 * 15)
+    estimate = probability_of_improvement([(x, y)])
+    assert estimate.value == pytest.approx(expected)
+    low, high = estimate.interval
+    assert low < expected < high
+
+
+def test_a_profile_is_the_share_of_runs_above_each_threshold():
+    profile = performance_profile([floats(1, 2, 3), floats(4, 5, 6, 7)], floats(0, 2, 5))
+    assert profile == pytest.approx([1, (1 / 3 + 1) / 2, 1 / 4])
+
+
+def test_a_level_is_reached_where_the_curve_first_has_it():
+    curve = floats(10, 20, 30), floats(1, 3, 2)
+    assert env_steps_to(2, *curve) == 20
+    assert env_steps_to(4, *curve) is None
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+def test_the_page_is_that_of_the_runs_that_are_kept(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert scores.PAGE.read_text("utf-8") == scores.page(scores.Results(scores.EVIDENCE))
+
+
+def test_the_page_says_what_is_missing(tmp_path):
+    text = scores.page(scores.Results(tmp_path))
+    assert text.count("No run has ended yet.") == 4
+    write_run(tmp_path, minatar_name("500k", "breakout", "base", 0), 4.0, (1.0, 3.0))
+    write_run(tmp_path, minatar_name("500k", "breakout", "base", 1), 6.0, (2.0, 5.0))
+    text = scores.page(scores.Results(tmp_path))
+    assert text.count("No run has ended yet.") == 3
+    row = next(line for line in text.splitlines() if line.startswith("| double, dueling"))
+    # t(0.975, 1) · std / √2 = 12.71 · √2 / √2
+    assert "| 5.0 ± 12.7 (2 of 3 seeds) | – (0 of 3 seeds) | – (0 of 3 seeds) | – |" in row
+
+
+def test_a_block_whose_games_were_all_played_has_an_aggregate(tmp_path):
+    for game, random, dqn in (("breakout", 0.4, 10), ("asterix", 0.5, 16.5)):
+        for seed in range(2):
+            name = minatar_name("500k", game, "per", seed)
+            write_run(tmp_path, name, random + (dqn - random) / 2, (1.0, 5.0))
+            name = minatar_name("500k", game, "base", seed)
+            write_run(tmp_path, name, random, (0.0, 4.0 - seed))
+    assert "0.50 [" not in scores.page(scores.Results(tmp_path))
+    for variant in ("base", "per"):
+        name = minatar_name("500k", "space_invaders", variant, 0)
+        write_run(tmp_path, name, 4.1 + 40.9 / 2, (9.0, 1.0))
+    write_run(tmp_path, minatar_name("500k", "space_invaders", "per", 1), 4.1 + 40.9 / 2)
+    text = scores.page(scores.Results(tmp_path))
+    assert "| 0.50 [0.50, 0.50] |" in text
+    assert "| breakout | 3.5 | 40,000 (1 of 2 seeds) | 40,000 (2 of 2 seeds) |" in text
+    assert "over 3 games: 0.83." in text  # (1 + 1 + ½) / 3; one seed, so no interval.
+
+
+def test_the_runs_of_a_variant_are_not_those_of_one_with_a_longer_name(tmp_path):
+    write_run(tmp_path, minatar_name("500k", "breakout", "dqn32", 0), 4.0)
+    results = scores.Results(tmp_path)
+    assert len(results.of("500k", "breakout", "dqn32")) == 1
+    assert results.of("500k", "breakout", "dqn") == []
+
+
+def test_steadiness_counts_the_evaluations_from_env_step_30_000_on(tmp_path):
+    write_run(tmp_path, "cartpole-steady-3", 490.0, (1, 2, 3), (100, 480, 470))
+    assert "| 3 | 1 of 2 | 470.0 | 490.0 |" in scores.page(scores.Results(tmp_path))
+
+
+def test_the_picture_is_of_the_length_with_the_most_runs(tmp_path):
+    results = scores.Results(tmp_path)
+    assert scores.length_of_picture(results) is None
+    for length in ("500k", "1m"):
+        write_run(tmp_path, minatar_name(length, "breakout", "base", 0), 4.0, (1.0, 3.0))
+    assert scores.length_of_picture(results) == "1m"
+    write_run(tmp_path, minatar_name("500k", "asterix", "per", 0), 4.0, (1.0, 3.0))
+    assert scores.length_of_picture(results) == "500k"
+    panels = scores.draw(results, "500k").axes
+    titles = [axes.get_title() for axes in panels]
+    assert titles == ["breakout", "asterix", "performance profile"]
+
+
+# -- the queue ---------------------------------------------------------------------------------
+
+
+def test_every_run_of_the_queue_has_a_name_of_its_own_and_a_configuration():
+    names = [run.name for run in SUITE]
+    assert len(names) == len(set(names))
+    for config, changes in {(run.config, run.changes) for run in SUITE}:
+        load_experiment(ROOT / config, changes)
+
+
+def test_base_and_per_differ_in_prioritized_replay_alone():
+    base, per = (load_experiment(ROOT / f"configs/minatar/{name}.yaml") for name in ("base", "per"))
+    assert base.replay.type == "uniform"
+    assert per.replay.type == "prioritized"
+    assert base.replay.capacity == per.replay.capacity
+    assert base.model_copy(update={"replay": per.replay}) == per
+
+
+def test_a_longer_run_goes_on_where_the_shorter_one_ended_and_never_the_other_way(tmp_path):
+    short, long = (
+        next(run for run in SUITE if run.name == minatar_name(length, "breakout", "base", 0))
+        for length in ("500k", "1m")
+    )
+    assert short.folder == long.folder
+    result = {"ending": "finished", "env_steps": 500_010, "updates": 1, "time_s": 1.0}
+    (tmp_path / "result.json").write_text(json.dumps({**result, "evaluation": None}))
+    assert evidence.is_trained(short, tmp_path)
+    assert not evidence.is_trained(long, tmp_path)
+    (tmp_path / "result.json").write_text(
+        json.dumps({**result, "env_steps": 1_000_010, "evaluation": None})
+    )
+    assert evidence.is_trained(long, tmp_path)
+    with pytest.raises(evidence.RunFailedError, match="more than the 500,000 of this run"):
+        evidence.is_trained(short, tmp_path)
+
+
+def test_what_is_kept_of_a_curve_is_small_and_has_every_evaluation(tmp_path):
+    with (tmp_path / "all.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*evidence.COLUMNS, "epsilon"])
+        for number in range(1, 1001):
+            evaluation = 7.123456789012345 if number % 11 == 0 else ""
+            writer.writerow([5000 * number, number, 1.5, 1.123456789012345, evaluation, 0.1])
+    evidence.thin(tmp_path / "all.csv", tmp_path / "kept.csv")
+    with (tmp_path / "kept.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == evidence.COLUMNS
+    assert sum(bool(row["evaluation_return_mean"]) for row in rows) == 90
+    assert len(rows) <= evidence.MAX_ROWS + 90
+    assert rows[-1]["env_steps"] == "5000000"
+    assert (tmp_path / "kept.csv").stat().st_size < 30_000
