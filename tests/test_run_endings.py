@@ -226,7 +226,10 @@ def test_an_error_in_the_final_evaluation_loses_nothing(finished, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(GreedyPlay, "evaluate", broken)
         done = call("train", "--resume", copy, "--set", "stop.env_steps=1000")
-    assert isinstance(done.exception, ZeroDivisionError)
+    assert done.exit_code == 1
+    assert "error: ZeroDivisionError: the environment is broken" in done.output
+    assert "Traceback" not in done.output
+    assert f"the whole traceback is in {copy / 'failure.txt'}" in done.output
     result = json.loads((copy / "result.json").read_text())
     assert result["ending"] == "failed"
     assert result["error"] == "ZeroDivisionError: the environment is broken"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import reported, saving
+from rllib_per.cli.errors import recorded, reported, saving, starting
 from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE, no_longer_than
 from rllib_per.experiments.run_lock import run_lock
@@ -125,11 +125,11 @@ def _train_all(
         display = ProgressDisplay(console, compared_run.experiment.stop, title)
         display.say(title)
         with ExitStack() as lock:
-            with reported():
+            with starting():
                 lock.enter_context(run_lock(run.checkpoints))
                 is_begun = any(run.checkpoints.glob("step-*"))
                 training = Training(compared_run.experiment, run, display, resume=is_begun)
-            with saving():
+            with recorded(run.failure), saving():
                 if training.run() == "interrupted":
                     return False
     return True

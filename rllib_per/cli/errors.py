@@ -6,16 +6,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.experiments.yaml_source import ConfigError, printable
 
-NO_RESULT = 1
+NO_RESULT = FAILED = 1
 USAGE_ERROR = 2
 STORAGE_ERROR = 4
 
@@ -50,6 +53,58 @@ def saving() -> Iterator[None]:
     except CheckpointError as error:
         complain(error)
         sys.exit(STORAGE_ERROR)
+
+
+@contextmanager
+def recorded(failure: Path) -> Iterator[None]:
+    """An error of training whose traceback the run has in `failure`: two lines and exit code 1.
+
+    It is the environment's mistake, a callback's or a module's as likely as ours.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not failure.is_file():
+            raise
+        _tell(error, failure)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """`reported`, and any other error, as of a user's own code, in two lines and exit code 1.
+
+    There is no run yet that could keep the traceback, so it is in a temporary file.
+    """
+    try:
+        with reported():
+            yield
+    except Exception as error:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="rllib-per-failure-", suffix=".txt", delete=False
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+        _tell(error, Path(file.name))
+
+
+def _tell(error: Exception, path: Path) -> NoReturn:
+    complain(summary(error))
+    click.echo(printable(f"the whole traceback is in {path}"), err=True)
+    sys.exit(FAILED)
+
+
+def summary(error: BaseException) -> str:
+    """Class and message of what went wrong first, and where, as far as the error has notes of it.
+
+    Ray wraps errors of actors, and RLlib those of its own env runner.
+    """
+    while True:
+        cause = getattr(error, "cause", None) or (error.__cause__ if not str(error) else None)
+        if not isinstance(cause, BaseException):
+            break
+        error = cause
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    notes = ", ".join(getattr(error, "__notes__", ()))
+    return f"{said} ({notes})" if notes else said
 
 
 class _Unbroken:

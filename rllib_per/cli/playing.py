@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rllib_per.cli.errors import reported
+from rllib_per.cli.errors import starting
 from rllib_per.cli.options import FOLDER, allow_custom_classes, smoke_option
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder
@@ -32,7 +32,7 @@ def evaluate(
     """Play RUN's saved policy greedily. Reads YAML and safetensors only."""
     if smoke:
         episodes = min(episodes, SMOKE_EPISODES)
-    with reported():
+    with starting():
         folder = RunFolder.open(run)
         experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
         policy = _load_policy(folder, experiment)
@@ -62,7 +62,7 @@ def play(
     run: Path, video: Path, games: int, seed: int, smoke: bool, allow_custom_classes: bool
 ) -> None:
     """Record whole games of RUN's saved policy as an mp4. Reads YAML and safetensors only."""
-    with reported():
+    with starting():
         folder = RunFolder.open(run)
         policy = _load_policy(folder, folder.experiment(allow_custom_classes=allow_custom_classes))
         from rllib_per.experiments.video import record_games

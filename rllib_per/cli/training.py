@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from rllib_per.cli.errors import reported, saving
+from rllib_per.cli.errors import recorded, reported, saving, starting
 from rllib_per.cli.options import FILE, FOLDER, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import no_longer_than
@@ -39,8 +39,9 @@ def train(
 ) -> None:
     """Train the experiment CONFIG into runs/<config>/<time>.
 
-    Exit code 0: the target is met (or none was set); 3: the budget ended first; 4: checkpoints
-    could not be saved; 130: interrupted, after a checkpoint. Ctrl-C twice leaves at once.
+    Exit code 0: the target is met (or none was set); 1: it failed, and failure.txt in its folder
+    says why; 3: the budget ended first; 4: checkpoints could not be saved; 130: interrupted, after
+    a checkpoint. Ctrl-C twice leaves at once.
     """
     if (config is None) == (resume is None):
         raise click.UsageError("give either CONFIG or --resume RUN")
@@ -137,10 +138,10 @@ def train_run(
         from rllib_per.experiments.training import Training
 
         display = ProgressDisplay(console, experiment.stop, run.label)
-        with reported():
+        with starting():
             training = Training(experiment, run, display, resume=resume, is_rehearsal=is_rehearsal)
         start.close()
-        with saving():
+        with recorded(run.failure), saving():
             ending = training.run()
         result = run.read_result()
         display.say(f"{ending.replace('_', ' ')} after {result.env_steps:,} env steps: {run.path}")

@@ -107,11 +107,12 @@ class ApexDQN(SaveableDQN):
         # RLlib goes by what runners reported, which may have been more than had come back here.
         goal = self.progress.env_steps + minimum + self.loop.num_steps_under_way
         while self.progress.env_steps < goal:
-            if not self.loop.advance(watch):
-                break  # No runner is healthy: let RLlib restart them before the next step.
+            goes_on = self.loop.advance(watch)
             if self.should_stop():
                 self.config = without_minimum(self.config)
                 break
+            if not goes_on:
+                break  # No runner is healthy: let RLlib restart them before the next step.
         self._log(watch)
 
     def _log(self, watch: Stopwatch) -> None:

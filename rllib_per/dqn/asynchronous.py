@@ -92,7 +92,7 @@ class AsynchronousLoop:
         """
         ready = references_ready(self._references())
         with watch.lap(ENV_RUNNER_SAMPLING_TIMER):
-            moved = self._take_rounds(ready)
+            moved = has_data = self._take_rounds(ready)
         self._collect(watch)
         self._request()
         while self._learn(watch, ready):
@@ -101,7 +101,7 @@ class AsynchronousLoop:
             moved |= self._prioritize()
         if moved:
             self._moved_s = time.monotonic()
-        return self._absence.record(moved or self._wait(ready))
+        return self._absence.record(moved or self._wait(ready), has_data=has_data)
 
     @property
     def num_steps_under_way(self) -> int:

@@ -90,6 +90,8 @@ class ApexDQNConfig(DQNConfig):
         self.delay_between_env_runner_restarts_s = 1.0
         # How long all others wait for one that restarts; it is asked again in every iteration.
         self.env_runner_health_probe_timeout_s = 1.0
+        # RLlib has 100, which nothing there heeds; an environment that fails twice fails each time.
+        self.num_consecutive_env_runner_failures_tolerance = 1
         # One is collected while the answer to the other is on its way.
         self.max_requests_in_flight_per_env_runner = 2
 

@@ -18,8 +18,9 @@ from rllib_per.dqn.rollouts import (
     set_random_states,
     share_module,
 )
+from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.dqn.runner_health import OverdueCalls
-from rllib_per.runners.replay_feed import Collected, raise_wrong_data
+from rllib_per.runners.replay_feed import Collected
 from rllib_per.sharding import FragmentWriter
 
 _COLLECT = "collect_into_replay"
@@ -50,6 +51,7 @@ class RemoteRollouts:
         self._random_states: RandomStates = {}
         self._writer: ray.ObjectRef | None = None
         self.row_spec = row_spec_of_actors(group)
+        self._failures = RunnerFailures(group, config)
         self._rows = config.get_rollout_fragment_length()
         self._overdue = OverdueCalls(config.sample_timeout_s)
         self._max_calls = config.max_requests_in_flight_per_env_runner
@@ -62,9 +64,10 @@ class RemoteRollouts:
     def collect(self, epsilon: float, weights: ray.ObjectRef) -> None:
         """Ask every healthy runner with fewer than its maximum of calls under way for one more."""
         self._group.foreach_env_runner_async(
-            _COLLECT,
+            attempt,
             tag=_COLLECT,
             kwargs={
+                "method": _COLLECT,
                 "num_rows": self._rows,
                 "epsilon": epsilon,
                 "weights": weights,
@@ -76,10 +79,10 @@ class RemoteRollouts:
         """What has come back; calls of runners that died are dropped.
 
         Raises:
-            WrongDataError: An environment gave what its spaces do not say.
+            Exception: What an environment raised, where `RunnerFailures` ends training.
         """
         ready = self._group.fetch_ready_async_reqs(tags=_COLLECT)
-        return raise_wrong_data(answer for _, answer in ready)
+        return self._failures.successes(answer for _, answer in ready)
 
     def show(self, weights: ray.ObjectRef) -> None:
         """Let the local runner have the weights that the others are given, for who looks at it."""

@@ -16,10 +16,10 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.runners.env_runner import ApexEnvRunner
-from rllib_per.runners.replay_feed import raise_wrong_data
 
 # Under which name an algorithm's state has the random states of its env runners.
 RANDOM_STATES = "env_runners"
@@ -46,21 +46,31 @@ class Rollouts:
         self._remote = config.num_env_runners > 0
         self._rows = config.get_rollout_fragment_length()
         self._timeout_s = config.sample_timeout_s
+        self._failures = RunnerFailures(group, config)
         self._fragmenter = None if config.has_columnar_runner else EpisodeFragmenter(config)
         self._episode_steps = self._rows * config.num_envs_per_env_runner
         self.shares_module = share_module(group, learner_group(), plays=not self._remote)
         self.row_spec = self._find_row_spec()
 
     def collect(self, epsilon: float) -> list[Fragment]:
-        """One fragment per healthy runner; empty when there is none just now."""
+        """One fragment per healthy runner; empty when there is none just now.
+
+        Raises:
+            Exception: What an environment raised, where `RunnerFailures` ends training.
+        """
         if self._fragmenter is not None:
-            rounds = self._call("sample", num_timesteps=self._episode_steps)
+            rounds = self._sample("sample", num_timesteps=self._episode_steps)
             return [f for episodes in rounds for f in self._fragmenter.fragments(episodes)]
-        return self._call("collect", num_rows=self._rows, epsilon=epsilon)
+        return self._sample("collect", num_rows=self._rows, epsilon=epsilon)
 
     def pop_metrics(self) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner since the last call."""
-        return self._call("get_metrics")
+        if not self._remote:
+            return [self._group.local_env_runner.get_metrics()]
+        reports: list[dict[str, Any]] = self._group.foreach_env_runner(
+            "get_metrics", local_env_runner=False, timeout_seconds=self._timeout_s
+        )
+        return reports
 
     def broadcast(self) -> None:
         """Bring the learner's weights to the runners that have their own copy."""
@@ -77,13 +87,16 @@ class Rollouts:
         """Let runners draw on from `states`; `env_steps` is how far training is."""
         set_random_states(self._group, states, env_steps, self._timeout_s)
 
-    def _call(self, method: str, **kwargs: Any) -> list[Any]:
+    def _sample(self, method: str, **kwargs: Any) -> list[Any]:
         if not self._remote:
             return [getattr(self._group.local_env_runner, method)(**kwargs)]
         answers = self._group.foreach_env_runner(
-            method, kwargs=kwargs, local_env_runner=False, timeout_seconds=self._timeout_s
+            attempt,
+            kwargs=kwargs | {"method": method},
+            local_env_runner=False,
+            timeout_seconds=self._timeout_s,
         )
-        return raise_wrong_data(answers)
+        return self._failures.successes(answers)
 
     def _find_row_spec(self) -> RowSpec:
         if self._fragmenter is not None:

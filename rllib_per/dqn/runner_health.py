@@ -64,7 +64,9 @@ class OverdueCalls:
 
 
 class RunnerAbsence:
-    """Measures how long there has been no env runner at all.
+    """Measures how long nothing has come from env runners since none was left.
+
+    One that starts again and fails again, without any experience in between, was not there.
 
     Args:
         timeout_s: How long that may last.
@@ -76,14 +78,16 @@ class RunnerAbsence:
         self._clock = clock
         self._since_s: float | None = None
 
-    def record(self, is_there: bool) -> bool:
-        """Whether there is an env runner now; returns the same.
+    def record(self, is_there: bool, *, has_data: bool) -> bool:
+        """Whether there is an env runner now, which is returned, and whether experience came.
 
         Raises:
-            TimeoutError: There has been none for longer than allowed.
+            TimeoutError: There is none, and nothing has come for longer than allowed.
         """
-        if is_there:
+        if has_data:
             self._since_s = None
+        elif is_there:
+            pass  # It has yet to show that it can do more than start.
         elif self._since_s is None:
             self._since_s = self._clock()
             logger.warning(

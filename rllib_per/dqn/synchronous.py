@@ -64,7 +64,7 @@ class SynchronousLoop:
             self._store(fragments)
         for _ in range(self._clock.replay_ratio.take_updates()):
             self._learn(watch)
-        return self._absence.record(bool(fragments))
+        return self._absence.record(bool(fragments), has_data=bool(fragments))
 
     def settle(self) -> None:
         """Before a save: give replay the TD errors that a GPU still owes."""

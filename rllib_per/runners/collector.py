@@ -17,6 +17,7 @@ from rllib_per.arrays import Array, Int64s
 from rllib_per.observations import WrongDataError
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
+from rllib_per.runners.env_answers import note
 from rllib_per.runners.env_streams import EnvStreams, Row
 from rllib_per.runners.exploration import EpsilonGreedy, choose
 
@@ -98,7 +99,7 @@ class Collector:
                 self._record_q(out, t, q_values, actions)
             out.actions[t] = actions
             out.reset[t] = streams.resets_next
-            row = self._step(actions)
+            row = self._step(actions, self.next_row + t)
             if row is None:
                 return None
             out.rewards[t], out.terminated[t], out.truncated[t] = row
@@ -155,9 +156,14 @@ class Collector:
         self._add_time(RLMODULE_INFERENCE_TIMER, time.perf_counter() - start)
         return q_values
 
-    def _step(self, actions: Int64s) -> Row | None:
+    def _step(self, actions: Int64s, number: int | None = None) -> Row | None:
         start = time.perf_counter()
-        row = self.streams.step(actions)
+        try:
+            row = self.streams.step(actions)
+        except Exception as error:
+            if number is not None:
+                note(error, f"at step {number} of its env runner")
+            raise
         self._add_time(ENV_STEP_TIMER, time.perf_counter() - start)
         return row
 

@@ -22,6 +22,11 @@ _NO_TUPLE = "cannot unpack non-iterable"
 _NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 
 
+def note(error: BaseException, text: str) -> None:
+    """Add where it came from to an error of user code, as `add_note` of Python 3.11 does."""
+    vars(error).setdefault("__notes__", []).append(text)
+
+
 class EnvAnswers:
     """The rules for one environment among others.
 
@@ -96,7 +101,12 @@ class EnvAnswers:
             ) from error
         if isinstance(error, AssertionError) or str(error).startswith(_NO_TUPLE):
             raise WrongDataError(f"step() of {self._who} failed: {error}") from error
+        self.say_where(error, "step")
         raise error
+
+    def say_where(self, error: Exception, method: str) -> None:
+        """Note the environment beside an error of its own."""
+        note(error, f"raised by {method}() of environment {self._index}, {self._env}")
 
     @property
     def _who(self) -> str:
@@ -111,14 +121,18 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         self._answers = EnvAnswers(env, index)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        answer = self.env.reset(**kwargs)
+        try:
+            answer = self.env.reset(**kwargs)
+        except Exception as error:
+            self._answers.say_where(error, "reset")
+            raise
         return self._answers.first_observation(answer), answer[1]
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         answers = self._answers
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
-        except (ValueError, TypeError, AssertionError) as error:
+        except Exception as error:
             answers.raise_failed_step(error)
         return (
             answers.observation(obs),

@@ -27,7 +27,7 @@ from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.exploration import EpsilonGreedy, Place
 from rllib_per.runners.metrics import RunnerMetrics
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
-from rllib_per.runners.replay_feed import Collected, fetch_writer, handing_over_wrong_data, push
+from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.stack_detection import find_frame_stack
 from rllib_per.runners.vector_env import env_context, longest_episode, make_vector_env
 from rllib_per.sharding.writer import FragmentWriter
@@ -147,7 +147,6 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
 
     # Experience.
 
-    @handing_over_wrong_data
     def collect(
         self, num_rows: int, *, epsilon: float | None, random_actions: bool = False
     ) -> Fragment:
@@ -161,11 +160,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             random_actions: Play at random, as if epsilon were 1.
         Raises:
             WrongDataError: An environment returned something else than its spaces say, or what is
-                no finite number; an actor returns it.
+                no finite number.
         """
-        return self._collect(num_rows, epsilon, random_actions)
-
-    def _collect(self, num_rows: int, epsilon: float | None, random_actions: bool) -> Fragment:
         if num_rows < 1:
             raise ValueError(f"`num_rows` must be at least 1: got {num_rows}")
         collector = self._require_env()
@@ -179,7 +175,6 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._callbacks("on_sample_end", samples=finished)
         return fragment
 
-    @handing_over_wrong_data
     def collect_into_replay(
         self, num_rows: int, *, epsilon: float, weights: dict[str, Any], writer: list[ray.ObjectRef]
     ) -> Collected:
@@ -200,7 +195,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self.set_state(weights)
         if self._writer is None:
             self._writer = fetch_writer(writer[0], self.config.sample_timeout_s)
-        fragment = self._collect(num_rows, epsilon, random_actions=False)
+        fragment = self.collect(num_rows, epsilon=epsilon)
         return push(self._writer, fragment, self._weights_seq_no)
 
     def sample(

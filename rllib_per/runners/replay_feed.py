@@ -3,21 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeVar, cast
 
 import ray
 from ray.exceptions import GetTimeoutError
 
-from rllib_per.observations import WrongDataError
 from rllib_per.replay.fragment import Fragment
 from rllib_per.sharding.shard import AddAnswer
 from rllib_per.sharding.writer import FragmentWriter
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -65,32 +58,3 @@ def push(writer: FragmentWriter, fragment: Fragment, weights_seq_no: int) -> Col
         num_calls_in_flight=writer.num_calls_in_flight,
         num_bytes_in_flight=writer.num_bytes_in_flight,
     )
-
-
-def handing_over_wrong_data(method: Method) -> Method:
-    """Let an env runner actor return a WrongDataError, which `raise_wrong_data` raises.
-
-    Of an exception RLlib would make a line in a log; it ends the actor and starts it again, where
-    the environment does the same once more.
-    """
-
-    @wraps(method)
-    def call(runner: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(runner, *arguments, **options)
-        except WrongDataError as error:
-            if not runner.worker_index:
-                raise
-            return error
-
-    return cast("Method", call)
-
-
-def raise_wrong_data(answers: Iterable[Answer | WrongDataError]) -> list[Answer]:
-    """The answers of env runners; raises the first that is a WrongDataError."""
-    results: list[Answer] = []
-    for answer in answers:
-        if isinstance(answer, WrongDataError):
-            raise answer
-        results.append(answer)
-    return results

@@ -36,8 +36,7 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         for i, (env, own_seed) in enumerate(zip(self.envs, seeds, strict=True)):
             # Environments take a Python int and nothing like it.
             own_seed = None if own_seed is None else int(own_seed)
-            answer = env.reset(seed=own_seed, options=options)
-            observations[i] = self._answers[i].first_observation(answer)
+            observations[i] = self._reset(i, env, seed=own_seed, options=options)
         for flags in (self._terminations, self._truncations, self._autoreset_envs):
             flags[:] = False
         return observations, {}
@@ -52,12 +51,12 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         array, dtype, shape = self._declared
         for i, env in enumerate(self.envs):
             if resets[i]:
-                observations[i] = self._answers[i].first_observation(env.reset())
+                observations[i] = self._reset(i, env)
                 rewards[i], terminated[i], truncated[i] = 0.0, False, False
                 continue
             try:
                 obs, reward, is_terminated, is_truncated, _ = env.step(actions[i])
-            except (ValueError, TypeError, AssertionError) as error:
+            except Exception as error:
                 self._answers[i].raise_failed_step(error)
             if type(obs) is not array or obs.dtype is not dtype or obs.shape != shape:
                 obs = self._answers[i].observation(obs)
@@ -71,3 +70,11 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
                 truncated[i] = self._answers[i].flag(is_truncated, "truncated")
         np.logical_or(terminated, truncated, out=self._autoreset_envs)
         return observations, rewards, terminated, truncated, {}
+
+    def _reset(self, i: int, env: Any, **options: Any) -> Any:
+        try:
+            answer = env.reset(**options)
+        except Exception as error:
+            self._answers[i].say_where(error, "reset")
+            raise
+        return self._answers[i].first_observation(answer)

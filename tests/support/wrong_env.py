@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """An environment that goes wrong."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 
@@ -22,3 +24,39 @@ class WrongLater(gym.Env):
         self._num_steps += 1
         value = np.nan if self._num_steps >= 10 else 0.0
         return np.full(3, value, np.float32), 1.0, False, False, {}
+
+
+class Raises(gym.Env):
+    """Raises a KeyError of its own in `step`, or a RuntimeError in `reset`.
+
+    Args:
+        context: `method`, "step" or "reset", raises from its second call on; where there is a
+            `marker`, a path, only for as long as no file is there, which it makes.
+    """
+
+    observation_space = gym.spaces.Box(-1e3, 1e3, (3,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, context):
+        self._method, self._marker = context["method"], context.get("marker")
+        self._num_calls = {"step": 0, "reset": 0}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._call("reset", RuntimeError("the simulator is gone"))
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self._call("step", KeyError("speed"))
+        return np.zeros(3, np.float32), 1.0, self._num_calls["step"] % 2 == 0, False, {}
+
+    def _call(self, method, error):
+        self._num_calls[method] += 1
+        if method != self._method or self._num_calls[method] < 2:
+            return
+        if self._marker is not None:
+            path = Path(self._marker)
+            if path.exists():
+                return
+            path.touch()
+        raise error
