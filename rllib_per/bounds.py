@@ -126,6 +126,10 @@ BOUNDS: dict[str, Bound] = {
 }
 
 
+# What `make_activation` makes.
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "swish", "linear")
+
+
 def check_bounds(**values: Any) -> None:
     """Check settings by their names; raises TypeError or ValueError as `Bound.check` does."""
     for name, value in values.items():

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import click
 import pytest
+import ray
 from click.testing import CliRunner
 from rich.console import Console
 
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.cli import main
-from rllib_per.cli.errors import unbroken_output
+from rllib_per.cli.errors import summary, unbroken_output
+from rllib_per.error_notes import note
 from rllib_per.experiments import ray_session, training
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.tuning import search
@@ -138,12 +140,19 @@ def test_a_search_of_which_nothing_came_is_one_line(searching):
         ("training.n_step=[5, 2]", "training.n_step: must be"),
         ("replay.alpha=5", "replay.alpha: must be"),
         ("learners={num_learners: 2, num_gpus_per_learner: 0.5}", "`num_gpus_per_learner` must be"),
+        ("training.n_step=1000000", "replay.capacity: must be at least 1000001 rows"),
+        ("model.network=nature", "model: images must be"),
+        ("model.activation=foo", "model.activation: must be one of relu, tanh"),
+        ("training.epsilon={type: linear, initial: 1}", "a linear schedule needs final, steps"),
+        ("training.lr=[[1, 2]]", "must start at t = 0 and grow in t"),
     ],
 )
 def test_a_setting_that_is_refused_leaves_no_run_folder(tmp_path, without_ray, setting, text):
     done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, "--set", setting)
     expect_one_line(done, 2, "")
     assert text in done.output
+    assert done.output.count(": got ") == 1
+    assert "_validate_config" not in done.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,6 +180,37 @@ def test_output_onto_a_full_disk_comes_again_once_there_is_room(monkeypatch, tmp
                 click.echo("lost, or late")
             click.echo("there")
     assert path.read_text().splitlines()[-1] == "there"
+
+
+def test_an_environment_that_takes_keywords_is_told_what_it_gets(tmp_path):
+    env = ("--set", "environment.env=tests.support.wrong_env.TakesKeywords")
+    arguments = ("--runs", tmp_path, "--allow-custom-classes", *env)
+    done = call("train", CONFIGS / "cartpole.yaml", *arguments)
+    expect_one_line(done, 2, "environment.env = tests.support.wrong_env.TakesKeywords: ")
+    assert "RLlib calls TakesKeywords(config), with env_config as one dict" in done.output
+    assert "keywords: (*, render_mode=None)" in done.output
+
+
+def test_a_start_that_fails_in_a_users_code_is_two_lines(tmp_path, monkeypatch, without_ray):
+    def fail(*_, **__):
+        raise KeyError("speed")
+
+    monkeypatch.setattr(training, "Training", fail)
+    done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path)
+    expect_one_line(done, 1, "KeyError: 'speed'")
+    path = Path(done.output.rpartition("the whole traceback is in ")[2].strip())
+    assert "in fail" in path.read_text()
+    path.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_cause_of_an_error_is_told_and_where():
+    cause = KeyError("speed")
+    note(cause, "at step 9")
+    wrapped = RuntimeError()
+    wrapped.__cause__ = cause
+    assert summary(wrapped) == "KeyError: 'speed' (at step 9)"
+    assert summary(ray.exceptions.RayTaskError("call", "text", cause)) == summary(wrapped)
 
 
 def test_a_start_that_fails_leaves_no_run(tmp_path):

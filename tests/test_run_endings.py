@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """However a run ends: what was trained is there, the exit code says how, and it can go on."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -39,7 +40,9 @@ ENDLESS = "stop={env_steps: 10000000}"
 
 
 def arguments(*settings):
-    return [part for setting in (*QUICK, *settings) for part in ("--set", setting)]
+    """Settings for `--set`, and options as they are."""
+    words = (("--set", s) if not s.startswith("--") else (s,) for s in (*QUICK, *settings))
+    return [part for word in words for part in word]
 
 
 def call(*words):
@@ -284,3 +287,92 @@ def test_where_nothing_more_can_be_written_every_file_is_named(tmp_path, monkeyp
         assert name in done.output
     run = tmp_path / "cartpole" / "latest"
     assert not any(path.name.startswith(".") for path in run.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own, of a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.usefixtures("ray_is_there")
+def test_on_a_disk_that_is_really_full_training_goes_on_to_its_end(small_disk, monkeypatch):
+    iterate = Training._iterate
+
+    def fill(self):
+        with contextlib.suppress(OSError), (small_disk / "others").open("ab") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        return iterate(self)
+
+    monkeypatch.setattr(Training, "_iterate", fill)
+    # Each writes more scalars than TensorBoard's own queue takes.
+    many = arguments("stop={env_steps: 1200}", "reporting.min_sample_timesteps_per_iteration=50")
+    done = call("train", CONFIGS / "cartpole.yaml", "--runs", small_disk, *many)
+    assert done.exit_code == 4, done.output
+    assert done.output.count("metrics could not be written") == 1
+    assert "No space left on device" in done.output
+    for name in ("policy.safetensors", "result.json", "learning_curve.png"):
+        assert name in done.output
+
+
+# -- environments that fail --------------------------------------------------------------------
+
+ENVS = "tests.support.wrong_env"
+
+
+@pytest.mark.usefixtures("ray_is_there")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Raises, env_config: {method: step}", "KeyError: 'speed' (raised by step() of environ"),
+        ("WrongLater", "WrongDataError: Observations must be finite numbers: environment 0 of"),
+    ],
+)
+def test_an_environments_mistake_is_two_lines_and_a_file(tmp_path, name, message):
+    env = arguments(f"environment={{env: {ENVS}.{name}}}")
+    done = call(
+        "train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, "--allow-custom-classes", *env
+    )
+    assert done.exit_code == 1
+    told = done.output.splitlines()[-2:]
+    assert told[0].startswith(f"error: {message}")
+    assert "step" in told[0]
+    failure = tmp_path / "cartpole" / "latest" / "failure.txt"
+    assert told[1] == f"the whole traceback is in {failure.resolve()}"
+    assert "Traceback" not in done.output
+    assert "Traceback" in failure.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["cartpole.yaml", "cartpole_apex.yaml"])
+def test_a_signal_while_all_env_runners_die_again_and_again_ends_the_run(tmp_path, config):
+    env = (f"environment={{env: {ENVS}.Dies}}", "env_runners.num_env_runners=2", ENDLESS)
+    with start(
+        tmp_path,
+        config,
+        *env,
+        "--allow-custom-classes",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stderr:
+            if "no env runner is left" in line:
+                break
+        time.sleep(15)
+        began_s = time.monotonic()
+        process.terminate()
+        output, errors = process.communicate(timeout=PATIENCE_S)
+        took_s = time.monotonic() - began_s
+    assert process.returncode == 130, errors
+    assert "interrupted after" in output
+    assert "broken off" not in output
+    assert took_s < 10

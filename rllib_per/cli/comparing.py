@@ -70,13 +70,11 @@ def compare(
             smoke=smoke,
             allow_custom_classes=allow_custom_classes,
         )
-        from rllib_per.experiments.environment_check import check_environment
-        from rllib_per.experiments.ray_session import quiet_logs
+        from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
-        quiet_logs()
         for compared_run in compared_runs:
             check_environment(compared_run.experiment)
-            compared_run.experiment.algorithm_config().validate()
+            check_algorithm(compared_run.experiment)
         folder = ComparisonFolder.create(root, config.stem, compared_runs, target)
     sys.exit(run_comparison(folder, compared_runs, address))
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from rllib_per.checkpoints.files import CheckpointError
+from rllib_per.error_notes import notes_of
 from rllib_per.experiments.yaml_source import ConfigError, printable
 
 NO_RESULT = FAILED = 1
@@ -103,7 +104,7 @@ def summary(error: BaseException) -> str:
             break
         error = cause
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
-    notes = ", ".join(getattr(error, "__notes__", ()))
+    notes = ", ".join(notes_of(error))
     return f"{said} ({notes})" if notes else said
 
 

@@ -17,8 +17,9 @@ from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
 
-# How long Ray may take to end.
+# How long Ray may take to end, and how long when a user is waiting for it.
 _PATIENCE_S = 8.0
+_PATIENCE_AFTER_SIGNAL_S = 3.0
 
 
 @click.command()
@@ -156,6 +157,7 @@ def train_run(
                 f"{cut}"
             )
         # Ray may wait for processes that are dead.
-        with no_longer_than(_PATIENCE_S, EXIT_CODES[ending]):
+        patience_s = _PATIENCE_AFTER_SIGNAL_S if ending == "interrupted" else _PATIENCE_S
+        with no_longer_than(patience_s, EXIT_CODES[ending]):
             session.close()
     return EXIT_CODES[ending]

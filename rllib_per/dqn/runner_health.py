@@ -118,10 +118,12 @@ def end_silent(actors: Sequence[Any], what: str, patience_s: float = PATIENCE_S)
 
 def silent_parts(algorithm: Any, patience_s: float) -> set[str]:
     """What of an algorithm's state is in actors of which not all answer: parts of `get_state`."""
-    (learners, _), *runners = actors_of(algorithm)
+    (learners, _), *_ = actors_of(algorithm)
+    manager = algorithm.env_runner_group._worker_manager
     actors = {
         COMPONENT_LEARNER_GROUP: learners,
-        RANDOM_STATES: [runner for group, _ in runners for runner in group],
+        # Of those that RLlib knows to be gone nothing is asked.
+        RANDOM_STATES: [manager.actors()[runner] for runner in manager.healthy_actor_ids()],
         REPLAY_BUFFER_RESULTS: [handle.actor for handle in algorithm._shard_handles],
     }
     pings = {a.__ray_ready__.remote(): part for part, group in actors.items() for a in group}

@@ -178,7 +178,7 @@ def read_source(
     """The YAML at `path` with `overrides` in it, cut down for `smoke`, not checked yet."""
     source = read_yaml(path)
     if smoke:
-        shrink(source)
+        shrink(source, overrides)
     for assignment in overrides:
         source.override(assignment)
     if seed is not None:
@@ -235,8 +235,9 @@ def _problems(
     given: dict[KeyPath, str] = {}
     for detail in error.errors(include_url=False):
         path = _path_of(detail, source.data)
-        messages.setdefault(path, []).append(_message(detail, path, model))
-        if detail["type"] not in _SELF_CONTAINED:
+        message = _message(detail, path, model)
+        messages.setdefault(path, []).append(message)
+        if detail["type"] not in _SELF_CONTAINED and ": got " not in message:
             given[path] = f": got {detail['input']!r}"
     for path, alternatives in messages.items():
         dotted = ".".join(map(str, path)) or "the experiment"

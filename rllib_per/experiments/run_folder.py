@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,6 +106,8 @@ class RunFolder:
 
     def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # Other runs are there.
+            self.path.parent.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from rllib_per.bounds import with_new_names
+from rllib_per.bounds import ACTIVATIONS, with_new_names
 from rllib_per.schedules import check_range, schedule
 
 
@@ -81,6 +81,13 @@ def _one_of_or_class(names: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _is_activation(value: str) -> str:
+    if value not in ACTIVATIONS:
+        raise ValueError(f"must be one of {', '.join(ACTIVATIONS)}")
+    return value
+
+
+Activation = Annotated[str, AfterValidator(_is_activation)]
 Float = Annotated[float, BeforeValidator(_as_float), Field(allow_inf_nan=False)]
 Int = Annotated[int, BeforeValidator(_as_int)]
 Count = Annotated[Int, Field(ge=0)]
@@ -342,9 +349,9 @@ class Model(Section):
     """Dense layers before the streams."""
     hiddens: list[Positive] | None = None
     """Dense layers of each stream, value and advantage, or of the only one."""
-    activation: str = "relu"
+    activation: Activation = "relu"
     """Of all layers but the streams': relu, tanh, elu, gelu, silu or linear."""
-    head_activation: str = "relu"
+    head_activation: Activation = "relu"
     """Of the streams."""
     conv_filters: list[list[Positive]] | None = None
     """Of "nature": [channels, kernel, stride] of each convolution."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -21,6 +22,8 @@ _BUDGET: dict[tuple[str, ...], Any] = {
     ("evaluation", "num_envs"): 2,
 }
 
+_LIMITS = ("stop.env_steps", "stop.updates", "stop.time_s")
+
 # No more of these than so many; less stays as it is.
 _AT_MOST: dict[KeyPath, float] = {
     ("env_runners", "num_env_runners"): 2,
@@ -38,8 +41,12 @@ _REPLAY_TYPE = ("replay", "type")
 _GPUS = ("learners", "num_gpus_per_learner")
 
 
-def shrink(source: Source) -> None:
-    """Cut down what takes long, many cores, much memory, or a GPU that is not there."""
+def shrink(source: Source, overrides: Sequence[str] = ()) -> None:
+    """Cut down what takes long, many cores, much memory, or a GPU that is not there.
+
+    `overrides`, section.key=value, come after it and win: one that sets a limit of `stop` finds no
+    other there.
+    """
     limits = dict(_AT_MOST)
     if _value(source, _REPLAY_TYPE) == "sharded":  # Other types take no settings of shards.
         limits |= _SHARDS_AT_MOST
@@ -51,6 +58,8 @@ def shrink(source: Source) -> None:
         _cap(source, _GPUS, torch.cuda.device_count())
     for keys, value in _BUDGET.items():
         source.put(keys, copy(value), _FLAG)
+    if any(assignment.partition("=")[0].strip() in _LIMITS for assignment in overrides):
+        source.put(("stop",), {}, _FLAG)
 
 
 def _cap(source: Source, path: KeyPath, limit: float) -> None:

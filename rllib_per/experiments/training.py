@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 from rllib_per.checkpoints.archive import PendingSave
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.dqn.algorithm import ApexDQN
-from rllib_per.dqn.runner_health import silent_parts
+from rllib_per.dqn.runner_health import actors_of, end_silent, silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.episode_log import EpisodeLog, pop_episodes, spread
 from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy
@@ -45,6 +45,7 @@ __all__ = ["EXIT_CODES", "Ending", "Training"]
 
 # After a signal, what waits for other processes has this long, each: they may be dead.
 _PATIENCE_S = 5.0
+_PATIENCE_TO_STOP_S = 0.5  # All is saved by then.
 
 
 class Training:
@@ -115,6 +116,8 @@ class Training:
             finally:
                 if self._interruption.requested:
                     with no_longer_than(_PATIENCE_S, INTERRUPTED):
+                        for actors, what in actors_of(self._algorithm):
+                            end_silent(actors, what, patience_s=_PATIENCE_TO_STOP_S)
                         self._algorithm.stop()
                 else:
                     self._algorithm.stop()

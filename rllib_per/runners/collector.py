@@ -14,10 +14,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
 
 from rllib_per.arrays import Array, Int64s
+from rllib_per.error_notes import note
 from rllib_per.observations import WrongDataError
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
-from rllib_per.runners.env_answers import note
 from rllib_per.runners.env_streams import EnvStreams, Row
 from rllib_per.runners.exploration import EpsilonGreedy, choose
 

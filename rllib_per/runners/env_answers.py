@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_per.arrays import Array, Bools
+from rllib_per.error_notes import note
 from rllib_per.observations import WrongDataError, describe, fitted
 
 logger = logging.getLogger(__name__)
@@ -20,11 +21,6 @@ NUM_BOUNDED_STEPS = 16
 _OLD_STEP = "not enough values to unpack (expected 5, got 4)"
 _NO_TUPLE = "cannot unpack non-iterable"
 _NUMBERS = (float, int, np.floating, np.integer, np.bool_)
-
-
-def note(error: BaseException, text: str) -> None:
-    """Add where it came from to an error of user code, as `add_note` of Python 3.11 does."""
-    vars(error).setdefault("__notes__", []).append(text)
 
 
 class EnvAnswers:

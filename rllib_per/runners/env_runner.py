@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import ray
@@ -319,6 +319,14 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         if EXPLORATION_RNG in state:
             self.set_random_state(state, self.num_env_steps_sampled_lifetime)
+
+    def get_weights(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """RLlib has given it up, and so it is an error here as there."""
+        raise ValueError("`get_weights` is no more: use get_state(components='rl_module')")
+
+    def set_weights(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """RLlib has given it up, and so it is an error here as there."""
+        raise ValueError("`set_weights` is no more: use set_state({'rl_module': ...})")
 
     def random_state(self) -> dict[str, Any]:
         """The random generators of exploration and, where they are in reach, of environments."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -134,14 +135,43 @@ def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, 
         return creator, dict(context)
 
     def make() -> Any:
-        return creator(context)
+        return _create(creator, context)
 
     def make_vec(num_envs: int) -> Any:
-        return creator(context | {"num_envs": num_envs})
+        return _create(creator, context | {"num_envs": num_envs})
 
     # The id is RLlib's; nothing is registered under it.
     spec: Any = EnvSpec
     return spec("rllib-single-agent-env-v0", entry_point=make, vector_entry_point=make_vec), {}
+
+
+def _create(creator: Any, context: Any) -> Any:
+    """As RLlib does: one argument, the context.
+
+    Raises:
+        TypeError: Also where the creator takes keywords; the message says what to write then.
+    """
+    try:
+        return creator(context)
+    except TypeError as error:
+        if not _takes_keywords(creator):
+            raise
+        name = getattr(creator, "__name__", str(creator))
+        raise TypeError(
+            f"{error}. RLlib calls {name}(config), with env_config as one dict, and {name} takes "
+            f"keywords: {inspect.signature(creator)}. Let it take `config` as its one argument, or "
+            f"register lambda config: {name}(**config) with ray.tune.register_env, or {name} with "
+            "gymnasium.register, whose environments get env_config as keywords"
+        ) from error
+
+
+def _takes_keywords(creator: Any) -> bool:
+    """Whether it has other parameters than one for the context."""
+    try:
+        parameters = list(inspect.signature(creator).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    return len(parameters) != 1 or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:

@@ -10,6 +10,7 @@ import ray
 from rllib_per import ApexDQNConfig
 from rllib_per.dqn import runner_failures
 from rllib_per.dqn.runner_failures import RunnerFailure, RunnerFailures, attempt
+from rllib_per.error_notes import notes_of
 from rllib_per.observations import WrongDataError
 from tests.support.apex import apex_config
 from tests.support.wrong_env import Raises
@@ -223,7 +224,7 @@ def test_an_environment_that_always_raises_ends_training_with_its_error(
     assert time.monotonic() - began_s < 120  # A process starts in seconds, if it has a CPU.
     assert "wrong_env.py" in "".join(traceback.format_exception(raised.value))
     if loop != "rllib's runner":
-        assert f"raised by {method}() of environment " in raised.value.__notes__[0]
+        assert f"raised by {method}() of environment " in notes_of(raised.value)[0]
 
 
 @pytest.mark.ray

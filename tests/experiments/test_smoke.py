@@ -45,6 +45,14 @@ def test_smoke_leaves_wrong_values_to_validation(tmp_path):
         load_experiment(path, smoke=True)
 
 
+def test_limits_that_are_set_win_over_those_of_smoke():
+    path = CONFIGS / "cartpole.yaml"
+    smoke = load_experiment(path, ["stop.env_steps=7000"], smoke=True)
+    assert smoke.stop.model_dump(exclude_none=True) == {"env_steps": 7000}
+    other = load_experiment(path, ["replay.alpha=0.5"], smoke=True)
+    assert other.stop.time_s == 30
+
+
 def test_gpus_that_are_not_there_are_missed_before_ray_starts(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))

@@ -65,6 +65,12 @@ def test_timesteps_are_sampled_in_stretches_that_add_up_to_episodes():
     assert metrics["episode_len_mean"] == 7
 
 
+@pytest.mark.parametrize("method", ["get_weights", "set_weights"])
+def test_methods_that_rllib_has_given_up_name_their_successors(runner, method):
+    with pytest.raises(ValueError, match=f"{method[:3]}_state"):
+        getattr(runner, method)()
+
+
 def test_force_reset_begins_new_episodes(runner):
     runner.sample(num_timesteps=4)
     assert all(e.t_started == 0 for e in runner.sample(num_timesteps=4, force_reset=True))

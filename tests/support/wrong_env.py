@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An environment that goes wrong."""
 
+import os
 from pathlib import Path
 
 import gymnasium as gym
@@ -60,3 +61,20 @@ class Raises(gym.Env):
                 return
             path.touch()
         raise error
+
+
+class TakesKeywords(Raises):
+    """One that is written for `gymnasium.make`."""
+
+    def __init__(self, *, render_mode=None):
+        super().__init__({"method": None})
+
+
+class Dies(WrongLater):
+    """Ends its process in its tenth step, as a simulator in C may."""
+
+    def step(self, action):
+        answer = super().step(action)
+        if self._num_steps >= 10:
+            os._exit(1)
+        return answer
