@@ -207,7 +207,7 @@ def failing_config(loop, method, **context):
     ("loop", "method"),
     [
         ("synchronous", "step"),
-        ("asynchronous", "reset"),
+        pytest.param("asynchronous", "reset", marks=pytest.mark.slow),
         pytest.param("synchronous", "reset", marks=pytest.mark.slow),
         pytest.param("asynchronous", "step", marks=pytest.mark.slow),
         pytest.param("rllib's runner", "step", marks=pytest.mark.slow),
