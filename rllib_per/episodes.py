@@ -29,19 +29,22 @@ class EpisodeFragmenter:
     """
 
     def __init__(
-        self, config: Any, *, extra_columns: ExtraColumns | None = None, first_row: int = 0
+        self,
+        max_streams: int,
+        stack: FrameStack | None = None,
+        *,
+        extra_columns: ExtraColumns | None = None,
+        first_row: int = 0,
     ) -> None:
         """
         Args:
-            config: The AlgorithmConfig. `frame_stack` says how many frames an observation stacks;
-                None stores observations whole.
+            max_streams: Environments.
+            stack: What an observation stacks; None stores observations whole.
             extra_columns: Gives a chunk's further columns, each (its length, ...).
             first_row: The number of every stream's first row. With an earlier fragmenter's
                 `next_row`, nothing that replay has of that one is taken for going on.
         """
-        size = config.frame_stack
-        self._stack = FrameStack(size, config.frame_stack_padding) if size else None
-        self._max_streams = config.num_envs_per_env_runner * max(config.num_env_runners, 1)
+        self._stack, self._max_streams = stack, max_streams
         self._extra_columns = extra_columns or (lambda _: {})
         self._first_row = first_row
         self._free: list[_Stream] = []

@@ -20,6 +20,11 @@ class FrameStack:
     size: int
     padding: str
 
+    @classmethod
+    def of(cls, size: int | None, padding: str) -> FrameStack | None:
+        """None where nothing is stacked."""
+        return cls(size, padding) if size else None
+
     def check(self, obs: Array, next_obs: Array, reset: Bools) -> None:
         """Raise unless `next_obs` is `obs` moved on by one frame, or newly padded where `reset`.
 

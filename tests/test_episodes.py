@@ -6,13 +6,20 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.episodes import EpisodeFragmenter
+from rllib_per.frame_stack import FrameStack
 from tests.support.counting_env import CountingEnv, runner_config
+
+
+def fragmenter_of(config, **options):
+    runners = config.settings().runners
+    stack = FrameStack.of(runners.frame_stack, runners.frame_stack_padding)
+    return EpisodeFragmenter(runners.num_envs_total, stack, **options)
 
 
 def fragmenter(num_envs=2, **env_runners):
     env = CountingEnv(0, [1])
     config = runner_config("CartPole-v1", num_envs, **env_runners)
-    built = EpisodeFragmenter(config)
+    built = fragmenter_of(config)
     return built, built.row_spec((env.observation_space, env.action_space))
 
 
@@ -119,7 +126,7 @@ def test_an_abandoned_episode_gives_its_stream_up():
 
 
 def test_stacks_are_taken_apart_and_checked():
-    built = EpisodeFragmenter(runner_config("CartPole-v1", frame_stack=2))
+    built = fragmenter_of(runner_config("CartPole-v1", frame_stack=2))
     space = CountingEnv(0, [1]).observation_space
     stacked_space = type(space)(-1, 10_000, (2, 3), np.float32)
     spec = built.row_spec((stacked_space, CountingEnv.action_space))
@@ -137,7 +144,7 @@ def test_stacks_are_taken_apart_and_checked():
 
 
 def test_observations_that_a_connector_changed_only_for_the_module_are_refused():
-    built = EpisodeFragmenter(runner_config("CartPole-v1"))
+    built = fragmenter_of(runner_config("CartPole-v1"))
     built.row_spec((gym_box(7), CountingEnv.action_space))
     with pytest.raises(ValueError, match="must write them back into the episode"):
         built.fragments([episode_of(1, 2)])
@@ -166,7 +173,7 @@ def test_a_chunk_whose_columns_are_refused_takes_no_stream():
         return {}
 
     config = runner_config("CartPole-v1", 1)
-    built = EpisodeFragmenter(config, extra_columns=refuse)
+    built = fragmenter_of(config, extra_columns=refuse)
     env = CountingEnv(0, [1])
     built.row_spec((env.observation_space, env.action_space))
     for _ in range(2):
@@ -184,7 +191,7 @@ def test_rllibs_own_runner_gives_the_rows_that_the_environments_gave():
     lengths = [3, 1, 4]
     config = runner_config(lambda context: CountingEnv(0, lengths), rollout_fragment_length=5)
     runner = SingleAgentEnvRunner(config=config)
-    built = EpisodeFragmenter(config)
+    built = fragmenter_of(config)
     spaces = runner.get_spaces()["default_policy"]
     built.row_spec(spaces)
     rows = rows_of(built, *(runner.sample(num_timesteps=2) for _ in range(6)))[0]
@@ -208,7 +215,7 @@ def test_an_observation_that_is_no_number_is_refused_with_its_step_and_takes_no_
     ("dtype", "given"), [(np.uint8, np.float32), (np.uint8, np.int64), (np.int64, np.float64)]
 )
 def test_observations_of_another_kind_than_the_modules_are_refused(dtype, given):
-    built = EpisodeFragmenter(runner_config("CartPole-v1"))
+    built = fragmenter_of(runner_config("CartPole-v1"))
     built.row_spec((gym.spaces.Box(0, 100, (3,), dtype), gym.spaces.Discrete(3)))
     episode = SingleAgentEpisode(
         observations=[np.full(3, 1.5, given)] * 2, actions=[0], rewards=[0.0], len_lookback_buffer=0

@@ -18,6 +18,9 @@ FORBIDDEN = {
     "rllib_per/schedules.py": {"ray", "torch", "rllib_per"},
     "rllib_per/build_id.py": {"ray", "torch", "rllib_per"},
     "rllib_per/arrays.py": {"ray", "torch", "rllib_per"},
+    "rllib_per/settings": ALGORITHM
+    | {"ray", "torch", "numpy", "gymnasium", "rllib_per.replay", "rllib_per.checkpoints"}
+    | {"rllib_per.sharding", "rllib_per.runners", "rllib_per.objectives", "rllib_per.drop_in"},
     "rllib_per/replay": ALGORITHM
     | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.episodes"}
     | {"rllib_per.checkpoints", "rllib_per.sharding"},
@@ -73,6 +76,7 @@ def test_an_offence_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["rllib_per", "rllib_per.replay", "cython_tree"])
-def test_importing_replay_imports_neither_ray_nor_torch(module):
-    program = f"import sys, {module}; sys.exit(bool({{'ray', 'torch'}} & set(sys.modules)))"
+def test_importing_replay_imports_neither_ray_nor_torch_nor_pydantic(module):
+    heavy = {"ray", "torch", "pydantic", "pydantic_core"}
+    program = f"import sys, {module}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From `replay_buffer_config` to a replay buffer."""
+"""From settings to a replay buffer."""
 
 from __future__ import annotations
 
@@ -12,49 +12,48 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 from rllib_per.arrays import Allocator
 from rllib_per.buffers.protocol import ReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
-from rllib_per.buffers.types import SETTINGS, replay_class
+from rllib_per.buffers.types import DECIDED_ELSEWHERE, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
+from rllib_per.settings.algorithm import TransitionSettings
+from rllib_per.settings.replay import AnyReplay, replay_buffer_config
+from rllib_per.settings.section import as_dict
 from rllib_per.sharding import ReplayShards
 
 Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer
 
 
-def build_replay(config: Any, rows: RowSpec, allocator: Allocator | None = None) -> ReplayBuffer:
-    """The buffer that `config.replay_buffer_config` names, in this process.
+def build_replay(
+    replay: AnyReplay,
+    transitions: TransitionSettings,
+    rows: RowSpec,
+    allocator: Allocator | None = None,
+) -> ReplayBuffer:
+    """The buffer with these settings, in this process.
 
     Args:
         allocator: Makes the arrays of batches, where the buffer is one of ours.
     """
-    kind = replay_class(config.replay_buffer_config["type"])
+    kind = replay_class(replay.type)
+    keywords = buffer_keywords(replay, transitions, rows)
+    if issubclass(kind, PrioritizedReplayBuffer):
+        keywords["allocator"] = allocator
     if not issubclass(kind, EpisodeReplayBuffer):
-        settings = buffer_settings(config, rows)
-        if issubclass(kind, PrioritizedReplayBuffer):
-            settings["allocator"] = allocator
-        buffer: ReplayBuffer = kind(**settings)
+        buffer: ReplayBuffer = kind(**keywords)
         return buffer
-    options = {k: v for k, v in config.replay_buffer_config.items() if k not in ("type", "beta")}
-    settings = _algorithms_settings(config)
-    return RLlibReplay(partial(kind, **options), rows, **settings)
+    own = {name: value for name, value in keywords.items() if name not in DECIDED_ELSEWHERE}
+    elsewhere = {name: value for name, value in keywords.items() if name in DECIDED_ELSEWHERE}
+    return RLlibReplay(partial(kind, **own), **elsewhere)
 
 
-def buffer_settings(config: Any, rows: RowSpec) -> dict[str, Any]:
-    """Keyword arguments of the buffer that `config` names, for rows of the given kind."""
-    kind = replay_class(config.replay_buffer_config["type"])
-    given = {k: v for k, v in config.replay_buffer_config.items() if k not in ("type", "beta")}
+def buffer_keywords(
+    replay: AnyReplay, transitions: TransitionSettings, rows: RowSpec
+) -> dict[str, Any]:
+    """Keyword arguments of the buffer with these settings, for rows of the given kind."""
+    kind = replay_class(replay.type)
+    given = replay_buffer_config(replay)
+    del given["type"], given["beta"]
     if issubclass(kind, PrioritizedReplayBuffer):
         # One set of options serves all of ours, so that they can be swapped by one word.
         accepted = inspect.signature(kind.__init__).parameters
         given = {name: value for name, value in given.items() if name in accepted}
-    return given | {"rows": rows} | _algorithms_settings(config)
-
-
-def _algorithms_settings(config: Any) -> dict[str, Any]:
-    n_step = config.n_step
-    values = {
-        "n_step": tuple(n_step) if isinstance(n_step, (list, tuple)) else n_step,
-        "gamma": config.gamma,
-        "reward_clip": config.get_reward_clip(),
-        "seed": config.seed,
-    }
-    assert values.keys() == SETTINGS
-    return values
+    return given | as_dict(transitions) | {"rows": rows}

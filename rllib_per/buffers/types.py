@@ -14,21 +14,21 @@ from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import Prioritize
 
 from rllib_per.buffers.protocol import METHODS, STATE_METHODS
 from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
+from rllib_per.settings.algorithm import TransitionSettings
+from rllib_per.settings.replay import RLLIB_NAMES, Prioritized
+from rllib_per.settings.section import names_of
 
-# RLlib's own names stand for the buffer of ours that does the same.
 REPLAY_TYPES: dict[str, type] = {
     "prioritized": PrioritizedReplayBuffer,
     "uniform": UniformReplayBuffer,
     "sharded": PrioritizedReplayBuffer,
     "rllib_prioritized": PrioritizedEpisodeReplayBuffer,
     "rllib_uniform": EpisodeReplayBuffer,
-    "PrioritizedEpisodeReplayBuffer": PrioritizedReplayBuffer,
-    "EpisodeReplayBuffer": UniformReplayBuffer,
 }
+REPLAY_TYPES |= {name: REPLAY_TYPES[ours] for name, ours in RLLIB_NAMES.items()}
 
 # What the algorithm's own settings, and not `replay_buffer_config`, decide.
-SETTINGS = frozenset({"n_step", "gamma", "reward_clip", "seed"})
-_DECIDED_ELSEWHERE = SETTINGS | {"rows", "allocator"}
+DECIDED_ELSEWHERE = frozenset(names_of(TransitionSettings)) | {"rows", "allocator"}
 
 # RLlib's algorithms never use these; its buffers take, and ignore, any other keyword.
 _IGNORED_BY_RLLIB = frozenset({"batch_size_B", "batch_length_T", "kwargs"})
@@ -66,12 +66,11 @@ def replay_options(kind: type) -> frozenset[str] | None:
         unused = {"alpha"} if kind is EpisodeReplayBuffer else set()
         return (frozenset(names) - _IGNORED_BY_RLLIB) | {"beta"} | unused
     if issubclass(kind, PrioritizedReplayBuffer):
-        parameters = inspect.signature(PrioritizedReplayBuffer).parameters
-        return (frozenset(parameters) - _DECIDED_ELSEWHERE) | {"beta"}
+        return frozenset(names_of(Prioritized)) - {"type"}
     parameters = inspect.signature(kind).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
-    return (frozenset(parameters) - _DECIDED_ELSEWHERE) | {"beta"}
+    return (frozenset(parameters) - DECIDED_ELSEWHERE) | {"beta"}
 
 
 def can_be_saved(kind: type) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from rllib_per.arrays import Array, Int64s
 from rllib_per.checkpoints.files import CheckpointError, read_array, read_json, unreadable
 from rllib_per.replay._ring import ROW_DTYPE, STREAM_DTYPE
-from rllib_per.replay.ids import SHARD_BITS
+from rllib_per.settings.replay import MAX_SHARDS
 
 INDEX = "replay.json"
 VALUES = "values.json"
@@ -108,7 +108,7 @@ def read_index(folder: Path) -> tuple[int, dict[str, Any]]:
     index = read_json(path, FORMAT)
     with unreadable(path):
         num_parts, values = int(index["num_parts"]), dict(index["values"])
-        if not 1 <= num_parts <= 1 << SHARD_BITS:
+        if not 1 <= num_parts <= MAX_SHARDS:
             raise ValueError(f"{num_parts} parts")
     return num_parts, values
 

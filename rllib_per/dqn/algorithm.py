@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModule
@@ -21,7 +23,6 @@ from rllib_per.buffers.build import Replay, build_replay
 from rllib_per.buffers.sharded import (
     add_bundles,
     build_sharded_replay,
-    is_sharded,
     occupy_bundles,
 )
 from rllib_per.dqn.asynchronous import AsynchronousLoop
@@ -42,6 +43,7 @@ from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
+from rllib_per.settings.replay import Sharded, replay_of
 from rllib_per.sharding import ReplayShards
 
 # What `setup` makes.
@@ -66,44 +68,51 @@ class ApexDQN(SaveableDQN):
         return ApexDQNConfig()
 
     @classmethod
-    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+    def default_resource_request(
+        cls, config: ApexDQNConfig | Mapping[str, Any]
+    ) -> PlacementGroupFactory:
         """RLlib's, and a bundle for each replay shard."""
         request = super().default_resource_request(config)
         config = cls.get_default_config().update_from_dict(config)
-        return add_bundles(request, config) if is_sharded(config) else request
+        replay = replay_of(config.replay_buffer_config)
+        return add_bundles(request, replay) if isinstance(replay, Sharded) else request
 
     @cleaned_up_on_error
     def setup(self, config: ApexDQNConfig) -> None:
         super().setup(config)
+        self.settings = self.config.settings()
+        training = self.settings.training
         self.progress = Progress()
-        self.schedules = Schedules.of(self.config)
-        self.learners = Learners(self.learner_group, self._rebuild_learner_group, self.config)
+        self.schedules = Schedules.of(self.settings)
+        self.learners = Learners(
+            self.learner_group, self._rebuild_learner_group, self.settings.learners, training.gamma
+        )
         self.rollouts = self._build_rollouts()
         self.replay = self.local_replay_buffer = self._build_replay(self.rollouts.row_spec)
         self._replay_archive = ReplayArchive(self.replay)
         self.replay_ratio = ReplayRatio(
-            self.config.get_replay_ratio(),
-            self.config.total_train_batch_size,
-            self.config.num_steps_sampled_before_learning_starts,
+            self.settings.replay_ratio,
+            self.settings.batch_size,
+            training.num_steps_sampled_before_learning_starts,
         )
-        loop_class: Any = AsynchronousLoop if self.config.is_asynchronous else SynchronousLoop
+        loop_class: Any = AsynchronousLoop if self.settings.is_asynchronous else SynchronousLoop
         self._exported = ExportedMetrics(self.trial_id)
         self.loop: AsynchronousLoop | SynchronousLoop = loop_class(
             self.rollouts,
             self.replay,
             self.learners,
             TrainingClock(
-                self.progress, self.schedules, self.replay_ratio, self.config.broadcast_interval
+                self.progress, self.schedules, self.replay_ratio, training.broadcast_interval
             ),
-            self.config,
+            self.settings,
         )
 
-        self._settings, self._is_handed_over = self.config, False
+        self._running, self._is_handed_over = self.config, False
 
     def training_step(self) -> None:
         """Train for as many env steps as one iteration asks for; RLlib logs once, at the end."""
         watch = Stopwatch()
-        minimum = self.config.min_sample_timesteps_per_iteration or 1
+        minimum = self.settings.min_env_steps_per_iteration
         # RLlib goes by what runners reported, which may have been more than had come back here.
         goal = self.progress.env_steps + minimum + self.loop.num_steps_under_way
         while self.progress.env_steps < goal:
@@ -134,15 +143,17 @@ class ApexDQN(SaveableDQN):
         shards = self.replay.reports if isinstance(self.replay, ReplayShards) else {0: own}
         self._exported.export(gauges, shards)
 
-    def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
+    def _create_local_replay_buffer_if_necessary(self, config: AlgorithmConfig) -> None:
         """Only the shards' actors: `setup` makes the buffer once the spaces are known."""
-        self._shard_handles = occupy_bundles(config) if is_sharded(config) else []
+        replay = replay_of(config.replay_buffer_config)
+        self._shard_handles = occupy_bundles(replay) if isinstance(replay, Sharded) else []
 
     def _build_rollouts(self) -> Rollouts | RemoteRollouts:
-        if self.config.is_asynchronous:
-            return RemoteRollouts(self.env_runner_group, self.learner_group, self.config)
+        runners = self.settings.runners
+        if self.settings.is_asynchronous:
+            return RemoteRollouts(self.env_runner_group, self.learner_group, runners)
         # Learners that die are replaced, and the group with them.
-        return Rollouts(self.env_runner_group, lambda: self.learner_group, self.config)
+        return Rollouts(self.env_runner_group, lambda: self.learner_group, runners)
 
     def _rebuild_learner_group(self) -> LearnerGroup:
         spec = self.learner_group._module_spec
@@ -150,9 +161,10 @@ class ApexDQN(SaveableDQN):
         return self.learner_group
 
     def _build_replay(self, rows: RowSpec) -> Replay:
-        if is_sharded(self.config):
-            return build_sharded_replay(self.config, rows, self._shard_handles)
-        return build_replay(self.config, rows, self.learners.batch_allocator)
+        replay, transitions = self.settings.replay, self.settings.transitions
+        if isinstance(replay, Sharded):
+            return build_sharded_replay(replay, transitions, rows, self._shard_handles)
+        return build_replay(replay, transitions, rows, self.learners.batch_allocator)
 
     def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> RLModule | None:
         """RLlib's module for inference, with the learners' weights of this moment.
@@ -177,14 +189,14 @@ class ApexDQN(SaveableDQN):
         try:
             return super().step()
         finally:
-            self.config = self._settings
+            self.config = self._running
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """RLlib's, from Tune; settings stay those of this trial, α among them."""
         self._begin_trial()
         super().load_checkpoint(checkpoint_dir)
 
-    def reset(self, new_config: Any, storage: Any = None) -> bool:
+    def reset(self, new_config: ApexDQNConfig | Mapping[str, Any], storage: Any = None) -> bool:
         """Tune gives this process to another trial, perhaps to go on from a checkpoint.
 
         Nothing of the last trial may show in it: neither weights nor experience nor the episodes
@@ -193,17 +205,17 @@ class ApexDQN(SaveableDQN):
         self._is_handed_over = True
         return bool(super().reset(new_config, storage))
 
-    def reset_config(self, new_config: Any) -> bool:
+    def reset_config(self, new_config: ApexDQNConfig | Mapping[str, Any]) -> bool:
         """Take new settings: in place where `reconfiguration.CHANGEABLE` has all that differ.
 
         Weights and experience stay then, and a new α transforms every stored priority anew. For any
         other change the algorithm begins anew in this process, as if it had just been made.
         """
         config = resolve(self.get_default_config(), new_config)
-        running, self.config = self._settings, config
+        running, self.config = self._running, config
         if can_change(changed_settings(running, config), self):
-            change(self, config)
-            self._settings = config
+            self._running, self.settings = config, config.settings()
+            change(self, self.settings)
         else:
             self._begin_anew()
         return True  # Tune ends a trial in error whose actor says False.
@@ -231,3 +243,6 @@ class ApexDQN(SaveableDQN):
         finally:
             for handle in getattr(self, "_shard_handles", ()):
                 handle.close()
+
+
+ApexDQNConfig.default_algorithm = ApexDQN

@@ -26,6 +26,7 @@ from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.runner_health import RunnerAbsence
 from rllib_per.dqn.training_clock import Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners, Update
+from rllib_per.settings.algorithm import Settings
 from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
 from rllib_per.sharding.calls import all_among, references_ready
 from rllib_per.sharding.priorities import Lag
@@ -54,7 +55,7 @@ class AsynchronousLoop:
         replay: The shards.
         learners: Who learns from them, in lock step.
         clock: How far training is and what is due; it is kept up to date.
-        config: The ApexDQNConfig.
+        settings: Of the algorithm.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class AsynchronousLoop:
         replay: ReplayShards,
         learners: Learners,
         clock: TrainingClock,
-        config: Any,
+        settings: Settings,
     ) -> None:
         self._rollouts, self._replay, self._learners = rollouts, replay, learners
         self._clock, self._replay_ratio = clock, clock.replay_ratio
-        self._max_updates_in_flight = config.max_requests_in_flight_per_learner
-        self._timeout_s = config.sample_timeout_s
-        self._max_steps_ahead = _ROUNDS_AHEAD * config.num_env_runners * rollouts.num_steps_per_call
+        self._max_updates_in_flight = settings.max_updates_in_flight
+        self._timeout_s = settings.runners.sample_timeout_s
+        num_steps_per_round = settings.runners.num_env_runners * rollouts.num_steps_per_call
+        self._max_steps_ahead = _ROUNDS_AHEAD * num_steps_per_round
         rollouts.feed(replay.writer("an env runner"))
         self._num_added = replay.num_added_lifetime
         self._requests: deque[BatchRequest] = deque()
@@ -77,7 +79,7 @@ class AsynchronousLoop:
         learners.ask_for_weights(wait=True)
         # Of batches whose TD errors are not here yet: their learners' generation, and when.
         self._asked_at: deque[tuple[int, int]] = deque()
-        self._absence = RunnerAbsence(config.env_runner_restore_timeout_s)
+        self._absence = RunnerAbsence(settings.runners.restore_timeout_s)
         self._weights_lag = Lag()
         self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
         self._idle_s = 0.0

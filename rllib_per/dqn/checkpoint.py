@@ -29,12 +29,15 @@ from rllib_per.checkpoints.archive_reader import FORMAT, INDEX, VALUES
 from rllib_per.checkpoints.files import read_json, unreadable, write_array, write_json
 from rllib_per.checkpoints.folders import MANIFEST, AtomicFolder, put_back, seal, verify
 from rllib_per.dqn.asynchronous import AsynchronousLoop
+from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.reconfiguration import keep_alpha
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.rollouts import RANDOM_STATES, Rollouts, let_take_any_weights
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio
 from rllib_per.replay import PrioritizedReplayBuffer
+from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.replay import Sharded
 from rllib_per.sharding import ReplayShards
 
 _STATE = "apex_dqn"
@@ -109,7 +112,8 @@ def _read_state(folder: Path, arrays: tuple[str, ...]) -> dict[str, Any]:
 class SaveableDQN(DQN):
     """What of an ApexDQN saves and restores it; its parts are made in `ApexDQN.setup`."""
 
-    config: Any
+    config: ApexDQNConfig
+    settings: Settings
     learner_group: LearnerGroup
     loop: AsynchronousLoop | SynchronousLoop
     progress: Progress
@@ -136,7 +140,7 @@ class SaveableDQN(DQN):
             }
             if self._check_component(RANDOM_STATES, None, not_components):
                 state[_STATE][RANDOM_STATES] = self.rollouts.random_states()
-        if self.config.store_buffer_in_checkpoints and with_replay:
+        if self.settings.saves_replay and with_replay:
             state[_REPLAY] = self.replay.state()
         return state
 
@@ -146,7 +150,7 @@ class SaveableDQN(DQN):
         super().set_state(state)
         if _REPLAY in state:
             self.replay.load_state(state[_REPLAY])
-            keep_alpha(self.replay, self.config)
+            keep_alpha(self.replay, self.settings.replay)
         if not {COMPONENT_LEARNER_GROUP, _REPLAY}.isdisjoint(state):
             self.loop.restart()
         if _STATE in state:
@@ -173,7 +177,7 @@ class SaveableDQN(DQN):
         Raises:
             TrainingDivergedError: Weights are not finite; nothing is written.
         """
-        with_replay = self.config.store_buffer_in_checkpoints and _REPLAY not in without
+        with_replay = self.settings.saves_replay and _REPLAY not in without
         replay_state = None
         if state is None:
             if _REPLAY not in without:
@@ -217,8 +221,9 @@ class SaveableDQN(DQN):
 
         Saving and restoring call this; call it again after moving a checkpoint.
         """
-        recovery = self.config.replay_buffer_config.get("shard_recovery")
-        if isinstance(self.replay, ReplayShards) and recovery == "checkpoint":
+        settings = self.settings.replay
+        takes_part = isinstance(settings, Sharded) and settings.shard_recovery == "checkpoint"
+        if isinstance(self.replay, ReplayShards) and takes_part:
             self.replay.recover_from(checkpoint / _REPLAY)
 
     def restore_from_path(
@@ -239,7 +244,7 @@ class SaveableDQN(DQN):
         Raises:
             CheckpointError: It is damaged or not finished; nothing has changed.
         """
-        with_replay = self.config.store_buffer_in_checkpoints
+        with_replay = self.settings.saves_replay
         with local_copy(path, filesystem) as folder:
             replay = folder / _REPLAY
             if component == _REPLAY and with_replay:
@@ -258,7 +263,7 @@ class SaveableDQN(DQN):
                 super().restore_from_path(str(folder.absolute()), **kwargs)
         if component is None and folder.is_dir():  # A copy from elsewhere is gone by now.
             self.recover_shards_from(folder)
-        keep_alpha(self.replay, self.config)
+        keep_alpha(self.replay, self.settings.replay)
         self.loop.restart()
 
 

@@ -5,18 +5,33 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
-from rllib_per.bounds import RENAMED, with_new_names
-from rllib_per.buffers.sharded import is_sharded
+from rllib_per.dqn.translation import settings_of
 from rllib_per.dqn.validation import find_problems, minus_ones
+from rllib_per.learning.learner import ApexDQNLearner
+from rllib_per.learning.module import ApexDQNModule
+from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.replay import (
+    RENAMED,
+    Prioritized,
+    Sharded,
+    section_of,
+    with_new_names,
+)
+from rllib_per.settings.runners import EnvRunners, EpisodeBound
+from rllib_per.settings.section import as_dict
+from rllib_per.settings.training import Training
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
 _RLLIB_ONLY_KEYS = frozenset(
@@ -34,58 +49,36 @@ _RLLIB_ONLY_KEYS = frozenset(
 class ApexDQNConfig(DQNConfig):
     """Configures `ApexDQN`; a program written for `DQNConfig` works unchanged.
 
-    Beyond DQNConfig, whose methods and defaults all hold:
+    Beyond DQNConfig, whose methods and defaults all hold (what a key means stands beside it in
+    `rllib_per.settings`, and in docs/configuration.md):
 
     training()
-        replay_ratio: Transitions sampled per transition added. RLlib's `training_intensity` is the
-            same number; None means RLlib's natural one, train_batch_size_per_learner × num_learners
-            / (rollout_fragment_length × num_envs_per_env_runner × num_env_runners).
-        target_network_update_unit: What `target_network_update_freq` counts: "env_steps" (RLlib's
-            meaning), "updates" or "episodes".
-        objective: What is learned, "expected" or a class of your own (docs/objectives.md).
-        optimizer: {"type": "adam" | "rmsprop", ...} with PyTorch's own keys.
-        broadcast_interval: Updates between two weight broadcasts to remote env runners.
-        replay_buffer_config: "type" is "prioritized" or "uniform" (RLlib's names
-            "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean these) for a buffer in
-            the driver, or "sharded" for a prioritized one in `num_shards` actors, which env runner
-            actors feed while learners learn; "beta" and all keywords of
-            `rllib_per.replay.PrioritizedReplayBuffer` besides. "rllib_prioritized" and
-            "rllib_uniform" are RLlib's buffers with their own keywords, for comparison
-            (`rllib_per.buffers.rllib_replay` has their limits); a class or its dotted path is one
-            of your own (`rllib_per.buffers.protocol`). With "sharded" also shard_num_cpus and
-            shard_memory_bytes of each actor, shard_placement without a placement group
-            ("anywhere", "spread" over the nodes, "node": the driver's), shard_recovery ("empty", or
-            "checkpoint": a shard that lost its content takes its part of the newest checkpoint,
-            where its node sees that), and the fields of `rllib_per.sharding.ShardLimits`.
+        replay_ratio, target_network_update_unit, objective, optimizer, broadcast_interval: See
+            `Training`. An objective may be a class, too.
+        replay_buffer_config: "type", and the keys of its class in `settings.replay`. RLlib's own
+            names "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean "prioritized" and
+            "uniform". A class, or its dotted path, is one of your own
+            (`rllib_per.buffers.protocol`); its keywords stand beside "type". The limits of
+            "rllib_prioritized" and "rllib_uniform" are in `rllib_per.buffers.rllib_replay`.
         epsilon, lr and the buffer's beta: a number, RLlib's [[env_step, value], ...], or a schedule
             dict of `rllib_per.schedules`.
     env_runners()
-        per_env_epsilon: Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018).
-        frame_stack: Frames per observation; None finds it from the environment.
-        frame_stack_padding: "zero" or "repeat", what the environment puts before a first frame.
+        per_env_epsilon, frame_stack, frame_stack_padding: See `EnvRunners`.
     evaluation()
-        max_env_steps_per_episode: An episode of an evaluation is cut after so many and counted as
-            `num_episodes_cut`; None is 108,000 frames of an Atari game (27,000 env steps), else
-            the time limit with which the environment is registered, else 100,000.
+        max_env_steps_per_episode: See `EpisodeBound`.
     learners()
-        fused_optimizer, mixed_precision (bfloat16), compile_module, channels_last: True or False.
-        learner_timeout_s: How long learners may take for an update, or to start anew.
-        max_learner_restarts: How often remote learners may be started anew after one of them died;
-            0: its death ends the trial, for Tune to resume.
+        fused_optimizer, mixed_precision, compile_module, channels_last, learner_timeout_s,
+        max_learner_restarts: See `LearnerSettings`.
     """
 
-    def __init__(self, algo_class: type | None = None) -> None:
-        from rllib_per.dqn.algorithm import ApexDQN
+    default_algorithm: ClassVar[type]  # Which `rllib_per.dqn.algorithm` says.
 
+    def __init__(self, algo_class: type | None = None) -> None:
         self._env_runner_cls: type | None = None
-        super().__init__(algo_class=algo_class or ApexDQN)
+        super().__init__(algo_class=algo_class or self.default_algorithm)
         self.exploration_config: dict[str, Any] = {}
-        self.replay_buffer_config = {
-            "type": "prioritized",
-            "capacity": 50_000,
-            "alpha": 0.6,
-            "beta": 0.4,
-        }
+        options = ("type", "capacity", "alpha", "beta")  # As RLlib has them; others stay unsaid.
+        self.replay_buffer_config = {name: getattr(Prioritized, name) for name in options}
         # RLlib waits a minute before it restarts a runner.
         self.delay_between_env_runner_restarts_s = 1.0
         # How long all others wait for one that restarts; it is asked again in every iteration.
@@ -96,21 +89,21 @@ class ApexDQNConfig(DQNConfig):
         self.max_requests_in_flight_per_env_runner = 2
 
         self.hiddens: list[int] | None = None  # The network's own; DQNConfig has one for vectors.
-        self.replay_ratio: float | None = None
-        self.target_network_update_unit = "env_steps"
-        self.objective: Any = {"type": "expected"}
-        self.optimizer = {"type": "adam"}
-        self.broadcast_interval = 1
-        self.per_env_epsilon = False
-        self.frame_stack: int | None = None
-        self.frame_stack_padding = "zero"
-        self.max_env_steps_per_episode: int | None = None
-        self.fused_optimizer = True
-        self.mixed_precision = False
-        self.compile_module = False
-        self.channels_last = False
-        self.learner_timeout_s = 120.0
-        self.max_learner_restarts = 3
+        self.replay_ratio = Training.replay_ratio
+        self.target_network_update_unit: str = Training.target_network_update_unit
+        self.objective: Any = as_dict(Training.objective)
+        self.optimizer = as_dict(Training.optimizer)
+        self.broadcast_interval = Training.broadcast_interval
+        self.per_env_epsilon = EnvRunners.per_env_epsilon
+        self.frame_stack = EnvRunners.frame_stack
+        self.frame_stack_padding: str = EnvRunners.frame_stack_padding
+        self.max_env_steps_per_episode = EpisodeBound.max_env_steps_per_episode
+        self.fused_optimizer = LearnerSettings.fused_optimizer
+        self.mixed_precision = LearnerSettings.mixed_precision
+        self.compile_module = LearnerSettings.compile_module
+        self.channels_last = LearnerSettings.channels_last
+        self.learner_timeout_s = LearnerSettings.learner_timeout_s
+        self.max_learner_restarts = LearnerSettings.max_learner_restarts
 
     def training(
         self,
@@ -202,10 +195,6 @@ class ApexDQNConfig(DQNConfig):
     @property
     def env_runner_cls(self) -> type:
         """The user's class, or ours, or RLlib's where connectors or per-step callbacks need it."""
-        from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-
-        from rllib_per.runners.env_runner import ApexEnvRunner
-
         if self._env_runner_cls is not None:
             return self._env_runner_cls
         return SingleAgentEnvRunner if self._needs_episodes() else ApexEnvRunner
@@ -230,8 +219,6 @@ class ApexDQNConfig(DQNConfig):
     @property
     def has_columnar_runner(self) -> bool:
         """Whether env runners are ours, and no class that makes episodes."""
-        from rllib_per.runners.env_runner import ApexEnvRunner
-
         return issubclass(self.env_runner_cls, ApexEnvRunner)
 
     def _needs_episodes(self) -> bool:
@@ -247,7 +234,12 @@ class ApexDQNConfig(DQNConfig):
     @property
     def is_asynchronous(self) -> bool:
         """Whether env runners feed replay while learners learn, each in processes of its own."""
-        return is_sharded(self) and self.num_env_runners > 0 and self.has_columnar_runner
+        is_sharded = section_of(self.replay_buffer_config.get("type")) is Sharded
+        return is_sharded and self.num_env_runners > 0 and self.has_columnar_runner
+
+    def settings(self) -> Settings:
+        """What this config says, as everything below RLlib takes it."""
+        return settings_of(self)
 
     def get_replay_ratio(self) -> float:
         """Transitions sampled per transition added."""
@@ -264,8 +256,6 @@ class ApexDQNConfig(DQNConfig):
         return float(self.clip_rewards)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        from rllib_per.learning.module import ApexDQNModule
-
         return RLModuleSpec(module_class=ApexDQNModule, model_config=self.model_config)
 
     @property
@@ -278,8 +268,6 @@ class ApexDQNConfig(DQNConfig):
         return super()._model_config_auto_includes | ours
 
     def get_default_learner_class(self) -> type:
-        from rllib_per.learning.learner import ApexDQNLearner
-
         return ApexDQNLearner
 
     def validate(self) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.replay import AnyReplay, Prioritized
 from rllib_per.sharding import ReplayShards
 
 _REPLAY = "replay_buffer_config"
@@ -26,10 +28,9 @@ CHANGEABLE = frozenset(
         f"{_REPLAY}.beta",
     }
 )
-_DEFAULT_ALPHA = inspect.signature(PrioritizedReplayBuffer).parameters["alpha"].default
 
 
-def resolve(default: Any, given: Any) -> Any:
+def resolve(default: ApexDQNConfig, given: ApexDQNConfig | Mapping[str, Any]) -> ApexDQNConfig:
     """The validated, frozen config that `given`, a config or a dict of one, stands for."""
     if isinstance(given, Mapping):
         config = default.update_from_dict(given)
@@ -40,7 +41,7 @@ def resolve(default: Any, given: Any) -> Any:
     return config
 
 
-def changed_settings(old: Any, new: Any) -> set[str]:
+def changed_settings(old: ApexDQNConfig, new: ApexDQNConfig) -> set[str]:
     """The settings in which two configs differ; of replay's, `replay_buffer_config.<key>`."""
     before, after = dict(_flat(old)), dict(_flat(new))
     absent = object()
@@ -60,22 +61,22 @@ def can_change(changed: set[str], algorithm: Any) -> bool:
     return changed <= CHANGEABLE
 
 
-def change(algorithm: Any, config: Any) -> None:
-    """Let all parts go by the changeable settings of `config` from now on."""
-    algorithm.schedules.follow(config)
-    algorithm.replay_ratio.ratio = config.get_replay_ratio()
-    keep_alpha(algorithm.replay, config)
-    algorithm.learner_group.foreach_learner(lambda learner: learner.change_settings(config))
+def change(algorithm: Any, settings: Settings) -> None:
+    """Let all parts go by the changeable ones of `settings` from now on."""
+    algorithm.schedules.follow(settings)
+    algorithm.replay_ratio.ratio = settings.replay_ratio
+    keep_alpha(algorithm.replay, settings.replay)
+    training = settings.training
+    algorithm.learner_group.foreach_learner(lambda learner: learner.change_settings(training))
 
 
-def keep_alpha(replay: Any, config: Any) -> None:
-    """Let replay have the α of `config`, whatever checkpoint it was restored from.
+def keep_alpha(replay: Any, settings: AnyReplay) -> None:
+    """Let replay have the α of `settings`, whatever checkpoint it was restored from.
 
     Raw priorities are stored, so the masses are exactly those of a buffer that never had another α.
     """
-    alpha = config.replay_buffer_config.get("alpha", _DEFAULT_ALPHA)
-    if _has_alpha(replay) and replay.alpha != alpha:
-        replay.alpha = alpha
+    if isinstance(settings, Prioritized) and _has_alpha(replay) and replay.alpha != settings.alpha:
+        replay.alpha = settings.alpha
 
 
 def _has_alpha(replay: Any) -> bool:
@@ -83,7 +84,7 @@ def _has_alpha(replay: Any) -> bool:
     return is_ours and not isinstance(replay, UniformReplayBuffer)
 
 
-def _flat(config: Any) -> Iterator[tuple[str, Any]]:
+def _flat(config: ApexDQNConfig) -> Iterator[tuple[str, Any]]:
     for name, value in config.to_dict().items():
         if name == _REPLAY:
             yield from ((f"{_REPLAY}.{key}", option) for key, option in value.items())
@@ -98,7 +99,7 @@ def _equal(a: Any, b: Any) -> bool:
         return False
 
 
-def without_minimum(config: Any) -> Any:
+def without_minimum(config: ApexDQNConfig) -> ApexDQNConfig:
     """With this, RLlib ends an iteration now, though it has less than `reporting` asks for."""
     config = config.copy(copy_frozen=False)
     config.reporting(

@@ -21,6 +21,7 @@ from rllib_per.dqn.rollouts import (
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.dqn.runner_health import OverdueCalls
 from rllib_per.runners.replay_feed import Collected
+from rllib_per.settings.algorithm import RunnerSettings
 from rllib_per.sharding import FragmentWriter
 
 _COLLECT = "collect_into_replay"
@@ -38,12 +39,14 @@ class RemoteRollouts:
     Args:
         group: The actors, and the local runner, which plays no part.
         learner_group: Whose module the local runner may share.
-        config: The ApexDQNConfig.
+        settings: Of the runners.
     Attributes:
         shares_module: Whether it does.
     """
 
-    def __init__(self, group: EnvRunnerGroup, learner_group: LearnerGroup, config: Any) -> None:
+    def __init__(
+        self, group: EnvRunnerGroup, learner_group: LearnerGroup, settings: RunnerSettings
+    ) -> None:
         self._group = group
         self.shares_module = share_module(group, learner_group, plays=False)
         self._shown: ray.ObjectRef | None = None
@@ -51,11 +54,11 @@ class RemoteRollouts:
         self._random_states: RandomStates = {}
         self._writer: ray.ObjectRef | None = None
         self.row_spec = row_spec_of_actors(group)
-        self._failures = RunnerFailures(group, config)
-        self._rows = config.get_rollout_fragment_length()
-        self._overdue = OverdueCalls(config.sample_timeout_s)
-        self._max_calls = config.max_requests_in_flight_per_env_runner
-        self.num_steps_per_call: int = self._rows * config.num_envs_per_env_runner
+        self._failures = RunnerFailures(group, settings.failures)
+        self._rows = settings.num_rows
+        self._overdue = OverdueCalls(settings.sample_timeout_s)
+        self._max_calls = settings.max_calls_in_flight
+        self.num_steps_per_call = settings.num_steps_per_call
 
     def feed(self, writer: FragmentWriter) -> None:
         """Where runners are to add what they collect; each gets a copy of `writer`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModule
@@ -18,8 +19,10 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.episodes import EpisodeFragmenter
+from rllib_per.frame_stack import FrameStack
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.settings.algorithm import RunnerSettings
 
 # Under which name an algorithm's state has the random states of its env runners.
 RANDOM_STATES = "env_runners"
@@ -39,16 +42,19 @@ class Rollouts:
     """
 
     def __init__(
-        self, group: EnvRunnerGroup, learner_group: Callable[[], LearnerGroup], config: Any
+        self,
+        group: EnvRunnerGroup,
+        learner_group: Callable[[], LearnerGroup],
+        settings: RunnerSettings,
     ) -> None:
         self._group = group
         self._learner_group = learner_group
-        self._remote = config.num_env_runners > 0
-        self._rows = config.get_rollout_fragment_length()
-        self._timeout_s = config.sample_timeout_s
-        self._failures = RunnerFailures(group, config)
-        self._fragmenter = None if config.has_columnar_runner else EpisodeFragmenter(config)
-        self._episode_steps = self._rows * config.num_envs_per_env_runner
+        self._remote = settings.num_env_runners > 0
+        self._rows = settings.num_rows
+        self._timeout_s = settings.sample_timeout_s
+        self._failures = RunnerFailures(group, settings.failures)
+        self._fragmenter = None if settings.is_columnar else _fragmenter(settings)
+        self._episode_steps = settings.num_steps_per_call
         self.shares_module = share_module(group, learner_group(), plays=not self._remote)
         self.row_spec = self._find_row_spec()
 
@@ -106,6 +112,11 @@ class Rollouts:
         return row_spec_of_actors(self._group)
 
 
+def _fragmenter(settings: RunnerSettings) -> EpisodeFragmenter:
+    stack = FrameStack.of(settings.frame_stack, settings.frame_stack_padding)
+    return EpisodeFragmenter(settings.num_envs_total, stack)
+
+
 def row_spec_of_actors(group: EnvRunnerGroup) -> RowSpec:
     """What one row of the fragments of env runner actors, which are ours, looks like."""
     spec: RowSpec = group.foreach_env_runner(_row_spec, local_env_runner=False)[0]
@@ -145,7 +156,7 @@ def give_weights(runner: Any, weights: dict[str, Any]) -> None:
     runner.set_state(weights)
 
 
-def build_module(config: Any, spaces: Any, weights: dict[str, Any]) -> RLModule:
+def build_module(config: AlgorithmConfig, spaces: Any, weights: dict[str, Any]) -> RLModule:
     """A module for inference with these weights, where there is no local runner to have one."""
     module: RLModule = config.get_rl_module_spec(spaces=spaces, inference_only=True).build()
     module.set_state(weights[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])

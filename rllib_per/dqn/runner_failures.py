@@ -23,6 +23,7 @@ from ray.exceptions import RayError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.observations import WrongDataError
+from rllib_per.settings.algorithm import FailureSettings
 
 logger = logging.getLogger(__name__)
 
@@ -102,19 +103,22 @@ class RunnerFailures:
 
     Args:
         group: The runners.
-        config: The ApexDQNConfig.
+        settings: Of fault tolerance.
         clock: Seconds.
     """
 
     def __init__(
-        self, group: EnvRunnerGroup, config: Any, clock: Callable[[], float] = time.monotonic
+        self,
+        group: EnvRunnerGroup,
+        settings: FailureSettings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
         self._clock = clock
-        self._restarts: bool = config.restart_failed_env_runners
-        self._goes_on: bool = self._restarts or config.ignore_env_runner_failures
-        self._max_restarts: int = config.max_num_env_runner_restarts
-        self._tolerance: int = config.num_consecutive_env_runner_failures_tolerance
+        self._restarts = settings.restarts_runners
+        self._goes_on = settings.restarts_runners or settings.leaves_runners_out
+        self._max_restarts = settings.max_restarts
+        self._tolerance = settings.tolerance
         self._last_key: dict[int, str] = {}
         self._began_s: dict[int, float] = {}
         self._num_fruitless: Counter[int] = Counter()

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
@@ -154,14 +155,16 @@ def actors_of(algorithm: Any) -> list[tuple[list[Any], str]]:
     return found
 
 
-def cleaned_up_on_error(setup: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+def cleaned_up_on_error(
+    setup: Callable[[Any, AlgorithmConfig], None],
+) -> Callable[[Any, AlgorithmConfig], None]:
     """Let an algorithm's `setup` that fails end what it started, and raise its own error.
 
     Who asked for the algorithm gets none, so nobody else could end its actors.
     """
 
     @functools.wraps(setup)
-    def set_up(algorithm: Any, config: Any) -> None:
+    def set_up(algorithm: Any, config: AlgorithmConfig) -> None:
         try:
             setup(algorithm, config)
         except BaseException:

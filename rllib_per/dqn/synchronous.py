@@ -20,6 +20,7 @@ from rllib_per.dqn.runner_health import RunnerAbsence
 from rllib_per.dqn.training_clock import Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment, PriorityUpdate
+from rllib_per.settings.algorithm import Settings
 
 
 class SynchronousLoop:
@@ -30,7 +31,7 @@ class SynchronousLoop:
         replay: Any replay buffer.
         learners: Who learns from it.
         clock: How far training is and what is due; it is kept up to date.
-        config: The ApexDQNConfig.
+        settings: Of the algorithm.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class SynchronousLoop:
         replay: Replay,
         learners: Learners,
         clock: TrainingClock,
-        config: Any,
+        settings: Settings,
     ) -> None:
         self._rollouts, self._replay, self._learners = rollouts, replay, learners
         self._clock = clock
-        self._absence = RunnerAbsence(config.env_runner_restore_timeout_s)
+        self._absence = RunnerAbsence(settings.runners.restore_timeout_s)
         # On a GPU TD errors come one update late, which such a buffer has no use for.
         self._wants_answers_at_once = getattr(replay, "one_batch_in_flight", False)
 

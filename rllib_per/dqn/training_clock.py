@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
 
 from rllib_per.schedules import Schedule, schedule
+from rllib_per.settings.algorithm import Settings
 
 
 @dataclass
@@ -37,17 +37,17 @@ class Schedules:
     lr: Schedule
 
     @classmethod
-    def of(cls, config: Any) -> Schedules:
-        """Those of an ApexDQNConfig."""
+    def of(cls, settings: Settings) -> Schedules:
+        """Those of an algorithm."""
         return cls(
-            epsilon=schedule(config.epsilon if config.explore else 0.0),
-            beta=schedule(config.replay_buffer_config.get("beta", 0.4)),
-            lr=schedule(config.lr),
+            epsilon=schedule(settings.training.epsilon if settings.explore else 0.0),
+            beta=schedule(settings.replay.beta),
+            lr=schedule(settings.training.lr),
         )
 
-    def follow(self, config: Any) -> None:
-        """Go by another ApexDQNConfig from now on."""
-        new = self.of(config)
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings from now on."""
+        new = self.of(settings)
         self.epsilon, self.beta, self.lr = new.epsilon, new.beta, new.lr
 
 

@@ -4,86 +4,42 @@
 from __future__ import annotations
 
 import difflib
-import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from rllib_per.bounds import BOUNDS
-from rllib_per.buffers.build import buffer_settings
-from rllib_per.buffers.sharded import (
-    PLACEMENTS,
-    RECOVERIES,
-    SHARD_DEFAULTS,
-    SHARDED,
-    is_sharded,
-)
-from rllib_per.buffers.types import REPLAY_TYPES, can_be_saved, replay_class, replay_options
+from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
-from rllib_per.replay import PrioritizedReplayBuffer, RowSpec, UniformReplayBuffer
-from rllib_per.replay.units import range_of_steps
-from rllib_per.schedules import check_range, schedule
-from rllib_per.sharding.placement import check_shardable
+from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of, section_of
+from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
+from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
+from rllib_per.settings.section import names_of
+from rllib_per.settings.training import Training
+
+if TYPE_CHECKING:
+    from rllib_per.dqn.config import ApexDQNConfig
 
 _WHY_NOT_OURS = "leave connectors, `on_episode_step` and `env_runner_cls` alone"
 
-Check = tuple[Callable[[Any], bool], str]
-
-
-def _bounded(name: str) -> Check:
-    bound = BOUNDS[name]
-    return bound.admits, str(bound)
-
-
-def _one_of(*choices: Any) -> Check:
-    return lambda value: value in choices, "one of " + ", ".join(map(repr, choices))
-
-
-def _optional(check: Check) -> Check:
-    holds, requirement = check
-    return lambda value: value is None or holds(value), f"None or {requirement}"
-
-
-_NUMBERS = (
-    "gamma", "train_batch_size_per_learner", "tau", "target_network_update_freq",
-    "num_steps_sampled_before_learning_starts", "adam_epsilon", "broadcast_interval",
-    "num_envs_per_env_runner", "num_env_runners", "num_learners", "num_gpus_per_learner",
-    "learner_timeout_s", "max_learner_restarts", "metrics_num_episodes_for_smoothing",
-)  # fmt: skip
-_NUMBERS_OR_NONE = (
-    "grad_clip", "training_intensity", "replay_ratio", "frame_stack", "seed",
-    "min_sample_timesteps_per_iteration", "max_env_steps_per_episode",
-)  # fmt: skip
-
-_CHECKS: dict[str, Check] = {
-    **{name: _bounded(name) for name in _NUMBERS},
-    **{name: _optional(_bounded(name)) for name in _NUMBERS_OR_NONE},
-    "clip_rewards": (
-        lambda v: v is None or isinstance(v, bool) or BOUNDS["reward_clip"].admits(v),
-        f"None, a bool, or {BOUNDS['reward_clip']}",
-    ),
-    "target_network_update_unit": _one_of("env_steps", "updates", "episodes"),
-    "td_error_loss_fn": _one_of("huber", "mse"),
-    "frame_stack_padding": _one_of("zero", "repeat"),
-    "fused_optimizer": _one_of(True, False),
-    "mixed_precision": _one_of(True, False),
-    "compile_module": _one_of(True, False),
-    "channels_last": _one_of(True, False),
-    "per_env_epsilon": _one_of(True, False),
-    "dueling": _one_of(True, False),
-    "double_q": _one_of(True, False),
+# Each setting of ApexDQNConfig, and which values it may have.
+_RULES: dict[str, Rule] = {
+    **{
+        name: rule
+        for section in (Training, EnvRunners, LearnerSettings, Reporting, EpisodeBound)
+        for name, rule in rules_of(section).items()
+    },
+    "min_sample_timesteps_per_iteration": rule_of(Count | None),
+    "clip_rewards": rule_of(RewardClip),
+    "seed": rule_of(Count | None),
 }
-
-_SHARD_CHECKS: dict[str, Check] = {
-    "shard_placement": _one_of(*PLACEMENTS),
-    "shard_recovery": _one_of(*RECOVERIES),
-}
+for _name in ("num_torch_threads", "gym_env_vectorize_mode"):  # Of YAML only, or an enum's.
+    del _RULES[_name]
 
 # DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
 _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -110,12 +66,12 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def find_problems(config: Any) -> list[str]:
+def find_problems(config: ApexDQNConfig) -> list[str]:
     """Everything that is wrong with `config`, one sentence each; empty when it is sound."""
     problems = [
-        f"`{name}` must be {requirement}: got {getattr(config, name)!r}"
-        for name, (holds, requirement) in _CHECKS.items()
-        if not holds(getattr(config, name))
+        problem
+        for name, rule in _RULES.items()
+        if (problem := rule.problem(f"`{name}`", getattr(config, name))) is not None
     ]
     problems += [
         f"`{name}` = {getattr(config, name)!r} is not supported: {remedy}"
@@ -125,15 +81,14 @@ def find_problems(config: Any) -> list[str]:
     problems += [
         f"`{name}` must not be -1: RLlib takes that for a setting that is not given; leave it out"
         for name in (attribute.lstrip("_") for attribute in minus_ones(config))
-        if name not in _CHECKS and name != "lr"
+        if name not in _RULES
     ]
-    for part in (_n_step, _fragment_length, _schedules, _parts, _replay, _structure):
+    for part in (_parts, _replay, _structure):
         problems += part(config)
-    # Buffers check their own settings; what is wrong with n_step or gamma is said above.
-    return problems or list(_buffer(config))
+    return problems or list(_relations(config))
 
 
-def minus_ones(config: Any) -> list[str]:
+def minus_ones(config: ApexDQNConfig) -> list[str]:
     """The settings that are -1, and by default are not: RLlib drops them without a word."""
     defaults = vars(type(config)())
     return [
@@ -147,39 +102,7 @@ def _is_minus_one(value: Any) -> bool:
     return isinstance(value, Real) and bool(value == DEPRECATED_VALUE)
 
 
-def _n_step(config: Any) -> Iterator[str]:
-    n_step = config.n_step
-    try:
-        range_of_steps(n_step)
-    except (ValueError, TypeError):
-        yield f"`n_step` must be an integer >= 1 or an inclusive range (low, high): got {n_step!r}"
-
-
-def _fragment_length(config: Any) -> Iterator[str]:
-    length = config.rollout_fragment_length
-    if length != "auto" and not BOUNDS["batch_size"].admits(length):
-        yield f"`rollout_fragment_length` must be 'auto' or an integer >= 1: got {length!r}"
-
-
-def _schedules(config: Any) -> Iterator[str]:
-    beta = config.replay_buffer_config.get("beta", 0.4)
-    for name, spec, high in (
-        ("epsilon", config.epsilon, 1.0),
-        ("lr", config.lr, math.inf),
-        ("replay_buffer_config['beta']", beta, 1.0),
-    ):
-        try:
-            built = schedule(spec)
-        except (ValueError, TypeError) as error:
-            yield f"`{name}`: {error}"
-            continue
-        try:
-            check_range(built, high)
-        except ValueError as error:
-            yield f"`{name}` {error}"
-
-
-def _parts(config: Any) -> Iterator[str]:
+def _parts(config: ApexDQNConfig) -> Iterator[str]:
     for name, check in (("optimizer", check_optimizer), ("objective", build_objective)):
         try:
             check(getattr(config, name))
@@ -187,26 +110,23 @@ def _parts(config: Any) -> Iterator[str]:
             yield f"`{name}`: {error}"
 
 
-def _replay(config: Any) -> Iterator[str]:
-    settings = dict(config.replay_buffer_config)
-    kind = settings.pop("type", None)
-    for name in {"capacity"} | (settings.keys() if _is_known(kind) else set()):
-        if name in BOUNDS and name != "beta" and not BOUNDS[name].admits(settings.get(name)):
-            yield (
-                f"`replay_buffer_config[{name!r}]` must be {BOUNDS[name]}: got "
-                f"{settings.get(name)!r}"
-            )
-    if kind == SHARDED:
-        yield from _shards(
-            SHARD_DEFAULTS | settings,
-            has_buffer_in_checkpoints=config.store_buffer_in_checkpoints,
-        )
+def _replay(config: ApexDQNConfig) -> Iterator[str]:
+    given = dict(config.replay_buffer_config)
+    kind = given.pop("type", None)
+    section = section_of(kind)
+    rules = rules_of(section)
+    for name in {"capacity"} | given.keys() & rules.keys():
+        problem = rules[name].problem(f"`replay_buffer_config[{name!r}]`", given.get(name))
+        if problem is not None:
+            yield problem
+    if section is Sharded:
+        yield from _shards(config, given)
     try:
         buffer_class = replay_class(kind)
     except ValueError as error:
         yield f"`replay_buffer_config['type']` {error}"
         return
-    yield from _options(kind, replay_options(buffer_class), settings)
+    yield from _options(section, replay_options(buffer_class), given)
     yield from _initial_priority(config)
     if issubclass(buffer_class, EpisodeReplayBuffer):
         yield from _half_open_range(config.n_step)
@@ -217,40 +137,29 @@ def _replay(config: Any) -> Iterator[str]:
         )
 
 
-def _buffer(config: Any) -> Iterator[str]:
-    buffer_class: Any = replay_class(config.replay_buffer_config["type"])
-    if buffer_class not in (PrioritizedReplayBuffer, UniformReplayBuffer):
-        return
-    rows = RowSpec((1,), extras={"priority": ((), np.float32)})
-    settings = buffer_settings(config, rows)
-    settings["capacity"] = np.max(settings["n_step"]) + 1
-    if is_sharded(config):
-        try:
-            check_shardable(settings)
-        except ValueError as error:
-            yield f"`replay_buffer_config`: {error}"
-            return
+def _relations(config: ApexDQNConfig) -> Iterator[str]:
+    """What only a whole set of replay's settings can have wrong."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # It warns when it is built in earnest.
-            buffer_class(**settings)
-    except (ValueError, TypeError, MemoryError) as error:
+        replay_of(config.replay_buffer_config)
+    except (ValueError, TypeError) as error:
         yield f"`replay_buffer_config`: {error}"
 
 
-def _options(kind: Any, taken: frozenset[str] | None, settings: dict[str, Any]) -> Iterator[str]:
+def _options(
+    section: type[AnyReplay], taken: frozenset[str] | None, given: Mapping[str, Any]
+) -> Iterator[str]:
     if taken is None:
         return
-    options = taken | (SHARD_DEFAULTS.keys() if kind == SHARDED else set())
-    for key in settings.keys() - options:
+    options = taken | set(names_of(section)) - {"type", "options"}
+    for key in given.keys() - options:
         near = difflib.get_close_matches(key, options, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(options)}"
-        if key in SHARD_DEFAULTS and kind != SHARDED:
-            hint = f"; it belongs to type {SHARDED!r}"
+        if key in names_of(Sharded) and key not in names_of(Prioritized):
+            hint = f"; it belongs to type {Sharded.type!r}"
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"
 
 
-def _initial_priority(config: Any) -> Iterator[str]:
+def _initial_priority(config: ApexDQNConfig) -> Iterator[str]:
     asked = config.replay_buffer_config.get("initial_priority")
     if asked == "td_error" and not _is_ours(config.env_runner_cls):
         yield (
@@ -264,14 +173,7 @@ def _initial_priority(config: Any) -> Iterator[str]:
         )
 
 
-def _is_known(kind: Any) -> bool:
-    """Whether it is one of the buffers whose options are known by name; a class may be, too."""
-    return isinstance(kind, str) and kind in REPLAY_TYPES
-
-
 def _is_ours(env_runner_cls: type) -> bool:
-    from rllib_per.runners.env_runner import ApexEnvRunner
-
     return issubclass(env_runner_cls, ApexEnvRunner)
 
 
@@ -283,24 +185,24 @@ def _half_open_range(n_step: Any) -> Iterator[str]:
         )
 
 
-def _shards(settings: dict[str, Any], *, has_buffer_in_checkpoints: bool) -> Iterator[str]:
-    for name, (holds, requirement) in _SHARD_CHECKS.items():
-        if not holds(settings[name]):
-            yield f"`replay_buffer_config[{name!r}]` must be {requirement}: got {settings[name]!r}"
-    if settings["shard_recovery"] == "checkpoint" and not has_buffer_in_checkpoints:
+def _shards(config: ApexDQNConfig, given: Mapping[str, Any]) -> Iterator[str]:
+    if given.get("shard_recovery") == "checkpoint" and not config.store_buffer_in_checkpoints:
         yield (
             "`replay_buffer_config['shard_recovery']` = 'checkpoint' needs the replay buffer in "
             "checkpoints: set store_buffer_in_checkpoints=True (`checkpoint.buffer` in YAML)"
         )
-    capacity, num_shards = settings.get("capacity"), settings["num_shards"]
-    if all(map(BOUNDS["batch_size"].admits, (capacity, num_shards))) and num_shards > capacity:
+    rules = rules_of(Sharded)
+    counts = {name: given.get(name, getattr(Sharded, name)) for name in ("num_shards", "capacity")}
+    if all(rules[name].admits(count) for name, count in counts.items()) and (
+        counts["num_shards"] > counts["capacity"]
+    ):
         yield (
             "`replay_buffer_config['num_shards']` must be at most the capacity, which shards "
-            f"share: got {num_shards} and {capacity}"
+            f"share: got {counts['num_shards']} and {counts['capacity']}"
         )
 
 
-def _structure(config: Any) -> Iterator[str]:
+def _structure(config: ApexDQNConfig) -> Iterator[str]:
     if config.replay_ratio is not None and config.training_intensity is not None:
         yield "`replay_ratio` and `training_intensity` are the same setting: give one of them"
     if config.is_multi_agent:

@@ -50,7 +50,7 @@ def calling_algorithm() -> CallingAlgorithm | None:
     return None
 
 
-def _read(config: Any) -> CallingAlgorithm:
+def _read(config: AlgorithmConfig) -> CallingAlgorithm:
     return CallingAlgorithm(
         n_step=getattr(config, "n_step", 1),
         gamma=config.gamma,
@@ -62,7 +62,7 @@ def _read(config: Any) -> CallingAlgorithm:
     )
 
 
-def _has_default_connectors(config: Any) -> bool:
+def _has_default_connectors(config: AlgorithmConfig) -> bool:
     build = type(config).build_learner_connector
     return (
         config._learner_connector is None

@@ -15,11 +15,14 @@ from rllib_per.arrays import Array, Int64s
 from rllib_per.drop_in.batch_episode import can_fold_termination
 from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
 from rllib_per.drop_in.episode_log import EPISODE, EpisodeLog, T
-from rllib_per.drop_in.layout import DEFAULT_GAMMA, Item, Space, Streams, Windows, item_of
+from rllib_per.drop_in.layout import DEFAULT_GAMMA, Item, Space, Windows, item_of
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.episodes import EpisodeFragmenter
+from rllib_per.frame_stack import FrameStack
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
 from rllib_per.replay.columns import Column
+from rllib_per.settings.replay import Priorities
+from rllib_per.settings.section import names_of
 
 _NUM_ONGOING_EPISODES = 1024
 _OUTPUT = "output."  # what the module's outputs are called among the extra columns
@@ -186,12 +189,12 @@ class EpisodeStore:
     def _new_fragmenter(self, first_row: int) -> EpisodeFragmenter:
         options, algorithm = self._options, self._algorithm
         default = algorithm.num_ongoing_episodes if algorithm else _NUM_ONGOING_EPISODES
-        streams = Streams(
+        return EpisodeFragmenter(
             options.max_ongoing_episodes or default,
-            options.frame_stack,
-            options.frame_stack_padding,
+            FrameStack.of(options.frame_stack, options.frame_stack_padding),
+            extra_columns=self._extra_columns,
+            first_row=first_row,
         )
-        return EpisodeFragmenter(streams, extra_columns=self._extra_columns, first_row=first_row)
 
     def _new_buffer(self, windows: Windows) -> PrioritizedReplayBuffer:
         options, items = self._options, dict(self._items)
@@ -206,14 +209,8 @@ class EpisodeStore:
             n_step=windows.n_step,
             gamma=windows.gamma,
             alpha=options.alpha,
-            priority_epsilon=options.priority_epsilon,
-            priority=options.priority,
-            priority_clip=options.priority_clip,
-            max_priority_decay=options.max_priority_decay,
             reward_clip=options.reward_clip,
-            weight_normalization=options.weight_normalization,
-            stratified=options.stratified,
-            gather_threads=options.gather_threads,
+            **{name: getattr(options, name) for name in names_of(Priorities)},
             seed=algorithm_seed if options.seed is None else options.seed,
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the drop-in buffer's columns and windows look like, and what it tells EpisodeFragmenter."""
+"""What the drop-in buffer's columns and windows look like."""
 
 from __future__ import annotations
 
@@ -36,16 +36,6 @@ class Space:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What EpisodeFragmenter reads of an AlgorithmConfig."""
-
-    num_envs_per_env_runner: int
-    frame_stack: int | None
-    frame_stack_padding: str
-    num_env_runners: int = 0
 
 
 def item_of(name: str, values: Any) -> Item:

@@ -16,9 +16,9 @@ from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
 from rllib_per.runners.stack_detection import find_frame_stack
 from rllib_per.runners.vector_env import env_context, make_vector_env
-
-# Replay buffers whose least capacity is known.
-_OURS = ("prioritized", "uniform", "sharded")
+from rllib_per.settings.network import Network
+from rllib_per.settings.replay import Prioritized, Sharded
+from rllib_per.settings.section import as_dict
 
 # What RLlib adds to its errors is for programs: a YAML file can't switch validation off.
 _RLLIBS_ADVICE = "\nTo suppress all validation errors"
@@ -74,8 +74,8 @@ def _misfits(
     except (ImportError, TypeError, AttributeError, ValueError):
         return  # `check_algorithm` says so, or the env runner.
     replay = experiment.replay
-    num_shards = replay.num_shards if replay.type == "sharded" else 1
-    if replay.type in _OURS and replay.capacity // num_shards < least:
+    num_shards = replay.num_shards if isinstance(replay, Sharded) else 1
+    if isinstance(replay, Prioritized) and replay.capacity // num_shards < least:
         of_each = f" in each of {num_shards} shards" if num_shards > 1 else ""
         yield Problem(
             "replay.capacity",
@@ -88,14 +88,18 @@ def _misfits(
             with torch.random.fork_rng(devices=[]):
                 config.get_rl_module_spec(spaces={DEFAULT_MODULE_ID: spaces}).build()
         except ValueError as error:
-            given = experiment.model.model_dump(exclude_defaults=True)
+            asked = as_dict(experiment.model)
+            given = {key: value for key, value in asked.items() if value != getattr(Network, key)}
             yield Problem("model", f"{error}; model is {given}")
 
 
 def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
-    config = experiment.environment_config()
-    num_env_runners = config.num_env_runners
-    config.env_runners(num_envs_per_env_runner=1)
-    if config.gym_env_vectorize_mode == "async":
-        config.env_runners(gym_env_vectorize_mode="sync")  # One needs no process of its own.
-    return make_vector_env(config, env_context(config, min(num_env_runners, 1), num_env_runners))
+    play = experiment.environment_config().settings().play
+    num_env_runners = experiment.env_runners.num_env_runners
+    mode = experiment.env_runners.gym_env_vectorize_mode
+    return make_vector_env(
+        play.env,
+        env_context(play, min(num_env_runners, 1), num_env_runners),
+        num_envs=1,
+        vectorize_mode="sync" if mode == "async" else mode,  # One needs no process of its own.
+    )

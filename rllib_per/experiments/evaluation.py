@@ -142,16 +142,19 @@ class GreedyPolicy:
 
     def make_env(self, num_envs: int) -> VectorEnv:
         """Environments as they are in evaluation."""
-        config = self._config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=num_envs)
-        config.environment(env=self._env)
-        return make_vector_env(config, EnvContext(config.env_config, worker_index=0))
+        return self._make_env(num_envs, self._config.env_config)
 
     def make_drawing_env(self) -> VectorEnv:
         """One environment of which `render()` returns pictures."""
-        config = self._config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=1)
-        config.environment(env=self._env)
-        env_config = config.env_config | {"render_mode": "rgb_array"}
-        return make_vector_env(config, EnvContext(env_config, worker_index=0))
+        return self._make_env(1, self._config.env_config | {"render_mode": "rgb_array"})
+
+    def _make_env(self, num_envs: int, env_config: dict[str, Any]) -> VectorEnv:
+        return make_vector_env(
+            self._env,
+            EnvContext(env_config, worker_index=0),
+            num_envs=num_envs,
+            vectorize_mode=self._config.gym_env_vectorize_mode,
+        )
 
     def max_length(self, env: VectorEnv) -> int:
         """Env steps after which an episode is cut."""

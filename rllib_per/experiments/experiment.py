@@ -9,16 +9,37 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from rllib_per.bounds import OLD_NAMES
 from rllib_per.experiments import sections
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.network import Network
+from rllib_per.settings.replay import (
+    OLD_NAMES,
+    REPLAY_SECTIONS,
+    Prioritized,
+    replay_buffer_config,
+)
+from rllib_per.settings.rules import Count, is_dotted_path
+from rllib_per.settings.runners import EnvRunners, Reporting
+from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
+from rllib_per.settings.training import OBJECTIVE_TYPES, Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
@@ -29,7 +50,8 @@ _ENV_MODULES = ("rllib_per.envs", "ale_py")
 _CAPACITY = ("replay", "capacity")
 
 # Kinds of error whose message needs no "got ..." after it.
-_SELF_CONTAINED = ("extra_forbidden", "missing", "custom_class", "relation")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_SELF_CONTAINED = (*_UNKNOWN, "missing", "custom_class", "relation")
 
 
 def _is_known_env(name: str) -> bool:
@@ -39,16 +61,11 @@ def _is_known_env(name: str) -> bool:
     return not is_dotted_path(name)
 
 
-def is_dotted_path(name: str) -> bool:
-    """Whether an environment is named by the path of its class and not by a Gymnasium id."""
-    return sections.DOTTED_PATH.fullmatch(name) is not None
-
-
 # Keys whose value may name a class, and the values that are ours.
 _NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
     ("environment", "env"): _is_known_env,
-    ("training", "objective", "type"): lambda name: name in sections.OBJECTIVE_TYPES,
-    ("replay", "type"): lambda name: name in sections.REPLAY_TYPES,
+    ("training", "objective", "type"): lambda name: name in OBJECTIVE_TYPES,
+    ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
     ("model", "module_class"): lambda _: False,
     ("callbacks", "callbacks_class"): lambda _: False,
 }
@@ -58,17 +75,17 @@ class ExperimentConfig(sections.Section):
     """Everything that decides an experiment; frozen, every key known, every default written out."""
 
     environment: sections.Environment
-    env_runners: sections.EnvRunners = sections.EnvRunners()
-    training: sections.Training = sections.Training()
-    replay: sections.Replay = sections.Replay()
-    model: sections.Model = sections.Model()
-    learners: sections.Learners = sections.Learners()
+    env_runners: EnvRunners = EnvRunners()
+    training: Training = Training()
+    replay: sections.Replay = Prioritized()
+    model: Network = Network()
+    learners: LearnerSettings = LearnerSettings()
     callbacks: sections.Callbacks = sections.Callbacks()
-    reporting: sections.Reporting = sections.Reporting()
+    reporting: Reporting = Reporting()
     evaluation: sections.Evaluation = sections.Evaluation()
     stop: sections.Stop
     checkpoint: sections.Checkpoint = sections.Checkpoint()
-    seed: sections.Count = 0
+    seed: Count = 0
     """Of everything that is random."""
 
     @field_validator(*dict.fromkeys(str(path[0]) for path in _NAMES_OF_CLASSES))
@@ -103,6 +120,17 @@ class ExperimentConfig(sections.Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _priorities_come_from_replay(self) -> ExperimentConfig:
+        if isinstance(self.replay, Prioritized) and self.replay.initial_priority == "given":
+            raise PydanticCustomError(
+                "relation",
+                "must be 'max' or 'td_error': 'given' needs an env runner class of your own, which "
+                "only Python can name",
+                {"path": ("replay", "initial_priority")},
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The resolved configuration: what was given and every default."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -118,7 +146,7 @@ class ExperimentConfig(sections.Section):
             env_config=self.environment.env_config,
             clip_rewards=self.environment.clip_rewards,
         )
-        config.env_runners(**self.env_runners.model_dump())
+        config.env_runners(**as_dict(self.env_runners))
         return config
 
     def algorithm_config(self) -> ApexDQNConfig:
@@ -126,27 +154,27 @@ class ExperimentConfig(sections.Section):
         from ray.rllib.callbacks.callbacks import RLlibCallback
         from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
-        training = self.training.model_dump()
-        model = self.model.model_dump(exclude={"module_class"}, exclude_none=True)
+        model = {name: value for name, value in as_dict(self.model).items() if value is not None}
+        module_class = model.pop("module_class", None)
+        learners = as_dict(self.learners)
+        del learners["num_torch_threads"]  # Of the process that trains, not of the algorithm.
         config = self.environment_config()
         config.training(
-            **training,
-            replay_buffer_config=self.replay.buffer_config(),
+            **as_dict(self.training),
+            replay_buffer_config=replay_buffer_config(self.replay),
             store_buffer_in_checkpoints=self.checkpoint.buffer,
         )
-        config.learners(**self.learners.model_dump(exclude={"num_torch_threads"}))
-        config.reporting(**self.reporting.model_dump())
+        config.learners(**learners)
+        config.reporting(**as_dict(self.reporting))
         config.evaluation(
             max_env_steps_per_episode=self.evaluation.max_env_steps_per_episode,
         )
         config.debugging(seed=self.seed)
-        if self.model.module_class is None:
+        if module_class is None:
             config.rl_module(model_config=model)
         else:
-            module_class = import_class(self.model.module_class, RLModule)
-            config.rl_module(
-                rl_module_spec=RLModuleSpec(module_class=module_class, model_config=model)
-            )
+            imported = import_class(module_class, RLModule)
+            config.rl_module(rl_module_spec=RLModuleSpec(module_class=imported, model_config=model))
         if self.callbacks.callbacks_class is not None:
             config.callbacks(import_class(self.callbacks.callbacks_class, RLlibCallback))
         return config
@@ -251,6 +279,8 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
         told: KeyPath = detail["ctx"]["path"]
         return told
     path: KeyPath = detail["loc"]
+    if path[:1] == ("replay",):
+        path = (*path[:1], *path[2:])
     for length, key in enumerate(path):
         old = OLD_NAMES.get(str(key), "")
         if isinstance(data, dict) and old in data and key not in data:
@@ -264,7 +294,7 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
 
 def _message(detail: ErrorDetails, path: KeyPath, model: type[ExperimentConfig]) -> str:
     kind = detail["type"]
-    if kind == "extra_forbidden":
+    if kind in _UNKNOWN:
         return f"unknown key{_suggestion(path, model)}"
     if kind == "missing":
         return "is required"
@@ -287,6 +317,21 @@ def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
 
 def _known(section: Any, parents: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Every key, sections above first."""
-    for name, field in getattr(section, "model_fields", {}).items():
+    for name, annotation in keys_of(section).items():
         yield (*parents, name)
-        yield from _known(field.annotation, (*parents, name))
+        yield from _known(annotation, (*parents, name))
+
+
+def keys_of(annotation: Any) -> dict[str, Any]:
+    """The keys of a section, or of all that may stand in its place, and their annotations."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        hints = get_type_hints(annotation)
+        further = {"options"} if issubclass(annotation, OpenSection) else set()
+        return {name: hints[name] for name in names_of(annotation) if name not in further}
+    if isinstance(annotation, type):
+        fields = getattr(annotation, "model_fields", {})
+        return {name: field.annotation for name, field in fields.items()}
+    if get_origin(annotation) not in (Union, UnionType, Annotated):
+        return {}
+    members = get_args(annotation)
+    return {name: hint for member in members for name, hint in keys_of(member).items()}

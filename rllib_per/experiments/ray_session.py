@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.import_path import worker_path
+from rllib_per.settings.replay import Sharded
 
 if TYPE_CHECKING:
     from ray.job_config import JobConfig
@@ -105,7 +106,7 @@ def quiet_logs() -> None:
 def num_cpus(experiment: ExperimentConfig) -> int:
     """Of all actors."""
     replay = experiment.replay
-    shards = replay.num_shards * replay.shard_num_cpus if replay.type == "sharded" else 0
+    shards = replay.num_shards * replay.shard_num_cpus if isinstance(replay, Sharded) else 0
     return (
         experiment.env_runners.num_env_runners
         + experiment.learners.num_learners

@@ -6,7 +6,7 @@ python -m rllib_per.experiments.reference > docs/configuration.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -54,7 +54,7 @@ _BOUNDS = {
 _END = "...\n"  # Of a YAML document that is only a scalar.
 _EMPTY: dict[str, Any] = {"object": {}, "array": []}  # What the schema's factories make.
 
-Schema = Mapping[str, Any]
+Schema = dict[str, Any]
 
 
 def reference() -> str:
@@ -74,10 +74,41 @@ def _chapter(name: str, value: Schema, schema: Schema, level: int) -> Iterator[s
     section = _section(value, schema)
     if section is None:
         return
+    others = _alternatives(value, schema)
+    if others:
+        kinds = [each["properties"]["type"] for each in (section, *others)]
+        kind = section["properties"]["type"] | {"anyOf": kinds}
+        section = section | {"properties": section["properties"] | {"type": kind}}
     yield f"\n{'#' * level} {name}\n\n{section['description']}\n"
     yield from _table(name, section, schema)
     for key, within in section["properties"].items():
         yield from _chapter(f"{name}.{key}", within, schema, level + 1)
+    for other in others:
+        yield from _alternative(name, other, section, schema, level + 1)
+
+
+def _alternative(
+    name: str, other: Schema, section: Schema, schema: Schema, level: int
+) -> Iterator[str]:
+    """What a section of another type has, beside `section` or in its place."""
+    keys = other["properties"]
+    new = {key: keys[key] for key in keys if key not in section["properties"]}
+    common = [key for key in section["properties"] if key in keys]
+    which = "all keys above" if len(common) == len(section["properties"]) else _listed(common)
+    yield f"\n{'#' * level} {name}, {_kind(other)}\n\n{other['description']} It has {which}.\n"
+    if new:
+        yield from _table(name, {"properties": new}, schema)
+
+
+def _listed(keys: list[str]) -> str:
+    *most, last = (f"`{key}`" for key in keys)
+    return f"{', '.join(most)} and {last} of the keys above"
+
+
+def _kind(section: Schema) -> str:
+    """How a section says that it is of this type."""
+    kind = section["properties"]["type"]
+    return f"type: {kind.get('const', 'package.module.Class')}"
 
 
 def _table(name: str, section: Schema, schema: Schema) -> Iterator[str]:
@@ -96,9 +127,20 @@ def _table(name: str, section: Schema, schema: Schema) -> Iterator[str]:
 
 def _section(value: Schema, schema: Schema) -> Schema | None:
     """The section that a key holds, or a list of which it holds."""
+    if "properties" in value:
+        return value
     reference = value.get("$ref", value.get("items", {}).get("$ref"))
-    if reference is None:
-        return None
+    first = value["oneOf"][0]["$ref"] if "oneOf" in value else None
+    reference = reference or first
+    return None if reference is None else _resolved(reference, schema)
+
+
+def _alternatives(value: Schema, schema: Schema) -> list[Schema]:
+    """The sections that may stand in its place."""
+    return [_resolved(other["$ref"], schema) for other in value.get("oneOf", [])[1:]]
+
+
+def _resolved(reference: str, schema: Schema) -> Schema:
     section: Schema = schema["$defs"][reference.rpartition("/")[2]]
     return section
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import (
@@ -44,6 +45,9 @@ from rllib_per.objectives import ObjectiveSettings, build_objective
 from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.schedules import schedule
+from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.section import as_dict
+from rllib_per.settings.training import Training
 from rllib_per.sharding.batches import join
 
 
@@ -82,48 +86,53 @@ class ApexDQNLearner(DQNTorchLearner):
 
     def _bind(self) -> None:
         """Look up once what every update needs."""
-        config = self.config.get_config_for_module(self._module_id)
+        asked: Settings = self.config.get_config_for_module(self._module_id).settings()
+        training, learners = asked.training, asked.learners
         self._optimizer = self.get_optimizer(self._module_id)
         self._transfer = make_transfer(self._device)
-        settings = ObjectiveSettings(config.double_q, config.td_error_loss_fn)
-        objective = build_objective(config.objective, settings)
+        settings = ObjectiveSettings(training.double_q, training.td_error_loss_fn)
+        objective = build_objective(as_dict(training.objective), settings)
         self._step = UpdateStep(
             NetworkPair(
                 *networks_of(self._net, objective),
                 self._device,
-                mixed_precision=config.mixed_precision,
-                compile_networks=config.compile_module,
+                mixed_precision=learners.mixed_precision,
+                compile_networks=learners.compile_module,
             ),
             objective,
             self._optimizer,
             TargetNetworks(self._net.get_target_network_pairs()),
-            TargetClock(config.target_network_update_freq, config.target_network_update_unit),
+            TargetClock(training.target_network_update_freq, training.target_network_update_unit),
             self._transfer,
-            grad_clip=config.grad_clip,
-            grad_clip_by=config.grad_clip_by,
-            num_learners=config.num_learners,
+            grad_clip=training.grad_clip,
+            grad_clip_by=training.grad_clip_by,
+            num_learners=learners.num_learners,
         )
-        self.change_settings(config)
+        self.change_settings(training)
 
     @property
     def batch_allocator(self) -> Allocator:
         """Makes the arrays that batches come fastest from."""
         return self._transfer.allocator
 
-    def change_settings(self, config: Any) -> None:
-        """Go by `config` from now on, as far as no part has to be built anew for it."""
-        self._step.tau = config.tau
-        self._step.target_clock.frequency = config.target_network_update_freq
-        self._lr_schedule = schedule(config.lr)
+    def change_settings(self, training: Training) -> None:
+        """Go by `training` from now on, as far as no part has to be built anew for it."""
+        self._step.tau = training.tau
+        self._step.target_clock.frequency = training.target_network_update_freq
+        self._lr_schedule = schedule(training.lr)
 
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+    def configure_optimizers_for_module(
+        self, module_id: str, config: AlgorithmConfig | None = None
+    ) -> None:
+        asked: Settings = (config or self.config).settings()
+        training = asked.training
         parameters = self.get_parameters(self._module[module_id])
         optimizer = build_optimizer(
-            config.optimizer,
+            as_dict(training.optimizer),
             parameters,
-            lr=schedule(config.lr)(0),
-            adam_epsilon=config.adam_epsilon,
-            fused=config.fused_optimizer,
+            lr=schedule(training.lr)(0),
+            adam_epsilon=training.adam_epsilon,
+            fused=asked.learners.fused_optimizer,
         )
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=parameters)
 

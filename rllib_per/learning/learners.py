@@ -20,6 +20,7 @@ from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
 from rllib_per.learning.q_proportion import QProportion
 from rllib_per.learning.update_metrics import QF_ABS_MEAN_KEY, RETURN_ABS_MAX_KEY
 from rllib_per.replay import PriorityUpdate, TransitionBatch
+from rllib_per.settings.learners import LearnerSettings
 from rllib_per.sharding import BatchPart
 
 _TD_ERRORS = "the TD errors"
@@ -48,22 +49,26 @@ class Learners:
     """
 
     def __init__(
-        self, group: LearnerGroup, rebuild: Callable[[], LearnerGroup], config: Any
+        self,
+        group: LearnerGroup,
+        rebuild: Callable[[], LearnerGroup],
+        settings: LearnerSettings,
+        gamma: float,
     ) -> None:
         self._local = group._learner if group.is_local else None
         self._remote = (
             None
             if group.is_local
             else LearnerActors(
-                group, rebuild, config.learner_timeout_s, config.max_learner_restarts
+                group, rebuild, settings.learner_timeout_s, settings.max_learner_restarts
             )
         )
-        self._timeout_s = config.learner_timeout_s
+        self._timeout_s = settings.learner_timeout_s
         self._num_updates = 0
         self._weights: ray.ObjectRef | None = None
         # Of each time that weights were asked for: that they are there, and the weights.
         self._asked: deque[tuple[ray.ObjectRef, ray.ObjectRef]] = deque()
-        self._q_proportion = QProportion(config.gamma)
+        self._q_proportion = QProportion(gamma)
         self.num_updates_lost_lifetime = 0
 
     @property

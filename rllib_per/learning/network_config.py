@@ -37,7 +37,9 @@ _DQN_KEYS = frozenset(
 )
 
 
-def network_config(model_config: Any, *, is_image: bool) -> NetworkConfig:
+def network_config(
+    model_config: Mapping[str, Any] | DefaultModelConfig | None, *, is_image: bool
+) -> NetworkConfig:
     """Read our keys, or RLlib's `DefaultModelConfig` in their place.
 
     RLlib's `fcnet_hiddens` and `fcnet_activation` (for vectors), `conv_filters` and
@@ -49,7 +51,7 @@ def network_config(model_config: Any, *, is_image: bool) -> NetworkConfig:
     """
     given = (
         dataclasses.asdict(model_config)
-        if dataclasses.is_dataclass(model_config) and not isinstance(model_config, type)
+        if isinstance(model_config, DefaultModelConfig)
         else dict(model_config or {})
     )
     _check_keys(given)

@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from rllib_per.objectives import Objective, Outputs
 from rllib_per.objectives.heads import Streams, dense_layers, make_activation
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.network import Network
+from rllib_per.settings.training import Training
 
 ConvFilters = tuple[tuple[int, int, int], ...]
 
@@ -40,13 +43,13 @@ class NetworkConfig:
     network: str
     encoder_hiddens: tuple[int, ...]
     hiddens: tuple[int, ...]
-    activation: str = "relu"
-    head_activation: str = "relu"
+    activation: str = Network.activation
+    head_activation: str = Network.head_activation
     conv_filters: ConvFilters = NATURE_FILTERS
     channels: tuple[int, ...] = IMPALA_CHANNELS
-    width: int = 1
-    dueling: bool = True
-    channels_last: bool = False
+    width: int = Network.width
+    dueling: bool = Training.dueling
+    channels_last: bool = LearnerSettings.channels_last
 
 
 class QNetwork(nn.Module):

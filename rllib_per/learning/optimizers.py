@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, distributed
 from torch.optim import Adam, Optimizer, RMSprop
 
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.training import Training
+
 _OPTIMIZERS: dict[str, type[Adam] | type[RMSprop]] = {"adam": Adam, "rmsprop": RMSprop}
 
 
@@ -19,8 +22,8 @@ def build_optimizer(
     parameters: Sequence[Tensor],
     *,
     lr: float,
-    adam_epsilon: float = 1e-8,
-    fused: bool = True,
+    adam_epsilon: float = Training.adam_epsilon,
+    fused: bool = LearnerSettings.fused_optimizer,
 ) -> Optimizer:
     """The optimizer that `spec` names: {"type": "adam" | "rmsprop", and PyTorch's own keywords}.
 

@@ -8,47 +8,40 @@ from typing import Any
 import numpy as np
 
 from rllib_per.arrays import Array, Int64s
-from rllib_per.bounds import check_bounds
-from rllib_per.replay.draw import WEIGHT_NORMALIZATIONS
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.replay.priority_rule import LARGEST_PRIORITY
+from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.rules import Bound, check
 
-PRIORITIZATIONS = ("proportional", "rank", "uniform")
-INITIAL_PRIORITIES = ("max", "td_error", "given")
+_BATCH_SIZE = Bound(1, is_integer=True)
+_BETA = Bound(0, 1)
 
 
 def check_choices(
     prioritization: str, initial_priority: str, normalization: str | None, rows: RowSpec
 ) -> None:
     """What a buffer is made with."""
-    if prioritization not in PRIORITIZATIONS:
-        raise ValueError(f"prioritization must be one of {PRIORITIZATIONS}: got {prioritization!r}")
-    if initial_priority not in INITIAL_PRIORITIES:
-        raise ValueError(
-            f"initial_priority must be one of {INITIAL_PRIORITIES}: got {initial_priority!r}"
-        )
+    if prioritization != "uniform":
+        check(Prioritized, prioritization=prioritization)
+    check(Prioritized, initial_priority=initial_priority, weight_normalization=normalization)
     if initial_priority == "given" and rows.extras.get("priority", ((1,),))[0] != ():
         raise ValueError(
             "initial_priority='given' needs the extra column 'priority' of shape (): declare it in "
             f"RowSpec.extras, which has {dict(rows.extras)}"
-        )
-    if normalization not in WEIGHT_NORMALIZATIONS:
-        raise ValueError(
-            f"weight_normalization must be one of {WEIGHT_NORMALIZATIONS}: got {normalization!r}"
         )
 
 
 def check_draw(batch_size: Any, beta: Any) -> None:
     """How many transitions are asked for, and the exponent of their importance weights."""
     if type(batch_size) is not int or batch_size < 1:
-        check_bounds(batch_size=batch_size)
+        _BATCH_SIZE.check("batch_size", batch_size)
     check_beta(beta)
 
 
 def check_beta(beta: Any) -> None:
     """The exponent of importance weights."""
     if type(beta) is not float or not 0.0 <= beta <= 1.0:
-        check_bounds(beta=beta)
+        _BETA.check("beta", beta)
 
 
 def check_given(fragment: Fragment) -> None:

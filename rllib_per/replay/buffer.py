@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rllib_per.arrays import Allocator, Array, Int64s
-from rllib_per.bounds import check_bounds
 from rllib_per.replay.arguments import (
     check_beta,
     check_choices,
@@ -29,6 +28,13 @@ from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.snapshot import PIECE_BYTES, Snapshot
 from rllib_per.replay.storage import Storage
 from rllib_per.replay.units import NStep
+from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.rules import Bound, Count, rule_of
+from rllib_per.settings.training import Training
+
+# 2^40 rows may follow.
+_FIRST_ID = Bound(0, 2**63 - 2**40, is_integer=True)
+_SEED = rule_of(Count | None)
 
 DRAWS: dict[str, type[Proportional]] = {draw.NAME: draw for draw in (Proportional, Rank, Uniform)}
 
@@ -46,21 +52,10 @@ class PrioritizedReplayBuffer:
         rows: What a row consists of.
         n_step: Steps of a window, or an inclusive range that every draw picks from uniformly.
         gamma: γ in [0, 1].
-        prioritization: What `alpha` is the exponent of: "proportional", the priority; "rank", one
-            over its rank (§3.3), which outliers move less; "uniform": nothing.
-        alpha: P(i) ∝ priority^alpha, or rank^-alpha; 0 is uniform.
-        priority_epsilon: ε, added to the size of every TD error.
-        priority: From a TD error: "absolute", "huber" or "clipped" (see `PriorityRule`).
-        priority_clip: The bound of "clipped".
-        initial_priority: Of a new transition: "max", the largest priority so far (1 at first);
-            "td_error", that of its n-step TD error from the fragment's Q-values; "given", the
-            extra column "priority".
-        max_priority_decay: The largest priority so far is multiplied by it at every update.
+        prioritization, alpha, priority_epsilon, priority, priority_clip, initial_priority,
+        max_priority_decay, weight_normalization, stratified, gather_threads: As
+            `settings.replay.Prioritized` says. "uniform" is a prioritization, too.
         reward_clip: Clip stored rewards to ± this; None: as they come.
-        weight_normalization: Importance weights are scaled by the largest of the "batch" or of the
-            "buffer", or not (None).
-        stratified: One draw from each of B equal shares of the mass, or B independent draws.
-        gather_threads: Threads that copy frames into a batch.
         seed: Of the draws.
         first_id: The id of the first row ever; of a shard, `ids.first_id` makes it.
         allocator: Makes a batch's arrays from (shape, dtype), for pinned memory and the like;
@@ -76,19 +71,19 @@ class PrioritizedReplayBuffer:
         capacity: int,
         rows: RowSpec,
         *,
-        n_step: int | tuple[int, int] = 1,
-        gamma: float = 0.99,
-        prioritization: str = "proportional",
-        alpha: float = 0.6,
-        priority_epsilon: float = 1e-6,
-        priority: str = "absolute",
-        priority_clip: float = 1.0,
-        initial_priority: str = "max",
-        max_priority_decay: float = 1.0,
+        n_step: int | tuple[int, int] = Training.n_step,
+        gamma: float = Training.gamma,
+        prioritization: str = Prioritized.prioritization,
+        alpha: float = Prioritized.alpha,
+        priority_epsilon: float = Prioritized.priority_epsilon,
+        priority: str = Prioritized.priority,
+        priority_clip: float = Prioritized.priority_clip,
+        initial_priority: str = Prioritized.initial_priority,
+        max_priority_decay: float = Prioritized.max_priority_decay,
         reward_clip: float | None = None,
-        weight_normalization: str | None = "batch",
-        stratified: bool = True,
-        gather_threads: int = 1,
+        weight_normalization: str | None = Prioritized.weight_normalization,
+        stratified: bool = Prioritized.stratified,
+        gather_threads: int = Prioritized.gather_threads,
         seed: int | None = None,
         first_id: int = 0,
         allocator: Allocator | None = None,
@@ -96,9 +91,8 @@ class PrioritizedReplayBuffer:
         rule = PriorityRule(alpha, priority_epsilon, priority, priority_clip)
         check_choices(prioritization, initial_priority, weight_normalization, rows)
         draw_class = DRAWS[prioritization]
-        check_bounds(first_id=first_id)
-        if seed is not None:
-            check_bounds(seed=seed)
+        _FIRST_ID.check("first_id", first_id)
+        _SEED.check("seed", seed)
         self._allocate = RecyclingAllocator() if allocator is None else allocator
         self._storage = Storage(
             capacity,

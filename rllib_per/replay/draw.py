@@ -14,11 +14,10 @@ import numpy as np
 
 from cython_tree import SumTree, importance_weights
 from rllib_per.arrays import Array, Float32s, Float64s, Int64s
-from rllib_per.bounds import check_bounds
 from rllib_per.replay.divergence import DivergenceGuard
 from rllib_per.replay.priority_rule import LARGEST_PRIORITY, SMALLEST_PRIORITY, PriorityRule
-
-WEIGHT_NORMALIZATIONS = ("buffer", "batch", None)
+from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.rules import check
 
 # Draws are made of random numbers of 53 bits, so nothing is drawn with a smaller probability.
 SMALLEST_PROBABILITY = 2.0**-53
@@ -140,8 +139,10 @@ class Proportional:
     shardable: ClassVar[bool] = True
     BYTES_PER_SLOT: ClassVar[int] = 8 + 34  # the priority, and the tree's 4.2 float64
 
-    def __init__(self, capacity: int, rule: PriorityRule, decay: float = 1.0) -> None:
-        check_bounds(max_priority_decay=decay)
+    def __init__(
+        self, capacity: int, rule: PriorityRule, decay: float = Prioritized.max_priority_decay
+    ) -> None:
+        check(Prioritized, max_priority_decay=decay)
         self.largest = 1.0
         self.guard = DivergenceGuard()
         self._tree = SumTree(capacity)
@@ -289,7 +290,9 @@ class Uniform(Proportional):
 
     NAME: ClassVar[str] = "uniform"
 
-    def __init__(self, capacity: int, rule: PriorityRule, decay: float = 1.0) -> None:
+    def __init__(
+        self, capacity: int, rule: PriorityRule, decay: float = Prioritized.max_priority_decay
+    ) -> None:
         super().__init__(capacity, rule.with_alpha(0.0), decay)
 
     def change_alpha(self, alpha: float, slots: Int64s) -> None:

@@ -10,7 +10,9 @@ checkpoint, is the next incarnation, so that an answer to the last one can't be 
 
 from __future__ import annotations
 
-SHARD_BITS = 8
+from rllib_per.settings.replay import MAX_SHARDS
+
+SHARD_BITS = (MAX_SHARDS - 1).bit_length()
 INCARNATION_BITS = 15
 SEQUENCE_BITS = 40
 

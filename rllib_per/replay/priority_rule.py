@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rllib_per.arrays import Float64s
-from rllib_per.bounds import check_bounds
-
-PRIORITIES = ("absolute", "huber", "clipped")
+from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.rules import check
 
 # A priority beyond float32 is as good as infinite, and one below 1e-75 as good as 1e-75: every
 # power up to alpha = 4, and the sum of 2^31 of them, is a float64, and none is 0 (decision 0018).
@@ -38,18 +37,22 @@ class PriorityRule:
 
     alpha: float
     epsilon: float
-    kind: str = "absolute"
-    clip: float = 1.0
+    kind: str = Prioritized.priority
+    clip: float = Prioritized.priority_clip
 
     def __post_init__(self) -> None:
-        check_bounds(alpha=self.alpha, priority_epsilon=self.epsilon, priority_clip=self.clip)
+        check(
+            Prioritized,
+            alpha=self.alpha,
+            priority_epsilon=self.epsilon,
+            priority=self.kind,
+            priority_clip=self.clip,
+        )
         if self.alpha > 1.0:
             warnings.warn(
                 f"alpha={self.alpha} exceeds 1: few transitions get almost all draws",
                 stacklevel=4,
             )
-        if self.kind not in PRIORITIES:
-            raise ValueError(f"priority must be one of {PRIORITIES}: got {self.kind!r}")
 
     def with_alpha(self, alpha: float) -> PriorityRule:
         """The same with another exponent."""

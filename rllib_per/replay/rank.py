@@ -11,6 +11,7 @@ import numpy as np
 from rllib_per.arrays import Array, Bools, Float64s, Int64s
 from rllib_per.replay.draw import Proportional
 from rllib_per.replay.priority_rule import PriorityRule
+from rllib_per.settings.replay import Prioritized
 
 
 class Rank(Proportional):
@@ -36,7 +37,9 @@ class Rank(Proportional):
     MAX_SHARE_CHANGED = 1 / 16
     MIN_CHANGES = 64
 
-    def __init__(self, capacity: int, rule: PriorityRule, decay: float = 1.0) -> None:
+    def __init__(
+        self, capacity: int, rule: PriorityRule, decay: float = Prioritized.max_priority_decay
+    ) -> None:
         super().__init__(capacity, rule, decay)
         self._is_there: Bools = np.zeros(capacity, np.bool_)
         self._sorted: Float64s = np.empty(0)  # Priorities as of the last sort, ascending.

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rllib_per.arrays import Allocator, Array, Int64s
-from rllib_per.bounds import check_bounds
 from rllib_per.replay._gather import put, take
 from rllib_per.replay._ring import ROW_DTYPE, Ring
 from rllib_per.replay.columns import FragmentColumns
@@ -25,8 +24,11 @@ from rllib_per.replay.fragment import (
 from rllib_per.replay.memory import require_bytes
 from rllib_per.replay.snapshot import pieces_of, rows_by_sequence
 from rllib_per.replay.units import NStep, Transition, Windows
+from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.rules import PositiveFloat, check, rule_of
 
 _INT64 = np.dtype(np.int64)
+_REWARD_CLIP = rule_of(PositiveFloat | None)
 _BYTES_PER_THREAD = 1 << 18  # a thread with less to copy costs more than it brings
 
 
@@ -341,11 +343,10 @@ def _check(
     capacity: int, rows: RowSpec, n_step: NStep, reward_clip: float | None, gather_threads: int
 ) -> None:
     least = n_step.longest + rows.longest_stack
-    check_bounds(capacity=capacity, gather_threads=gather_threads)
+    check(Prioritized, capacity=capacity, gather_threads=gather_threads)
     if capacity < least:
         raise ValueError(
             f"capacity must be at least {least} rows (n_step={n_step.longest} and a stack of "
             f"{rows.longest_stack}): got {capacity}"
         )
-    if reward_clip is not None:
-        check_bounds(reward_clip=reward_clip)
+    _REWARD_CLIP.check("reward_clip", reward_clip)

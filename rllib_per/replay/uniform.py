@@ -6,6 +6,8 @@ from __future__ import annotations
 from rllib_per.arrays import Allocator
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.fragment import RowSpec
+from rllib_per.settings.replay import Uniform
+from rllib_per.settings.training import Training
 
 
 class UniformReplayBuffer(PrioritizedReplayBuffer):
@@ -21,11 +23,11 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
         capacity: int,
         rows: RowSpec,
         *,
-        n_step: int | tuple[int, int] = 1,
-        gamma: float = 0.99,
+        n_step: int | tuple[int, int] = Training.n_step,
+        gamma: float = Training.gamma,
         reward_clip: float | None = None,
-        stratified: bool = True,
-        gather_threads: int = 1,
+        stratified: bool = Uniform.stratified,
+        gather_threads: int = Uniform.gather_threads,
         seed: int | None = None,
         first_id: int = 0,
         allocator: Allocator | None = None,

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rllib_per.arrays import Allocator, Float32s, Int64s
-from rllib_per.bounds import check_bounds
 from rllib_per.replay._ring import Ring
+from rllib_per.settings.rules import check
+from rllib_per.settings.training import Training
 
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
@@ -71,7 +71,7 @@ class NStep:
 
     def __init__(self, n_step: int | tuple[int, int], gamma: float) -> None:
         self.shortest, self.longest = range_of_steps(n_step)
-        check_bounds(gamma=gamma)
+        check(Training, gamma=gamma)
         self.gamma = float(gamma)
         self.discounts: npt.NDArray[np.float64] = self.gamma ** np.arange(self.longest + 1.0)
 
@@ -82,15 +82,9 @@ def range_of_steps(n_step: Any) -> tuple[int, int]:
     Raises:
         ValueError, TypeError: It is neither an integer >= 1 nor a range of them.
     """
-    bounds = tuple(n_step) if isinstance(n_step, (tuple, list)) else (n_step, n_step)
-    if len(bounds) != 2 or not all(
-        isinstance(n, Integral) and not isinstance(n, bool) for n in bounds
-    ):
-        raise TypeError(f"n_step must be an integer or a pair of integers: got {n_step!r}")
-    shortest, longest = map(int, bounds)
-    if not 1 <= shortest <= longest:
-        raise ValueError(f"n_step must be at least 1, and a range ascend: got {n_step!r}")
-    return shortest, longest
+    check(Training, n_step=n_step)
+    shortest, longest = n_step if isinstance(n_step, (tuple, list)) else (n_step, n_step)
+    return int(shortest), int(longest)
 
 
 class Transition:

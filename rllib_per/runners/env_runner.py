@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.apis.q_net_api import QNetAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
@@ -30,6 +31,7 @@ from rllib_per.runners.play import default_amount, play_episodes, play_steps, sa
 from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.stack_detection import find_frame_stack
 from rllib_per.runners.vector_env import env_context, longest_episode, make_vector_env
+from rllib_per.settings.algorithm import Settings
 from rllib_per.sharding.writer import FragmentWriter
 
 EXPLORATION_RNG = "exploration_rng"
@@ -44,13 +46,14 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     in the fragments' row numbers, so that replay never joins what does not belong together.
     """
 
-    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.spaces: dict[str, Any] = kwargs.get("spaces") or {}
         self.tune_trial_id = kwargs.get("tune_trial_id")
         self.env: Any = None
         self.module: Any = None
-        self.num_envs: int = self.config.num_envs_per_env_runner
+        self._settings: Settings = self.config.settings()
+        self.num_envs = self._settings.runners.num_envs_per_env_runner
         self._callbacks = RunnerCallbacks(self)
         gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
         self._device = get_device(self.config, gpus)
@@ -61,15 +64,13 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self._shares_module = False
         self._weights_seq_no = 0
         self._writer: FragmentWriter | None = None
-        self._place = Place.of(self.config, self.worker_index)
-        first_low = self._place.first_low_epsilon_env
-        self._runner_metrics = RunnerMetrics(self.config, self.metrics, first_low)
+        self._place = Place.of(self._settings.runners, self.worker_index)
+        num_env_runners = self._settings.runners.num_env_runners
+        self._runner_metrics = RunnerMetrics(
+            self._settings.play, num_env_runners, self.metrics, self._place.first_low_epsilon_env
+        )
         self._rng = np.random.default_rng(self._seed)
-        if (
-            self.worker_index != 0
-            or self.config.num_env_runners == 0
-            or self.config.create_env_on_local_worker
-        ):
+        if self.worker_index != 0 or num_env_runners == 0 or self.config.create_env_on_local_worker:
             self.make_env()
         self.make_module()
 
@@ -78,17 +79,23 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
     def make_env(self) -> None:
         """Make the vector environment that config names, in place of an older one."""
         self.stop()
-        context = env_context(self.config, self.worker_index, self.num_workers)
-        self.env = make_vector_env(self.config, context)
+        play, runners = self._settings.play, self._settings.runners
+        context = env_context(play, self.worker_index, self.num_workers)
+        self.env = make_vector_env(
+            play.env,
+            context,
+            num_envs=self.num_envs,
+            vectorize_mode=runners.gym_env_vectorize_mode,
+        )
         if self._collector is not None:
             self._seed_anew(self.num_env_steps_sampled_lifetime + self._collector.next_row)
         self._make_collector()
         self._callbacks("on_environment_created", env=self.env.unwrapped, env_context=context)
 
     def _make_collector(self) -> None:
-        config = self.config
-        stack = find_frame_stack(self.env, config.frame_stack, config.frame_stack_padding)
-        restarts = config.restart_failed_sub_environments
+        play, runners = self._settings.play, self._settings.runners
+        stack = find_frame_stack(self.env, runners.frame_stack, runners.frame_stack_padding)
+        restarts = play.restarts_failed_envs
         self._streams = EnvStreams(
             self.env, stack, self._callbacks.on_episode, self._try_env_step if restarts else None
         )
@@ -100,7 +107,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             device=self._device,
             first_stream=self._place.first_stream,
             next_row=self._collector.next_row if self._collector else 0,
-            records_q=config.replay_buffer_config.get("initial_priority") == "td_error",
+            records_q=play.records_q,
             add_time=self._runner_metrics.add_time,
         )
         self._purpose = None
@@ -194,7 +201,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         """
         self.set_state(weights)
         if self._writer is None:
-            self._writer = fetch_writer(writer[0], self.config.sample_timeout_s)
+            self._writer = fetch_writer(writer[0], self._settings.runners.sample_timeout_s)
         fragment = self.collect(num_rows, epsilon=epsilon)
         return push(self._writer, fragment, self._weights_seq_no)
 
@@ -225,14 +232,14 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             raise ValueError("give `num_timesteps` or `num_episodes`, not both")
         self._require_env()
         if num_timesteps is None and num_episodes is None:
-            num_timesteps, num_episodes = default_amount(self.config, self.worker_index or 0)
+            num_timesteps, num_episodes = default_amount(self._settings.play, self.num_envs)
         env_step = self.num_env_steps_sampled_lifetime
-        epsilon = sampling_epsilon(self.config, env_step, explore, random_actions)
+        epsilon = sampling_epsilon(self._settings, env_step, explore, random_actions)
         with self._runner_metrics.sampling(), self._anew_after_an_error():
             if force_reset or num_episodes is not None:
                 self._purpose = None
             if num_episodes is not None:
-                bound = longest_episode(self.env, self.config.max_env_steps_per_episode)
+                bound = longest_episode(self.env, self._settings.play.max_env_steps_per_episode)
                 samples = play_episodes(self._begin_sampling, num_episodes, epsilon, bound)
                 num_steps, finished = sum(map(len, samples)), samples
                 self._purpose = None

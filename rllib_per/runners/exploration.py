@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rllib_per.arrays import Array, Bools, Float64s, Int64s
+from rllib_per.settings.runners import EnvRunners
 
 
 def ladder_exponents(first: int, num_envs: int, num_envs_total: int) -> Float64s:
@@ -42,13 +42,13 @@ class Place:
     first_low_epsilon_env: int | None
 
     @classmethod
-    def of(cls, config: Any, worker_index: int | None) -> Place:
+    def of(cls, runners: EnvRunners, worker_index: int | None) -> Place:
         """The place of a worker; worker 0 is the driver's own."""
-        num_envs = config.num_envs_per_env_runner
+        num_envs = runners.num_envs_per_env_runner
         first = max((worker_index or 0) - 1, 0) * num_envs
-        if not config.per_env_epsilon:
+        if not runners.per_env_epsilon:
             return cls(first, np.ones(num_envs), None)
-        total = num_envs * max(config.num_env_runners, 1)
+        total = runners.num_envs_total
         exponents = ladder_exponents(first, num_envs, total)
         return cls(first, exponents, math.ceil(2 * total / 3) - first)
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ray.rllib.core import DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import (
@@ -32,6 +31,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_per.runners.episode_summary import EpisodeSummary
+from rllib_per.settings.algorithm import PlaySettings
 
 # Mean return of the episodes that environments with a low ε played (`per_env_epsilon`).
 LOW_EPSILON_RETURN_MEAN = "low_epsilon_episode_return_mean"
@@ -43,19 +43,24 @@ class RunnerMetrics:
     """Counts in plain numbers; RLlib's MetricsLogger, slow per call, is only used in `flush`."""
 
     def __init__(
-        self, config: Any, logger: MetricsLogger, first_low_epsilon_env: int | None
+        self,
+        play: PlaySettings,
+        num_env_runners: int,
+        logger: MetricsLogger,
+        first_low_epsilon_env: int | None,
     ) -> None:
         """
         Args:
-            config: The AlgorithmConfig.
+            play: What is played.
+            num_env_runners: How many do.
             logger: Where `flush` logs to.
             first_low_epsilon_env: Environments from this index on count as nearly greedy.
         """
         self._logger = logger
         self._first_low_epsilon_env = first_low_epsilon_env
-        self._in_evaluation = config.in_evaluation
+        self._in_evaluation = play.in_evaluation
         # RLlib merges the windows of all runners, so each keeps its share.
-        window = config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)
+        window = play.smoothing_window / (num_env_runners or 1)
         self._window = max(1, math.ceil(window))
         self._num_env_steps = 0
         self._episodes: list[EpisodeSummary] = []

@@ -4,34 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from rllib_per.runners.collector import Collector
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.schedules import schedule
+from rllib_per.settings.algorithm import PlaySettings, Settings
 
 # Gives the collector to play on, its environments reset if they failed or served something else,
 # or if asked to.
 Begin = Callable[..., Collector]
 
 
-def default_amount(config: Any, worker_index: int) -> tuple[int | None, int | None]:
+def default_amount(play: PlaySettings, num_envs: int) -> tuple[int | None, int | None]:
     """RLlib's (num_timesteps, num_episodes) where `sample()` is told neither."""
-    num_envs = config.num_envs_per_env_runner
-    if config.batch_mode == "truncate_episodes":
-        return config.get_rollout_fragment_length(worker_index) * num_envs, None
+    if play.num_sample_rows is not None:
+        return play.num_sample_rows * num_envs, None
     return None, num_envs
 
 
-def sampling_epsilon(config: Any, env_step: int, explore: bool | None, at_random: bool) -> float:
-    """The ε that `sample()` plays with: config's schedule, nothing, or everything at random."""
+def sampling_epsilon(
+    settings: Settings, env_step: int, explore: bool | None, at_random: bool
+) -> float:
+    """The ε that `sample()` plays with: the schedule's, nothing, or everything at random."""
     if at_random:
         return 1.0
-    if not (config.explore if explore is None else explore):
+    if not (settings.explore if explore is None else explore):
         return 0.0
-    return schedule(config.epsilon)(env_step)
+    return schedule(settings.training.epsilon)(env_step)
 
 
 def play_episodes(

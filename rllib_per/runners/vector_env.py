@@ -21,20 +21,21 @@ from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
+from rllib_per.settings.algorithm import PlaySettings
 
 # Of an evaluation, where nothing else is known.
 LONGEST_EPISODE_ENV_STEPS = 100_000
 
 
-def env_context(config: Any, worker_index: int | None, num_workers: int) -> EnvContext:
-    """`config.env_config`, with who makes the environment, as RLlib tells creators."""
-    if isinstance(config.env_config, EnvContext):
-        return config.env_config
+def env_context(play: PlaySettings, worker_index: int | None, num_workers: int) -> EnvContext:
+    """`env_config`, with who makes the environment, as RLlib tells creators."""
+    if isinstance(play.env_config, EnvContext):
+        return play.env_config
     return EnvContext(
-        config.env_config,
+        play.env_config,
         worker_index=worker_index,
         num_workers=num_workers,
-        remote=config.remote_worker_envs,
+        remote=play.is_remote,
     )
 
 
@@ -83,34 +84,36 @@ def longest_episode(env: Any, max_env_steps: int | None = None) -> int:
     return limit if isinstance(limit, int) and limit > 0 else LONGEST_EPISODE_ENV_STEPS
 
 
-def make_vector_env(config: Any, context: EnvContext) -> gym.vector.VectorEnv:
-    """`config.num_envs_per_env_runner` environments, stepped together.
+def make_vector_env(
+    env: Any, context: EnvContext, *, num_envs: int, vectorize_mode: str | VectorizeMode
+) -> gym.vector.VectorEnv:
+    """`num_envs` environments, stepped together as `gym_env_vectorize_mode` says.
 
-    As RLlib does it: `config.env` is an id of Gymnasium, whose constructor gets `env_config`, or a
-    class, a function or a name of `ray.tune.register_env`, which get the EnvContext.
+    Args:
+        env: As RLlib takes it: an id of Gymnasium, whose constructor gets `env_config`, or a class,
+            a function or a name of `ray.tune.register_env`, which get the EnvContext.
 
     Raises:
         ValueError: There is no environment, or it is none that a discrete-action learner can play.
     """
-    if not config.env:
+    if not env:
         raise ValueError("An environment is required: call config.environment('CartPole-v1')")
-    spec, kwargs = _spec_and_kwargs(config.env, context)
-    mode = VectorizeMode(config.gym_env_vectorize_mode)
+    spec, kwargs = _spec_and_kwargs(env, context)
+    mode = VectorizeMode(vectorize_mode)
     if spec.entry_point is None:
         mode = VectorizeMode.VECTOR_ENTRY_POINT
-    num_envs = config.num_envs_per_env_runner
     if mode is VectorizeMode.SYNC:
-        env: gym.vector.VectorEnv = ColumnSyncVectorEnv(
+        made: gym.vector.VectorEnv = ColumnSyncVectorEnv(
             [lambda: gym.make(spec, **kwargs) for _ in range(num_envs)]
         )
     elif mode is VectorizeMode.ASYNC:
-        env = AsyncVectorEnv([partial(_make_checked, spec, kwargs, i) for i in range(num_envs)])
-        env.spec = replace(spec, kwargs=spec.kwargs | kwargs)
+        made = AsyncVectorEnv([partial(_make_checked, spec, kwargs, i) for i in range(num_envs)])
+        made.spec = replace(spec, kwargs=spec.kwargs | kwargs)
     else:
-        env = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
-    _check(env, num_envs)
-    is_users = mode is VectorizeMode.VECTOR_ENTRY_POINT and type(env) is not AtariGames
-    return CheckedVectorEnv(env) if is_users else env
+        made = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
+    _check(made, num_envs)
+    is_users = mode is VectorizeMode.VECTOR_ENTRY_POINT and type(made) is not AtariGames
+    return CheckedVectorEnv(made) if is_users else made
 
 
 def _make_checked(spec: EnvSpec, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any]:
@@ -118,7 +121,7 @@ def _make_checked(spec: EnvSpec, kwargs: dict[str, Any], index: int) -> gym.Env[
 
 
 def resolve_env(env: Any) -> Any:
-    """What a name in `config.env` stands for: a creator of `register_env`, or Gymnasium's spec.
+    """What the name of an environment stands for: a creator of `register_env`, or Gymnasium's spec.
 
     Names are asked of Ray's control process; what is returned needs it no more.
     """

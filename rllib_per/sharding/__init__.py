@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Prioritized replay in several shards, in this process or in Ray actors."""
 
+from rllib_per.settings.replay import ShardLimits
 from rllib_per.sharding.batches import BatchPart, BatchRequest, join
-from rllib_per.sharding.calls import ShardLimits
 from rllib_per.sharding.mass_line import NothingToDrawError
 from rllib_per.sharding.placement import ShardPlacement, place_shards
 from rllib_per.sharding.shard import ReplayShard

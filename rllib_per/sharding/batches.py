@@ -16,7 +16,8 @@ import numpy as np
 
 from rllib_per.arrays import Allocator, Float32s, Float64s
 from rllib_per.replay.fragment import TransitionBatch
-from rllib_per.sharding.calls import LOST, ShardLimits
+from rllib_per.settings.replay import ShardLimits
+from rllib_per.sharding.calls import LOST
 from rllib_per.sharding.mass_line import Split, cuts_of, split_batch
 from rllib_per.sharding.pool import ShardPool
 from rllib_per.sharding.proxy import ShardProxy

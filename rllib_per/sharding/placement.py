@@ -16,8 +16,9 @@ from ray.util.scheduling_strategies import (
 
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.buffer import DRAWS
-from rllib_per.replay.ids import SHARD_BITS
-from rllib_per.sharding.calls import LocalShard, RemoteShard, ShardHandle, ShardLimits
+from rllib_per.settings.replay import MAX_SHARDS, Prioritized, Sharded, ShardLimits
+from rllib_per.settings.rules import rules_of
+from rllib_per.sharding.calls import LocalShard, RemoteShard, ShardHandle
 from rllib_per.sharding.shard import ReplayShard
 
 # Pings, starts and metrics, beside the calls that ShardLimits bounds.
@@ -37,17 +38,14 @@ class ShardPlacement:
         node_id: For "node": which one, such as the learner's. If it is full, another will do.
     """
 
-    num_cpus: float = 1.0
-    memory_bytes: int = 0
+    num_cpus: float = Sharded.shard_num_cpus
+    memory_bytes: int = Sharded.shard_memory_bytes
     first_bundle: int = -1
-    strategy: str = "anywhere"
+    strategy: str = Sharded.shard_placement
     node_id: str | None = None
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("anywhere", "spread", "node"):
-            raise ValueError(
-                f"strategy must be 'anywhere', 'spread' or 'node': got {self.strategy!r}"
-            )
+        rules_of(Sharded)["shard_placement"].check("strategy", self.strategy)
         if (self.strategy == "node") != (self.node_id is not None):
             raise ValueError("strategy 'node' needs a node_id, and no other takes one")
 
@@ -126,9 +124,9 @@ def settings_of_shards(num_shards: int, settings: Mapping[str, Any]) -> list[dic
         ValueError: K is out of range, or more than the capacity.
     """
     capacity = settings["capacity"]
-    if not 1 <= num_shards <= min(1 << SHARD_BITS, capacity):
+    if not 1 <= num_shards <= min(MAX_SHARDS, capacity):
         raise ValueError(
-            f"the number of replay shards must be from 1 to {1 << SHARD_BITS}, and at most the "
+            f"the number of replay shards must be from 1 to {MAX_SHARDS}, and at most the "
             f"capacity of {capacity}: got {num_shards}"
         )
     return [
@@ -139,7 +137,7 @@ def settings_of_shards(num_shards: int, settings: Mapping[str, Any]) -> list[dic
 
 def check_shardable(settings: Mapping[str, Any]) -> None:
     """Raises ValueError if buffers with these keyword arguments can't be drawn from as one."""
-    prioritization = settings.get("prioritization", "proportional")
+    prioritization = settings.get("prioritization", Prioritized.prioritization)
     draw = DRAWS.get(prioritization)
     if draw is not None and not draw.shardable:
         raise ValueError(

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, TypeVar
 
-from rllib_per.sharding.calls import LOST, Arguments, Deadline, ShardHandle, ShardLimits
+from rllib_per.settings.replay import ShardLimits
+from rllib_per.sharding.calls import LOST, Arguments, Deadline, ShardHandle
 from rllib_per.sharding.proxy import ShardProxy
 from rllib_per.sharding.shard import ReplayShard
 

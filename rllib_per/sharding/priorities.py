@@ -15,7 +15,8 @@ import numpy as np
 
 from rllib_per.replay.fragment import PriorityUpdate
 from rllib_per.replay.ids import INCARNATION_BITS, SEQUENCE_BITS
-from rllib_per.sharding.calls import LOST, Deadline, ShardLimits, is_ready, wait_for_any
+from rllib_per.settings.replay import ShardLimits
+from rllib_per.sharding.calls import LOST, Deadline, is_ready, wait_for_any
 from rllib_per.sharding.pool import ShardPool
 from rllib_per.sharding.proxy import ShardProxy
 from rllib_per.sharding.shard import ReplayShard, is_too_far_ahead

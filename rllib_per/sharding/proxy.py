@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rllib_per.settings.replay import ShardLimits
 from rllib_per.sharding.calls import (
     LOST,
     Arguments,
     Deadline,
     ShardHandle,
-    ShardLimits,
     ShardMethod,
     fetch,
     is_ready,

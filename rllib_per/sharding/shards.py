@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rllib_per.arrays import Array, Int64s
-from rllib_per.bounds import check_bounds
 from rllib_per.replay import TransitionBatch
 from rllib_per.replay.arguments import check_draw, check_update
 from rllib_per.replay.fragment import Fragment, PriorityUpdate
 from rllib_per.replay.metrics import weight_metrics
+from rllib_per.settings.replay import Prioritized, ShardLimits
+from rllib_per.settings.rules import check
 from rllib_per.sharding.archive import ShardsArchive
 from rllib_per.sharding.batches import (
     Answers,
@@ -29,7 +30,7 @@ from rllib_per.sharding.batches import (
     send_requests,
     weights_of,
 )
-from rllib_per.sharding.calls import LOST, Deadline, ShardHandle, ShardLimits
+from rllib_per.sharding.calls import LOST, Deadline, ShardHandle
 from rllib_per.sharding.placement import check_shardable, settings_of_shards
 from rllib_per.sharding.pool import ShardPool, merge_shard_metrics
 from rllib_per.sharding.priorities import ShardPriorities
@@ -69,8 +70,8 @@ class ReplayShards:
         self,
         handles: Sequence[ShardHandle],
         *,
-        weight_normalization: str | None = "batch",
-        stratified: bool = True,
+        weight_normalization: str | None = Prioritized.weight_normalization,
+        stratified: bool = Prioritized.stratified,
         seed: int | None = None,
         limits: ShardLimits | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -234,7 +235,7 @@ class ReplayShards:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        check_bounds(alpha=alpha)
+        check(Prioritized, alpha=alpha)
         self._pool.call_all("take a new alpha", ReplayShard.set_alpha, alpha)
         for proxy in self._pool:
             proxy.alpha = alpha

@@ -11,11 +11,11 @@ from typing import Any
 
 from rllib_per.replay.columns import check_fragment
 from rllib_per.replay.fragment import Fragment
+from rllib_per.settings.replay import ShardLimits
 from rllib_per.sharding.calls import (
     LOST,
     Deadline,
     ShardHandle,
-    ShardLimits,
     all_among,
     fetch,
     references_ready,

@@ -241,7 +241,7 @@ def test_a_learner_that_answers_late_is_asked_at_once():
     )
     ratio = ReplayRatio(48.0, 16, 1)
     clock = TrainingClock(Progress(), Schedules(*[schedule(0.1)] * 3), ratio, broadcast_interval=1)
-    settings = SimpleNamespace(env_runner_restore_timeout_s=60.0)
+    settings = SimpleNamespace(runners=SimpleNamespace(restore_timeout_s=60.0))
     loop = SynchronousLoop(rollouts, replay, LateLearners(), clock, settings)
     for _ in range(3):
         loop.advance(Stopwatch())

@@ -11,15 +11,13 @@ from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Stopwatch, TrainingClock
 from rllib_per.learning.learners import Update
 from rllib_per.replay import PriorityUpdate
+from rllib_per.settings.algorithm import RunnerSettings
 from rllib_per.sharding import NothingToDrawError, ReplayShards, ShardLimits, join, place_shards
 from tests.support.items import GIVEN, fragment
 
 BATCH_SIZE = 4
-CONFIG = SimpleNamespace(
-    max_requests_in_flight_per_learner=3,
-    sample_timeout_s=60.0,
-    num_env_runners=1,
-    env_runner_restore_timeout_s=60.0,
+SETTINGS = SimpleNamespace(
+    max_updates_in_flight=3, runners=RunnerSettings(num_env_runners=1, restore_timeout_s=60.0)
 )
 
 
@@ -85,7 +83,7 @@ class Loop:
             self.replay,
             self.learners,
             TrainingClock(self.progress, schedules, self.ratio, broadcast_interval=100),
-            CONFIG,
+            SETTINGS,
         )
         self.asked, self.told = {}, []
         self._note_what_is_told()

@@ -5,7 +5,6 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
-from rllib_per.buffers.sharded import limits_of
 from rllib_per.dqn.training_clock import Schedules
 from rllib_per.runners.env_runner import ApexEnvRunner
 
@@ -24,7 +23,7 @@ def test_a_setting_of_replay_is_taken_by_its_old_name_with_a_warning(caplog):
     old.validate()
     assert "max_picture_age_s is called max_mass_staleness_s now" in caplog.text
     assert "max_picture_age_s" not in old.replay_buffer_config
-    assert limits_of(old).max_mass_staleness_s == 0.5
+    assert old.settings().replay.max_mass_staleness_s == 0.5
 
 
 def test_a_program_written_for_dqn_config_keeps_its_settings():
@@ -145,9 +144,9 @@ def test_what_has_no_effect_here_is_refused(attributes, complaint):
 
 
 def test_without_exploration_no_action_is_random():
-    greedy = Schedules.of(config(epsilon=0.5).env_runners(explore=False))
+    greedy = Schedules.of(config(epsilon=0.5).env_runners(explore=False).settings())
     assert greedy.epsilon(0) == 0.0
-    assert Schedules.of(config(epsilon=0.5)).epsilon(0) == 0.5
+    assert Schedules.of(config(epsilon=0.5).settings()).epsilon(0) == 0.5
 
 
 def test_learners_that_would_share_a_gpu_are_refused():

@@ -48,7 +48,8 @@ class Case:
     def __init__(self, monkeypatch, **settings):
         self.group, self.killed, self.now_s = Group(), [], 0.0
         config = ApexDQNConfig().fault_tolerance(**settings)
-        self._failures = RunnerFailures(self.group, config, clock=lambda: self.now_s)
+        failures = config.settings().runners.failures
+        self._failures = RunnerFailures(self.group, failures, clock=lambda: self.now_s)
         monkeypatch.setattr(
             runner_failures.ray, "kill", lambda actor, no_restart: self.killed.append(actor)
         )

@@ -8,6 +8,8 @@ import pytest
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import build_experiment, load_experiment
 from rllib_per.experiments.yaml_source import parse_yaml
+from rllib_per.settings.replay import section_of
+from rllib_per.settings.section import names_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Clusters and searches are files of other kinds, with tests of their own.
@@ -27,7 +29,7 @@ def test_a_resolved_config_reads_back_as_itself(experiment):
 def test_a_resolved_config_says_nothing_of_what_its_replay_buffer_does_not_take(experiment):
     """Or a default that changes later would make of it a setting that is refused."""
     replay = experiment.replay
-    assert list(replay.model_dump()) == replay.options_of(replay.type)
+    assert list(experiment.model_dump()["replay"]) == names_of(section_of(replay.type))
 
 
 def test_its_environment_exists(experiment):

@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, load_experiment
-from rllib_per.experiments.sections import (
-    OBJECTIVE_TYPES,
-    REPLAY_TYPES,
-    EnvRunners,
-    Learners,
-    Replay,
-    Training,
-)
 from rllib_per.experiments.yaml_source import MAX_BYTES, ConfigError, parse_yaml
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.replay import (
+    REPLAY_TYPES,
+    Prioritized,
+    Sharded,
+    replay_buffer_config,
+    replay_of,
+)
+from rllib_per.settings.runners import EnvRunners
+from rllib_per.settings.section import as_dict, names_of
+from rllib_per.settings.training import OBJECTIVE_TYPES, Training
 
 ROOT = Path(__file__).parents[2]
 SOUND = "environment: {env: CartPole-v1}\nstop: {env_steps: 1000}\n"
@@ -123,7 +126,7 @@ def test_a_replay_buffer_of_ones_own_needs_trust_and_gets_its_options():
     (problem,) = problems(text)
     assert problem.startswith("x.yaml:3: replay.type: ")
     assert "--allow-custom-classes" in problem
-    assert read(text, allow_custom_classes=True).replay.buffer_config() == {
+    assert replay_buffer_config(read(text, allow_custom_classes=True).replay) == {
         "type": path,
         "capacity": 5000,
         "beta": 0.4,
@@ -145,7 +148,7 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
     ):
         text = f"{SOUND}training: {{objective: {written}}}"
         experiment = read(text, allow_custom_classes=True)
-        assert experiment.training.model_dump()["objective"] == expected
+        assert as_dict(experiment.training)["objective"] == expected
         assert experiment.algorithm_config().objective == expected
     (problem,) = problems(SOUND + "training: {objective: expectd}")
     assert problem.startswith("x.yaml:3: training.objective")
@@ -153,7 +156,7 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
 
 
 def test_rllibs_buffers_get_their_own_options_only():
-    settings = read(SOUND, "replay.type=rllib_prioritized").replay.buffer_config()
+    settings = replay_buffer_config(read(SOUND, "replay.type=rllib_prioritized").replay)
     assert settings == {"type": "rllib_prioritized", "capacity": 50_000, "alpha": 0.6, "beta": 0.4}
 
 
@@ -264,16 +267,17 @@ def test_an_environment_is_made_by_the_check_as_env_runners_make_it(mode):
     check_environment(read(text, override, allow_custom_classes=True))
 
 
-@pytest.mark.parametrize("section", [EnvRunners, Training, Learners])
+@pytest.mark.parametrize("section", [EnvRunners, Training, LearnerSettings])
 def test_defaults_are_those_of_the_algorithm_config(section):
     from rllib_per.dqn.config import ApexDQNConfig
 
     config = ApexDQNConfig()
-    own = {"num_torch_threads"}  # Of the process that trains, not of the algorithm.
-    for key, value in section().model_dump(exclude=own).items():
+    defaults = as_dict(section())
+    defaults.pop("num_torch_threads", None)  # Of the process that trains, not of the algorithm.
+    for key, value in defaults.items():
         expected = getattr(config, key)
         if key == "epsilon":
-            expected = [list(point) for point in expected]
+            expected = tuple(tuple(point) for point in expected)
         assert value == expected, key
 
 
@@ -281,20 +285,29 @@ def test_replay_settings_are_the_buffers_own_with_its_defaults():
     from rllib_per.replay import PrioritizedReplayBuffer
 
     parameters = inspect.signature(PrioritizedReplayBuffer).parameters
-    settings = Replay().buffer_config()
+    settings = as_dict(Prioritized())
     for elsewhere in ("type", "beta", "capacity"):
         del settings[elsewhere]
     assert settings == {name: parameters[name].default for name in settings}
 
 
-def test_settings_of_shards_have_their_defaults_and_count_only_there():
-    from rllib_per.buffers.sharded import SHARD_DEFAULTS
+def test_settings_of_shards_count_only_there():
+    assert set(names_of(Prioritized)) < set(names_of(Sharded))
+    assert replay_of({"type": "sharded"}) == read(SOUND, "replay.type=sharded").replay == Sharded()
+    with pytest.raises(ValueError, match="num_shards can't be set with type: prioritized"):
+        replay_of({"type": "prioritized", "num_shards": 2})
+    (problem,) = problems(SOUND + "replay: {num_shards: 2}")
+    assert "num_shards can be set only with type: sharded" in problem
 
-    assert Replay.shard_options() == list(SHARD_DEFAULTS)
-    sharded = Replay(type="sharded").buffer_config()
-    assert {name: sharded[name] for name in SHARD_DEFAULTS} == SHARD_DEFAULTS
-    with pytest.raises(ValueError, match="num_shards can be set only with type: sharded"):
-        Replay(num_shards=2)
+
+def test_a_key_of_another_type_is_taken_where_it_says_what_it_would_be_there():
+    text = SOUND + "replay: {num_shards: 1, shard_num_cpus: 1.0, options: {}}"
+    assert read(text).replay == Prioritized()
+
+
+def test_what_only_python_can_name_is_refused_with_its_line():
+    (problem,) = problems(SOUND + "replay: {initial_priority: given}")
+    assert problem.startswith("x.yaml:3: replay.initial_priority: must be 'max' or 'td_error'")
 
 
 def test_a_setting_is_taken_by_its_old_name_with_a_warning(caplog):

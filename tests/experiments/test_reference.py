@@ -1,23 +1,37 @@
 # SPDX-License-Identifier: MIT
 """docs/configuration.md is what the schema says, and the schema says what every key means."""
 
+import typing
 from pathlib import Path
 
 import pytest
 
+from rllib_per.experiments.experiment import keys_of
 from rllib_per.experiments.reference import reference
 from rllib_per.experiments.tuning.plan import SearchConfig
+from rllib_per.settings.section import sentences
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def keys(model, parents=()):
     """Every key that is a value, with its path and description."""
-    for name, field in model.model_fields.items():
-        if hasattr(field.annotation, "model_fields"):
-            yield from keys(field.annotation, (*parents, name))
+    for name, annotation in keys_of(model).items():
+        path = (*parents, name)
+        if keys_of(annotation):
+            yield from keys(annotation, path)
         else:
-            yield ".".join((*parents, name)), field.description
+            fields = getattr(model, "model_fields", {})
+            told = fields[name].description if fields else meanings(model).get(name)
+            yield ".".join(path), told
+
+
+def meanings(annotation):
+    """What the keys of a section mean, or of all that may stand in its place."""
+    if isinstance(annotation, type):
+        return sentences(annotation)
+    members = map(meanings, typing.get_args(annotation))
+    return {name: sentence for member in members for name, sentence in member.items()}
 
 
 def row(key, section):

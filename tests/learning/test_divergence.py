@@ -11,14 +11,15 @@ import torch
 from rllib_per.learning.learners import Learners
 from rllib_per.learning.q_proportion import QProportion
 from rllib_per.replay import TrainingDivergedError
-from tests.support.learner import build_learner, learner_config, random_batch
+from rllib_per.settings.learners import LearnerSettings
+from tests.support.learner import build_learner, random_batch
 
 START = {"env_steps": 0, "episodes": 0, "updates": 0}
 
 
 def one_learner():
     group = SimpleNamespace(is_local=True, _learner=build_learner())
-    return Learners(group, lambda: group, learner_config())
+    return Learners(group, lambda: group, LearnerSettings(), gamma=0.9)
 
 
 def train(learners, *, lr, num_updates=200):

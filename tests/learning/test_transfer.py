@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from rllib_per.buffers.build import build_replay
-from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.learning.transfer import CpuTransfer, make_transfer, pinned_empty
+from rllib_per.settings.algorithm import TransitionSettings
+from rllib_per.settings.replay import Prioritized
 from tests.support.experience import Streams, row_spec
 from tests.support.learner import build_learner, random_batch
 
@@ -104,7 +105,7 @@ def test_batches_are_made_where_the_transfer_wants_them():
         made.append(np.empty(shape, dtype))
         return made[-1]
 
-    replay = build_replay(ApexDQNConfig(), row_spec(), allocator)
+    replay = build_replay(Prioritized(), TransitionSettings(), row_spec(), allocator)
     replay.add(Streams(np.random.default_rng(0)).fragment([0], 20))
     batch = replay.sample(8, beta=0.4)
     for name in ("obs", "next_obs", "n_step_returns", "importance_weights"):

@@ -14,7 +14,12 @@ LENGTHS = [[3, 1, 4], [2]]
 
 
 def make(config):
-    return make_vector_env(config, EnvContext(config.env_config, worker_index=3))
+    return make_vector_env(
+        config.env,
+        EnvContext(config.env_config, worker_index=3),
+        num_envs=config.num_envs_per_env_runner,
+        vectorize_mode=config.gym_env_vectorize_mode,
+    )
 
 
 def test_the_sync_environment_steps_as_gymnasiums_does():

@@ -17,8 +17,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, read_source
 from rllib_per.experiments.run_folder import RunFolder, write_json
-from rllib_per.experiments.sections import Replay
 from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
+from rllib_per.settings.replay import REPLAY_SECTIONS, OwnBuffer, section_of
+from rllib_per.settings.section import names_of
 
 _TARGET = ("stop", "target_return")
 
@@ -173,10 +174,11 @@ def plan_comparison(
 def _swap_replay(source: Source, replay: str) -> tuple[str, ...]:
     """Name another buffer, and leave out what it has no use for."""
     section = source.data.get("replay")
-    taken = Replay.options_of(replay)
+    taken = names_of(section_of(replay))
+    known = {name for each in (*REPLAY_SECTIONS.values(), OwnBuffer) for name in names_of(each)}
     unused = []
     if isinstance(section, dict):
-        unused = [key for key in section if key in Replay.model_fields and key not in taken]
+        unused = [key for key in section if key in known and key not in taken]
         source.data["replay"] = {key: v for key, v in section.items() if key not in unused}
     source.put(("replay", "type"), replay, f"--replay {replay}")
     return tuple(unused)

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from rllib_per.experiments.sections import Count, Float, Positive, Section, Unit
+from rllib_per.experiments.sections import Float, Section
 from rllib_per.experiments.yaml_source import KeyPath, Problem, Source
+from rllib_per.settings.rules import Count, Positive, Unit
 
 # Where values may be searched for: what decides learning, not what is to be learned.
 SEARCHED = ("training", "replay", "model", "env_runners", "seed")

@@ -47,7 +47,7 @@ class ExperimentTrial(ApexDQN):
         self._data, self._experiment = data_of(new_config), experiment_of(new_config)
         return super().reset_config(self._experiment.algorithm_config())
 
-    def setup(self, config: Any) -> None:
+    def setup(self, config: dict[str, Any]) -> None:
         if self._experiment.learners.num_torch_threads is not None:
             torch.set_num_threads(self._experiment.learners.num_torch_threads)
         super().setup(config)

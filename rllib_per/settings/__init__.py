@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""Every setting once: default, bounds, unit and sentence. Knows neither Ray nor torch.
+
+`rules` says which values there are, `section` what a group of settings is. The others are the
+groups: `replay`, `training`, `network`, `runners` and `learners`.
+"""

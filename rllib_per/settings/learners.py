@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Who computes gradients, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rllib_per.settings.rules import Count, NotNegative, Positive, PositiveFloat
+from rllib_per.settings.section import Section
+
+
+@dataclass(frozen=True)
+class LearnerSettings(Section):
+    """Who computes gradients, and how."""
+
+    num_learners: Count = 0
+    """Actors that compute gradients; 0 computes in the driver."""
+    num_gpus_per_learner: NotNegative = 0
+    """GPUs of each learner; 0 computes on the CPU."""
+    fused_optimizer: bool = True
+    """PyTorch's fused step."""
+    mixed_precision: bool = False
+    """Forward and loss in bfloat16."""
+    compile_module: bool = False
+    """Let torch.compile have the network."""
+    channels_last: bool = False
+    """Memory layout of images that some convolutions prefer."""
+    learner_timeout_s: PositiveFloat = 120.0
+    """Seconds that learners may take for an update, or to start anew."""
+    max_learner_restarts: Count = 3
+    """How often actors may be started anew after one of them died; 0 ends the run instead."""
+    num_torch_threads: Positive | None = None
+    """Of PyTorch in the driver; null is its own choice. Small networks are fastest with 1."""

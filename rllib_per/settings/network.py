@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""The network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from rllib_per.settings.rules import OneOf, Positive
+from rllib_per.settings.section import Section
+
+# What `make_activation` makes.
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "swish", "linear")
+Activation = Annotated[str, OneOf(ACTIVATIONS)]
+
+
+@dataclass(frozen=True)
+class Network(Section):
+    """The network."""
+
+    network: Literal["mlp", "nature", "impala"] | None = None
+    """null: "nature" (Mnih et al. 2015) for images, else "mlp". Below, null: the network's own."""
+    encoder_hiddens: list[Positive] | None = None
+    """Dense layers before the streams."""
+    hiddens: list[Positive] | None = None
+    """Dense layers of each stream, value and advantage, or of the only one."""
+    activation: Activation = "relu"
+    """Of all layers but the streams': relu, tanh, elu, gelu, silu or linear."""
+    head_activation: Activation = "relu"
+    """Of the streams."""
+    conv_filters: list[list[Positive]] | None = None
+    """Of "nature": [channels, kernel, stride] of each convolution."""
+    channels: list[Positive] | None = None
+    """Of "impala": channels of each residual block."""
+    width: Positive = 1
+    """Of "impala": factor of the channels."""
+    module_class: str | None = None
+    """The dotted path of an RLModule class instead, behind --allow-custom-classes."""

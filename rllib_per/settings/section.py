@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""A group of settings: a frozen dataclass whose fields carry their rules and sentences."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rllib_per.settings.rules import rules_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Section:
+    """Checks what it is made with. The string below a field is the setting's sentence.
+
+    Raises:
+        ValueError, TypeError: A value is none that the setting may have.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    def __post_init__(self) -> None:
+        for name, rule in rules_of(type(self)).items():
+            rule.check(name, getattr(self, name))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Strict, but for the section itself, which is a mapping in YAML."""
+        reference = handler(source)
+        schema = handler.resolve_ref_schema(reference)
+        while schema["type"] != "dataclass":
+            schema = schema["schema"]
+        schema["strict"] = False
+        return reference
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """Pydantic's, with the sentences; it would not find those of a base class."""
+        schema = handler(core_schema)
+        resolved = handler.resolve_ref_schema(schema)
+        for name, sentence in sentences(cls).items():
+            if name in resolved.get("properties", {}):
+                resolved["properties"][name]["description"] = sentence
+        return schema
+
+
+@dataclass(frozen=True)
+class OpenSection(Section):
+    """A section that takes further keys, which are somebody else's; they come into `options`."""
+
+    type: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: Any) -> Self:
+        """From a name or a class alone, or a mapping with this as its "type"."""
+        if isinstance(spec, cls):
+            return spec
+        given = dict(spec) if isinstance(spec, Mapping) else {"type": spec}
+        return cls(given.pop("type", cls.type), given)
+
+    @classmethod
+    def _gathered(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"type": value}
+        if not isinstance(value, Mapping):
+            return value
+        options = {name: option for name, option in value.items() if name != "type"}
+        return {name: value[name] for name in ("type",) if name in value} | {"options": options}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(
+            cls._gathered,
+            super().__get_pydantic_core_schema__(source, handler),
+            serialization=core_schema.plain_serializer_function_ser_schema(as_dict),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        resolved = handler.resolve_ref_schema(schema)
+        resolved["properties"].pop("options", None)
+        resolved["additionalProperties"] = True
+        return schema
+
+
+def as_dict(section: Any) -> dict[str, Any]:
+    """A section's keys and values as they stand in YAML, sections within it too."""
+    values = {each.name: getattr(section, each.name) for each in fields(section)}
+    if isinstance(section, OpenSection):
+        values |= values.pop("options")
+    return {
+        name: as_dict(value) if isinstance(value, Section) else value
+        for name, value in values.items()
+    }
+
+
+def names_of(section: type[Section]) -> list[str]:
+    """The keys of a section."""
+    return [each.name for each in fields(section)]
+
+
+def sentences(section: type) -> Mapping[str, str]:
+    """What every setting of a section means: the string that stands below it."""
+    found: dict[str, str] = {}
+    for base in reversed(section.__mro__):
+        if not issubclass(base, Section):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for setting, below in zip(definition.body, definition.body[1:], strict=False):
+            if not (isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name)):
+                continue
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if is_text:
+                found[setting.target.id] = inspect.cleandoc(below.value.value)  # type: ignore
+    return found

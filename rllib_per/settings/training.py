@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""How it is learned; defaults are DQNConfig's where it has the key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from rllib_per.settings.rules import (
+    Count,
+    NameOrClass,
+    Positive,
+    PositiveFloat,
+    Schedule,
+    Share,
+    Steps,
+    Unit,
+    UnitSchedule,
+)
+from rllib_per.settings.section import OpenSection, Section
+
+OBJECTIVE_TYPES = ("expected",)
+
+
+@dataclass(frozen=True)
+class Optimizer(OpenSection):
+    """The optimizer; further keys are those of the PyTorch optimizer."""
+
+    type: Literal["adam", "rmsprop"] = "adam"
+    """Which one."""
+
+
+@dataclass(frozen=True)
+class Objective(OpenSection):
+    """What is learned; further keys are those of the class."""
+
+    type: Annotated[Any, NameOrClass(OBJECTIVE_TYPES)] = "expected"
+    """"expected": Q(s, a); or behind --allow-custom-classes the dotted path of a class
+    (docs/objectives.md)."""
+
+
+@dataclass(frozen=True)
+class Training(Section):
+    """How it is learned."""
+
+    lr: Schedule = 5e-4
+    """Learning rate."""
+    gamma: Unit = 0.99
+    """Discount γ."""
+    train_batch_size_per_learner: Positive = 32
+    """Transitions of one update."""
+    n_step: Annotated[Any, Steps()] = 1
+    """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
+    double_q: bool = True
+    """The online network chooses the action whose value the target network gives."""
+    dueling: bool = True
+    """Streams of their own for the state's value and the actions' advantages."""
+    epsilon: UnitSchedule = ((0, 1.0), (10_000, 0.05))
+    """Share of random actions."""
+    target_network_update_freq: Positive = 500
+    """Between two updates of the target network, in the unit below."""
+    target_network_update_unit: Literal["env_steps", "updates", "episodes"] = "env_steps"
+    """What that counts."""
+    tau: Share = 1.0
+    """Share of the online network in a target update; 1 copies it."""
+    grad_clip: PositiveFloat | None = 40.0
+    """Bound of the gradient; null: none."""
+    grad_clip_by: Literal["global_norm", "norm", "value"] = "global_norm"
+    """What is bounded: the norm of all gradients, of each one, or every value."""
+    td_error_loss_fn: Literal["huber", "mse"] = "huber"
+    """Loss of a TD error."""
+    objective: Objective = Objective()
+    """What is learned; further keys are those of the class."""
+    optimizer: Optimizer = Optimizer()
+    """The optimizer; further keys are those of the PyTorch optimizer."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """ε of Adam."""
+    num_steps_sampled_before_learning_starts: Count = 1000
+    """Transitions that replay must have seen before the first update."""
+    replay_ratio: PositiveFloat | None = None
+    """Transitions sampled per transition added; null is RLlib's natural ratio."""
+    training_intensity: PositiveFloat | None = None
+    """RLlib's name for `replay_ratio`."""
+    broadcast_interval: Positive = 1
+    """Updates between two weight broadcasts to env runner actors."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.replay_ratio is not None and self.training_intensity is not None:
+            raise ValueError("replay_ratio and training_intensity are the same: give one of them")
