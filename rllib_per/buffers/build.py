@@ -16,7 +16,6 @@ from rllib_per.buffers.types import DECIDED_ELSEWHERE, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
 from rllib_per.settings.algorithm import TransitionSettings
 from rllib_per.settings.replay import AnyReplay, replay_buffer_config
-from rllib_per.settings.section import as_dict
 from rllib_per.sharding import ReplayShards
 
 Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer
@@ -56,4 +55,4 @@ def buffer_keywords(
         # One set of options serves all of ours, so that they can be swapped by one word.
         accepted = inspect.signature(kind.__init__).parameters
         given = {name: value for name, value in given.items() if name in accepted}
-    return given | as_dict(transitions) | {"rows": rows}
+    return given | vars(transitions) | {"rows": rows}

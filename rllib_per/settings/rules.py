@@ -160,7 +160,7 @@ class ScheduleUpTo(Rule):
             check_range(schedule(value), self.high)
         except TypeError as error:  # What pydantic reports is a ValueError.
             raise ValueError(str(error)) from error
-        return value
+        return _as_tuples(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -294,6 +294,11 @@ def as_int(value: Any) -> Any:
     """1e6 is an integer, though YAML calls it a float."""
     value = as_float(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_tuples(value: Any) -> Any:
+    """What is frozen, and equal to a default, has no lists."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _text(number: float) -> str:

@@ -96,13 +96,17 @@ class OpenSection(Section):
 
 def as_dict(section: Any) -> dict[str, Any]:
     """A section's keys and values as they stand in YAML, sections within it too."""
-    values = {each.name: getattr(section, each.name) for each in fields(section)}
+    values = {each.name: _plain(getattr(section, each.name)) for each in fields(section)}
     if isinstance(section, OpenSection):
         values |= values.pop("options")
-    return {
-        name: as_dict(value) if isinstance(value, Section) else value
-        for name, value in values.items()
-    }
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """YAML has sections as mappings, and no tuples."""
+    if isinstance(value, Section):
+        return as_dict(value)
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def names_of(section: type[Section]) -> list[str]:

@@ -277,7 +277,7 @@ def test_defaults_are_those_of_the_algorithm_config(section):
     for key, value in defaults.items():
         expected = getattr(config, key)
         if key == "epsilon":
-            expected = tuple(tuple(point) for point in expected)
+            expected = [list(point) for point in expected]
         assert value == expected, key
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from rllib_per import ApexDQNConfig
 from rllib_per.settings.learners import LearnerSettings
@@ -69,6 +70,13 @@ def test_integers_of_numpy_are_integers(value):
 def test_a_rule_says_in_words_what_it_admits(annotation, words):
     rule = annotation if isinstance(annotation, Bound) else rule_of(annotation)
     assert str(rule) == words
+
+
+def test_a_schedule_of_yaml_is_equal_to_a_default_and_has_lists_there():
+    points = [[0, 1.0], [10_000, 0.05]]
+    read = TypeAdapter(Training).validate_python({"epsilon": points})
+    assert read == Training()
+    assert as_dict(read)["epsilon"] == points
 
 
 def test_a_type_of_replay_has_a_class_and_rllibs_names_mean_ours():
@@ -137,6 +145,9 @@ READ_AT_A_DOOR = {
         "copy", "validate", "freeze", "to_dict", "reporting", "env_runner_cls",
     },
     "dqn/rollouts.py": {"get_rl_module_spec"},
+    "dqn/runner_failures.py": {  # In an env runner of any class.
+        "restart_failed_env_runners", "delay_between_env_runner_restarts_s",
+    },
     "learning/learner.py": {
         "settings", "get_config_for_module", "add_default_connectors_to_learner_pipeline",
     },
