@@ -14,8 +14,7 @@ from rllib_per.buffers.protocol import ReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import DECIDED_ELSEWHERE, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
-from rllib_per.settings.algorithm import TransitionSettings
-from rllib_per.settings.replay import AnyReplay, replay_buffer_config
+from rllib_per.settings.replay import AnyReplay, TransitionSettings, replay_buffer_config
 from rllib_per.sharding import ReplayShards
 
 Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer

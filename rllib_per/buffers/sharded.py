@@ -13,8 +13,7 @@ from ray.util.placement_group import get_current_placement_group
 
 from rllib_per.buffers.build import buffer_keywords
 from rllib_per.replay import RowSpec
-from rllib_per.settings.algorithm import TransitionSettings
-from rllib_per.settings.replay import Sharded, ShardLimits
+from rllib_per.settings.replay import Sharded, ShardLimits, TransitionSettings
 from rllib_per.sharding import (
     ReplayShard,
     ReplayShards,

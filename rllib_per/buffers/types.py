@@ -14,8 +14,7 @@ from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import Prioritize
 
 from rllib_per.buffers.protocol import METHODS, STATE_METHODS
 from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
-from rllib_per.settings.algorithm import TransitionSettings
-from rllib_per.settings.replay import RLLIB_NAMES, Prioritized
+from rllib_per.settings.replay import RLLIB_NAMES, Prioritized, TransitionSettings
 from rllib_per.settings.section import names_of
 
 REPLAY_TYPES: dict[str, type] = {

@@ -12,10 +12,9 @@ from rllib_per.settings.algorithm import (
     PlaySettings,
     RunnerSettings,
     Settings,
-    TransitionSettings,
 )
 from rllib_per.settings.learners import LearnerSettings
-from rllib_per.settings.replay import Prioritized, replay_of
+from rllib_per.settings.replay import Prioritized, TransitionSettings, replay_of
 from rllib_per.settings.runners import EnvRunners
 from rllib_per.settings.section import names_of
 from rllib_per.settings.training import Objective, Optimizer, Training

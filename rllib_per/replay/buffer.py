@@ -28,9 +28,8 @@ from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.snapshot import PIECE_BYTES, Snapshot
 from rllib_per.replay.storage import Storage
 from rllib_per.replay.units import NStep
-from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.replay import Prioritized, TransitionSettings
 from rllib_per.settings.rules import Bound, Count, rule_of
-from rllib_per.settings.training import Training
 
 # 2^40 rows may follow.
 _FIRST_ID = Bound(0, 2**63 - 2**40, is_integer=True)
@@ -71,8 +70,8 @@ class PrioritizedReplayBuffer:
         capacity: int,
         rows: RowSpec,
         *,
-        n_step: int | tuple[int, int] = Training.n_step,
-        gamma: float = Training.gamma,
+        n_step: int | tuple[int, int] = TransitionSettings.n_step,
+        gamma: float = TransitionSettings.gamma,
         prioritization: str = Prioritized.prioritization,
         alpha: float = Prioritized.alpha,
         priority_epsilon: float = Prioritized.priority_epsilon,

@@ -6,8 +6,7 @@ from __future__ import annotations
 from rllib_per.arrays import Allocator
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
 from rllib_per.replay.fragment import RowSpec
-from rllib_per.settings.replay import Uniform
-from rllib_per.settings.training import Training
+from rllib_per.settings.replay import TransitionSettings, Uniform
 
 
 class UniformReplayBuffer(PrioritizedReplayBuffer):
@@ -23,8 +22,8 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
         capacity: int,
         rows: RowSpec,
         *,
-        n_step: int | tuple[int, int] = Training.n_step,
-        gamma: float = Training.gamma,
+        n_step: int | tuple[int, int] = TransitionSettings.n_step,
+        gamma: float = TransitionSettings.gamma,
         reward_clip: float | None = None,
         stratified: bool = Uniform.stratified,
         gather_threads: int = Uniform.gather_threads,

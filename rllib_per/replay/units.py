@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from rllib_per.arrays import Allocator, Float32s, Int64s
 from rllib_per.replay._ring import Ring
+from rllib_per.settings.replay import TransitionSettings
 from rllib_per.settings.rules import check
-from rllib_per.settings.training import Training
 
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
@@ -71,7 +71,7 @@ class NStep:
 
     def __init__(self, n_step: int | tuple[int, int], gamma: float) -> None:
         self.shortest, self.longest = range_of_steps(n_step)
-        check(Training, gamma=gamma)
+        check(TransitionSettings, gamma=gamma)
         self.gamma = float(gamma)
         self.discounts: npt.NDArray[np.float64] = self.gamma ** np.arange(self.longest + 1.0)
 
@@ -82,7 +82,7 @@ def range_of_steps(n_step: Any) -> tuple[int, int]:
     Raises:
         ValueError, TypeError: It is neither an integer >= 1 nor a range of them.
     """
-    check(Training, n_step=n_step)
+    check(TransitionSettings, n_step=n_step)
     shortest, longest = n_step if isinstance(n_step, (tuple, list)) else (n_step, n_step)
     return int(shortest), int(longest)
 

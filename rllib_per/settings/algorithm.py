@@ -11,25 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllib_per.settings.learners import LearnerSettings
-from rllib_per.settings.replay import AnyReplay
-from rllib_per.settings.rules import Count, Positive, PositiveFloat
+from rllib_per.settings.replay import AnyReplay, TransitionSettings
+from rllib_per.settings.rules import Positive
 from rllib_per.settings.runners import EnvRunners
 from rllib_per.settings.section import Section
 from rllib_per.settings.training import Training
-
-
-@dataclass(frozen=True)
-class TransitionSettings(Section):
-    """What of the algorithm's settings decides what replay makes of rows."""
-
-    n_step: int | tuple[int, int] = Training.n_step
-    """Steps of a window, or an inclusive range."""
-    gamma: float = Training.gamma
-    """γ."""
-    reward_clip: PositiveFloat | None = None
-    """Rewards are clipped to ± this; None: as they come."""
-    seed: Count | None = None
-    """Of the draws."""
 
 
 @dataclass(frozen=True)

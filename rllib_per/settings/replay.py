@@ -16,6 +16,8 @@ from rllib_per.settings.rules import (
     Positive,
     PositiveFloat,
     Share,
+    Steps,
+    Unit,
     UnitSchedule,
 )
 from rllib_per.settings.section import Section, as_dict, names_of
@@ -27,6 +29,20 @@ MAX_SHARDS = 256  # Of an id, 8 bits are the shard's number.
 # Distances between rows are 32 bits wide.
 Capacity = Annotated[int, Bound(1, 2**31, is_integer=True)]
 Alpha = Annotated[float, Bound(0, 4)]
+
+
+@dataclass(frozen=True)
+class TransitionSettings(Section):
+    """What of the algorithm's settings decides what replay makes of rows."""
+
+    n_step: Annotated[Any, Steps()] = 1
+    """Steps of a window, or an inclusive range."""
+    gamma: Unit = 0.99
+    """γ."""
+    reward_clip: PositiveFloat | None = None
+    """Rewards are clipped to ± this; None: as they come."""
+    seed: Count | None = None
+    """Of the draws."""
 
 
 @dataclass(frozen=True)

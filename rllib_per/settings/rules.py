@@ -2,13 +2,12 @@
 """Which values a setting may have: the same rule in YAML, in ApexDQNConfig and in constructors.
 
 A rule stands in the annotation of a setting, `alpha: Annotated[float, Bound(0, 4)]`. Pydantic finds
-it there when it reads YAML, and `check` when Python gives a value. Nothing here imports pydantic
-before it asks, so that replay alone does without.
+it there when it reads YAML, and `check` when Python gives a value. What only YAML and schedules
+need is imported when it is, so that `import rllib_per.replay` stays short.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import sys
@@ -17,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from rllib_per.schedules import check_range, schedule
 
 _LARGEST = sys.float_info.max
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
@@ -144,6 +141,8 @@ class ScheduleUpTo(Rule):
         return self.problem("", value) is None
 
     def problem(self, name: str, value: Any) -> str | None:
+        from rllib_per.schedules import check_range, schedule
+
         try:
             built = schedule(value)
         except (ValueError, TypeError) as error:
@@ -155,6 +154,8 @@ class ScheduleUpTo(Rule):
         return None
 
     def _parse(self, value: Any) -> Any:
+        from rllib_per.schedules import check_range, schedule
+
         value = as_float(value)
         try:
             check_range(schedule(value), self.high)
@@ -219,6 +220,8 @@ class NameOrClass(Rule):
 
     def _parse(self, value: str) -> str:
         if not self.knows(value):
+            import difflib
+
             near = difflib.get_close_matches(value, self.names, n=1)
             raise ValueError(f"must be {self}" + (f"; did you mean {near[0]}?" if near else ""))
         return value

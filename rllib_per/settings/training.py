@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from rllib_per.settings.replay import TransitionSettings
 from rllib_per.settings.rules import (
     Count,
     NameOrClass,
@@ -45,11 +46,11 @@ class Training(Section):
 
     lr: Schedule = 5e-4
     """Learning rate."""
-    gamma: Unit = 0.99
+    gamma: Unit = TransitionSettings.gamma
     """Discount γ."""
     train_batch_size_per_learner: Positive = 32
     """Transitions of one update."""
-    n_step: Annotated[Any, Steps()] = 1
+    n_step: Annotated[Any, Steps()] = TransitionSettings.n_step
     """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
     double_q: bool = True
     """The online network chooses the action whose value the target network gives."""

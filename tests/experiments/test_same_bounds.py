@@ -12,9 +12,8 @@ from rllib_per import ApexDQNConfig
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
-from rllib_per.settings.algorithm import TransitionSettings
 from rllib_per.settings.learners import LearnerSettings
-from rllib_per.settings.replay import Prioritized, Sharded, ShardLimits
+from rllib_per.settings.replay import Prioritized, Sharded, ShardLimits, TransitionSettings
 from rllib_per.settings.rules import AnyOf, Bound, ScheduleUpTo, Steps, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
 from rllib_per.settings.section import names_of

@@ -5,8 +5,7 @@ import torch
 
 from rllib_per.buffers.build import build_replay
 from rllib_per.learning.transfer import CpuTransfer, make_transfer, pinned_empty
-from rllib_per.settings.algorithm import TransitionSettings
-from rllib_per.settings.replay import Prioritized
+from rllib_per.settings.replay import Prioritized, TransitionSettings
 from tests.support.experience import Streams, row_spec
 from tests.support.learner import build_learner, random_batch
 
