@@ -82,6 +82,7 @@ class AsynchronousLoop:
         self._absence = RunnerAbsence(settings.runners.restore_timeout_s)
         self._weights_lag = Lag()
         self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
+        self._num_adds_resent = 0
         self._idle_s = 0.0
         self._moved_s = self._reported_s = time.monotonic()
 
@@ -145,6 +146,7 @@ class AsynchronousLoop:
             "num_env_runners_overdue": self._rollouts.num_overdue(),
             "num_adds_in_flight_max": self._num_adds_in_flight,
             "num_add_bytes_in_flight_max": self._num_add_bytes_in_flight,
+            "num_adds_resent_lifetime": self._num_adds_resent,
             "num_updates_due": self._replay_ratio.num_due,
             "num_updates_in_flight": len(self._updates),
             "driver_idle_share": self._idle_s / (now_s - self._reported_s),
@@ -170,6 +172,7 @@ class AsynchronousLoop:
             self._replay.record_answers(collected.answers)
             self._weights_lag.record(self._clock.progress.updates - collected.weights_seq_no)
             self._num_adds_in_flight = max(self._num_adds_in_flight, collected.num_calls_in_flight)
+            self._num_adds_resent += collected.num_resent
             num_bytes = collected.num_bytes_in_flight
             self._num_add_bytes_in_flight = max(self._num_add_bytes_in_flight, num_bytes)
         added = self._replay.num_added_lifetime

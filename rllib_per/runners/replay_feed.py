@@ -25,6 +25,7 @@ class Collected:
         weights_seq_no: Updates that the weights it was played with had seen.
         num_calls_in_flight: Pieces that replay has not answered yet.
         num_bytes_in_flight: Their size.
+        num_resent: Pieces that were sent again, as the calls were lost.
     """
 
     num_env_steps: int
@@ -33,6 +34,7 @@ class Collected:
     weights_seq_no: int
     num_calls_in_flight: int
     num_bytes_in_flight: int
+    num_resent: int
 
 
 def fetch_writer(reference: ray.ObjectRef, timeout_s: float) -> FragmentWriter:
@@ -49,6 +51,7 @@ def fetch_writer(reference: ray.ObjectRef, timeout_s: float) -> FragmentWriter:
 
 def push(writer: FragmentWriter, fragment: Fragment, weights_seq_no: int) -> Collected:
     """Send `fragment` to replay; waits only while too much is under way."""
+    num_resent_before = writer.num_resent_lifetime
     writer.push(fragment)
     return Collected(
         num_env_steps=fragment.num_env_steps,
@@ -57,4 +60,5 @@ def push(writer: FragmentWriter, fragment: Fragment, weights_seq_no: int) -> Col
         weights_seq_no=weights_seq_no,
         num_calls_in_flight=writer.num_calls_in_flight,
         num_bytes_in_flight=writer.num_bytes_in_flight,
+        num_resent=writer.num_resent_lifetime - num_resent_before,
     )

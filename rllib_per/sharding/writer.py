@@ -60,6 +60,7 @@ class FragmentWriter:
         self._limits = limits
         self._session = ""
         self._router = StreamRouter(len(shards))
+        self._reached: set[int] = set()  # Shards that have answered since they were out of reach.
         self._in_flight: list[_Sent] = []
         self._sequence = 0
         self._next_probe_s = 0.0
@@ -141,7 +142,7 @@ class FragmentWriter:
             own = [sent for sent in self._in_flight if sent.shard == shard]
             if is_too_far_ahead(self._sequence, (sent.sequence for sent in own)):
                 self._wait([min(own, key=lambda sent: sent.sequence)], deadline)
-            elif len(own) >= self._limits.max_calls_in_flight:
+            elif len(own) >= self._max_calls_to(shard):
                 self._wait(own, deadline)
             elif (
                 self._in_flight
@@ -150,6 +151,10 @@ class FragmentWriter:
                 self._wait(self._in_flight, deadline)
             else:
                 return
+
+    def _max_calls_to(self, shard: int) -> int:
+        """Until a connection stands, calls may overtake each other, and the stream has gaps."""
+        return self._limits.max_calls_in_flight if shard in self._reached else 1
 
     def _wait(self, awaited: Sequence[_Sent], deadline: Deadline) -> None:
         if not wait_for_any([sent.answer for sent in awaited], deadline.left_s):
@@ -177,11 +182,13 @@ class FragmentWriter:
             except LOST:
                 self._resend(sent)
             else:
+                self._reached.add(sent.shard)
                 self._answers.append((sent.shard, answer, sent.sent_s))
 
     def _resend(self, sent: _Sent) -> None:
         """Once more to the same shard if it is there, else to those its streams move to."""
         self.num_resent_lifetime += 1
+        self._reached.discard(sent.shard)
         if not self._router.is_lost(sent.shard) and self._answers_again(sent.shard):
             self._send(sent.shard, sent.piece, sent.sequence)
             return

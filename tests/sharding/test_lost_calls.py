@@ -357,6 +357,30 @@ def test_no_fragment_is_sent_so_far_ahead_that_a_lost_one_could_be_added_twice(m
     assert shards[0].shard.metrics()["num_repeated_calls_lifetime"] == 1
 
 
+def test_only_one_fragment_is_on_its_way_to_a_shard_that_has_not_answered_yet(monkeypatch):
+    num_under_way, waited_for = [], set()
+
+    def references_ready(references):
+        num_under_way.append(len(list(references)))
+        ready = set(waited_for)
+        waited_for.clear()
+        return ready
+
+    def wait_for_any(references, timeout_s):
+        waited_for.add("one")
+        return True
+
+    monkeypatch.setattr(writer, "references_ready", references_ready)
+    monkeypatch.setattr(writer, "all_among", lambda references, ready: bool(ready))
+    monkeypatch.setattr(writer, "wait_for_any", wait_for_any)
+    shards, adding = two_shards()
+    for row in range(0, 20, 4):
+        adding.push(fragment(0, range(row, row + 4), np.ones(4)))
+    # The second push waits, and looks once more before it sends.
+    assert num_under_way == [1, 1, 1, 2, 3, 4]
+    assert shards[0].shard.ping().size == 20
+
+
 def test_fragments_for_a_dead_shard_go_to_a_live_one_and_home_again_after_a_reset():
     shards, adding = two_shards()
     shards[0].is_dead = True
