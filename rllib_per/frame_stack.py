@@ -39,12 +39,13 @@ class FrameStack:
                 f"Observations must be stacks of {self.size} frames, oldest first, along the first "
                 f"axis of their shape {obs.shape[1:]}, but an observation's older frames differ "
                 "from the newer frames of the one before. Set `frame_stack` to the number of "
-                "frames that the environment stacks, or stack on the first axis"
+                "frames that the environment stacks, or to 1 if they are none to take apart"
             )
         first = next_obs[reset]
         padding = first[:, -1:] if self.padding == "repeat" else np.zeros_like(first[:, -1:])
         if not np.array_equal(first[:, :-1], np.broadcast_to(padding, first[:, :-1].shape)):
             raise ValueError(
                 f"`frame_stack_padding` is {self.padding!r}, but the first observation of an "
-                "episode is padded otherwise. Set it to 'zero' or 'repeat', as the environment does"
+                "episode is padded otherwise. Set it to 'zero' or 'repeat', as the environment "
+                "does, or set `frame_stack` to 1, and observations are stored whole"
             )

@@ -31,6 +31,7 @@ FORBIDDEN = {
     "rllib_per/sharding": ALGORITHM,
     "rllib_per/envs": ALGORITHM | {"ray", "torch"},
     "rllib_per/frame_stack.py": ALGORITHM | {"ray", "torch", "rllib_per.runners"},
+    "rllib_per/own_forwards.py": ALGORITHM | {"rllib_per.envs", "rllib_per.runners"},
     "rllib_per/episodes.py": ALGORITHM | {"torch"},
     "rllib_per/drop_in": ALGORITHM,
     "rllib_per/runners": ALGORITHM,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,9 @@ from rllib_per.dqn.reconfiguration import (
     resolve,
     without_minimum,
 )
+from rllib_per.dqn.refusals import slower_runner
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
+from rllib_per.dqn.rllib_keys import RLlibCounts
 from rllib_per.dqn.rollouts import Rollouts, build_module, give_weights
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.synchronous import SynchronousLoop
@@ -45,6 +48,8 @@ from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.settings.replay import Sharded, replay_of
 from rllib_per.sharding import ReplayShards
+
+logger = logging.getLogger(__name__)
 
 # What `setup` makes.
 _PARTS = ("loop", "_replay_archive", "replay", "local_replay_buffer", "learners", "rollouts")
@@ -79,6 +84,9 @@ class ApexDQN(SaveableDQN):
 
     @cleaned_up_on_error
     def setup(self, config: ApexDQNConfig) -> None:
+        slower = slower_runner(config)
+        if slower:
+            logger.warning(slower)
         super().setup(config)
         self.settings = self.config.settings()
         training = self.settings.training
@@ -97,6 +105,7 @@ class ApexDQN(SaveableDQN):
         )
         loop_class: Any = AsynchronousLoop if self.settings.is_asynchronous else SynchronousLoop
         self._exported = ExportedMetrics(self.trial_id)
+        self._rllib_counts = RLlibCounts()
         self.loop: AsynchronousLoop | SynchronousLoop = loop_class(
             self.rollouts,
             self.replay,
@@ -130,7 +139,7 @@ class ApexDQN(SaveableDQN):
             self.metrics.aggregate(self.learners.pop_metrics(), key=LEARNER_RESULTS)
         steps = self.progress.env_steps
         own = self.replay.metrics()
-        gauges = own | self.loop.metrics()
+        gauges = own | self.loop.metrics() | self._rllib_counts.of(own, self.progress)
         gauges |= {
             "beta": self.schedules.beta(steps),
             "epsilon": self.schedules.epsilon(steps),

@@ -15,10 +15,12 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
+from rllib_per.dqn.refusals import find_refusals
 from rllib_per.dqn.translation import settings_of
 from rllib_per.dqn.validation import find_problems, minus_ones
 from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
+from rllib_per.learning.rllib_hooks import joined
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.learners import LearnerSettings
@@ -44,6 +46,9 @@ _RLLIB_ONLY_KEYS = frozenset(
         STDERR_FILE,
     }
 )
+
+# What `to_dict` says of the config that it was called on, and not of its settings.
+_OF_THE_ORIGINAL = frozenset({"class", "_is_frozen"})
 
 
 class ApexDQNConfig(DQNConfig):
@@ -177,16 +182,20 @@ class ApexDQNConfig(DQNConfig):
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> ApexDQNConfig:
         """RLlib's `update_from_dict`, which would set a misspelt key as a new attribute.
 
+        Takes what `to_dict` gave, also of a built algorithm and out of `train()`'s "config".
+
         Raises:
             ValueError: A key is no setting; the message names the nearest one.
         """
         for key, _ in config_dict.items():  # RLlib may give a config, which is no mapping.
             name = self._translate_special_keys(key, warn_deprecated=False)
-            if name not in _RLLIB_ONLY_KEYS and not hasattr(self, name):
+            if name not in _RLLIB_ONLY_KEYS | _OF_THE_ORIGINAL and not hasattr(self, name):
                 near = difflib.get_close_matches(name, vars(self), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"{key!r} is no setting of ApexDQNConfig{hint}")
-        return super().update_from_dict(config_dict)
+        # A copy is no built algorithm's any more, and its class is this one.
+        given = {k: v for k, v in config_dict.items() if k not in _OF_THE_ORIGINAL}
+        return super().update_from_dict(given)
 
     def get_state(self) -> dict[str, Any]:
         """RLlib's, with all that is -1, which RLlib leaves out, so that `validate` sees it."""
@@ -197,7 +206,7 @@ class ApexDQNConfig(DQNConfig):
         """The user's class, or ours, or RLlib's where connectors or per-step callbacks need it."""
         if self._env_runner_cls is not None:
             return self._env_runner_cls
-        return SingleAgentEnvRunner if self._needs_episodes() else ApexEnvRunner
+        return SingleAgentEnvRunner if self.needs_episodes() else ApexEnvRunner
 
     @env_runner_cls.setter
     def env_runner_cls(self, env_runner_cls: type | None) -> None:
@@ -221,7 +230,7 @@ class ApexDQNConfig(DQNConfig):
         """Whether env runners are ours, and no class that makes episodes."""
         return issubclass(self.env_runner_cls, ApexEnvRunner)
 
-    def _needs_episodes(self) -> bool:
+    def needs_episodes(self) -> bool:
         """Connectors and `on_episode_step` work on episode objects; our runner makes none."""
         if self._env_to_module_connector or self._module_to_env_connector:
             return True
@@ -270,6 +279,12 @@ class ApexDQNConfig(DQNConfig):
     def get_default_learner_class(self) -> type:
         return ApexDQNLearner
 
+    @property
+    def learner_class(self) -> type:
+        """The user's class, with ours below it where it was written for RLlib's DQN, or ours."""
+        ours = self.get_default_learner_class()
+        return ours if self._learner_class is None else joined(self._learner_class, ours)
+
     def validate(self) -> None:
         """Check every setting and report all problems at once.
 
@@ -278,10 +293,15 @@ class ApexDQNConfig(DQNConfig):
         """
         if RENAMED.keys() & self.replay_buffer_config.keys():
             self.replay_buffer_config = with_new_names(self.replay_buffer_config)
+        # RLlib's checks know nothing of what is refused, and may fail on it with another error.
+        if any(find_refusals(self)):
+            self._report(find_problems(self))
         # DQNConfig's own check asks for fragments of n_step rows at least, which replay does not
         # need, and fails on an n_step range, so RLlib's checks are entered one class further up.
         AlgorithmConfig.validate(self)
-        problems = find_problems(self)
+        self._report(find_problems(self))
+
+    def _report(self, problems: list[str]) -> None:
         if problems:
             self._value_error("\n".join(["ApexDQNConfig:", *(f"  - {p}" for p in problems)]))
 

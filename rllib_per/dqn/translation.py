@@ -50,6 +50,7 @@ def settings_of(config: ApexDQNConfig) -> Settings:
         saves_replay=config.store_buffer_in_checkpoints,
         is_asynchronous=config.is_asynchronous,
         max_updates_in_flight=config.max_requests_in_flight_per_learner,
+        logs_gradients=config.log_gradients,
     )
 
 

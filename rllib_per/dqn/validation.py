@@ -12,6 +12,7 @@ from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
+from rllib_per.dqn.refusals import find_refusals
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
 from rllib_per.runners.env_runner import ApexEnvRunner
@@ -61,8 +62,6 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "TD errors that are no numbers end the run with an error; set it to False",
     ),
     ("policies_to_train", lambda v: v is None, "there is one policy, and it is trained"),
-    ("input_", lambda v: v == "sampler", "offline input is not offered; leave input_='sampler'"),
-    ("output", lambda v: v is None, "recording is not offered; leave output=None"),
 )
 
 
@@ -83,7 +82,7 @@ def find_problems(config: ApexDQNConfig) -> list[str]:
         for name in (attribute.lstrip("_") for attribute in minus_ones(config))
         if name not in _RULES
     ]
-    for part in (_parts, _replay, _structure):
+    for part in (_parts, _replay, _structure, find_refusals):
         problems += part(config)
     return problems or list(_relations(config))
 

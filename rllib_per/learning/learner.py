@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,19 @@ from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import 
 from ray.rllib.connectors.learner.add_next_observations_from_episodes_to_train_batch import (
     AddNextObservationsFromEpisodesToTrainBatch,
 )
-from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
-from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER, LR_KEY
-from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
+from ray.rllib.core import (
+    COMPONENT_METRICS_LOGGER,
+    COMPONENT_OPTIMIZER,
+    COMPONENT_RL_MODULE,
+    DEFAULT_AGENT_ID,
+)
+from ray.rllib.core.learner.learner import LR_KEY
+from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
     LAST_TARGET_UPDATE_TS,
     MODULE_TRAIN_BATCH_SIZE_MEAN,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_TRAINED,
     NUM_ENV_STEPS_TRAINED_LIFETIME,
@@ -31,17 +38,36 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_TRAINED,
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
     NUM_TARGET_UPDATES,
+    TD_ERROR_KEY,
     WEIGHTS_SEQ_NO,
 )
 
 from rllib_per.arrays import Allocator
 from rllib_per.learning.module import networks_of
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
+from rllib_per.learning.rllib_hooks import (
+    HOOKS_OF_A_STEP,
+    LOSS_HOOKS,
+    HookedStep,
+    columns_of_rllib,
+    losses_from_metrics,
+    overridden,
+    rllib_columns,
+    warn_of_slower_path,
+)
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
-from rllib_per.learning.update_metrics import UpdateMetrics
-from rllib_per.objectives import ObjectiveSettings, build_objective
+from rllib_per.learning.update_metrics import (
+    QF_LOSS_KEY,
+    QF_MAX_KEY,
+    QF_MEAN_KEY,
+    QF_MIN_KEY,
+    TD_ERROR_MEAN_KEY,
+    UpdateMetrics,
+)
+from rllib_per.objectives import Expected, Losses, ObjectiveSettings, build_objective
+from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.schedules import schedule
@@ -59,6 +85,13 @@ class ApexDQNLearner(DQNTorchLearner):
     does: the same step as one learner's on the whole batch.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Of `configure_optimizers_for_module`; None if a subclass made others in its place.
+        self._default_optimizer: Any = None
+        self._losses: Losses | None = None
+        self._is_in_step = False
+
     def build(self) -> None:
         if self._is_built:
             return
@@ -70,7 +103,7 @@ class ApexDQNLearner(DQNTorchLearner):
             self._learner_connector.insert_after(
                 AddObservationsFromEpisodesToBatch, AddNextObservationsFromEpisodesToTrainBatch()
             )
-        self._module_id, self._net = self._only_module()
+        self.module_id, self._net = self._only_module()
         self._net.make_target_networks()
         self._bind()
 
@@ -79,20 +112,37 @@ class ApexDQNLearner(DQNTorchLearner):
             raise ValueError(f"ApexDQNLearner trains one module: got {sorted(self.module.keys())}")
         module_id = next(iter(self.module.keys()))
         net = self.module[module_id].unwrapped()
-        for api in (QNetAPI, TargetNetworkAPI):
+        for api in self.rl_module_required_apis():
             if not isinstance(net, api):
                 raise TypeError(f"{type(net).__name__} must implement RLlib's {api.__name__}")
         return module_id, net
 
     def _bind(self) -> None:
         """Look up once what every update needs."""
-        asked: Settings = self.config.get_config_for_module(self._module_id).settings()
+        asked: Settings = self.config.get_config_for_module(self.module_id).settings()
         training, learners = asked.training, asked.learners
-        self._optimizer = self.get_optimizer(self._module_id)
+        self._gamma = training.gamma
+        hooks = overridden(type(self), ApexDQNLearner)
+        self._calls_before = "before_gradient_based_update" in hooks
+        self._calls_after = "after_gradient_based_update" in hooks
+        self._has_own_forward_train = has_own_forward(type(self._net), "train")
+        if self._has_own_forward_train or isinstance(self._net, SelfSupervisedLossAPI):
+            hooks |= LOSS_HOOKS
+        hooks &= HOOKS_OF_A_STEP
         self._transfer = make_transfer(self._device)
         settings = ObjectiveSettings(training.double_q, training.td_error_loss_fn)
         objective = build_objective(as_dict(training.objective), settings)
-        self._step = UpdateStep(
+        if self._has_own_forward_train and type(objective) is not Expected:
+            raise ValueError(
+                f"{type(self._net).__name__} has a `_forward_train` of its own, which belongs to "
+                f"RLlib's loss and not to {type(objective).__name__}: leave `objective` at "
+                "'expected', or take `_forward_train` away"
+            )
+        make_step: Any = UpdateStep
+        if hooks:
+            warn_of_slower_path(type(self), type(self._net), hooks)
+            make_step = functools.partial(HookedStep, self, hooks)
+        self._step: UpdateStep = make_step(
             NetworkPair(
                 *networks_of(self._net, objective),
                 self._device,
@@ -100,13 +150,15 @@ class ApexDQNLearner(DQNTorchLearner):
                 compile_networks=learners.compile_module,
             ),
             objective,
-            self._optimizer,
+            self._default_optimizer,
             TargetNetworks(self._net.get_target_network_pairs()),
             TargetClock(training.target_network_update_freq, training.target_network_update_unit),
             self._transfer,
             grad_clip=training.grad_clip,
             grad_clip_by=training.grad_clip_by,
+            log_gradients=asked.logs_gradients,
             num_learners=learners.num_learners,
+            updates_targets=not self._calls_after,
         )
         self.change_settings(training)
 
@@ -135,6 +187,7 @@ class ApexDQNLearner(DQNTorchLearner):
             fused=asked.learners.fused_optimizer,
         )
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=parameters)
+        self._default_optimizer = optimizer
 
     def update_from_replay(
         self, batch: TransitionBatch, *, timesteps: Mapping[str, int], lr: float | None = None
@@ -150,13 +203,24 @@ class ApexDQNLearner(DQNTorchLearner):
             TD errors δ, signed, beside their ids: this batch's on a CPU; on a GPU the last batch's,
             None the first time, so that nobody waits for the device. `flush` gives what is left.
         """
-        if lr is not None:
-            self._set_optimizer_lr(self._optimizer, lr)
+        if lr is not None and self._default_optimizer is not None:
+            self._set_optimizer_lr(self._default_optimizer, lr)
         if not self._net.training:
             self._net.train()
         counts = {**timesteps, "updates": self._weights_seq_no + 1}
-        update = self._step(batch, counts)
-        self._weights_seq_no += 1
+        rllibs = _rllib_timesteps(counts)
+        self._is_in_step = True
+        try:
+            if self._calls_before:
+                self.before_gradient_based_update(timesteps=rllibs)
+            update = self._step(batch, counts)
+            self._weights_seq_no += 1
+            if self._calls_after:
+                self.after_gradient_based_update(timesteps=rllibs)
+            elif self._optimizer_lr_schedules:
+                self._follow_lr_schedules(rllibs)
+        finally:
+            self._is_in_step = False
         return update
 
     def update_from_blocks(
@@ -180,15 +244,72 @@ class ApexDQNLearner(DQNTorchLearner):
         return self._step.flush()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """RLlib's hook at the end of its own `update`: the same clock, the same schedule."""
+        """RLlib's hook at the end of an update: the learning rates, and the target networks.
+
+        `update` calls it always, `update_from_replay` where it is overridden.
+        """
         env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
-        self._set_optimizer_lr(self._optimizer, self._lr_schedule(env_steps))
+        self._follow_lr_schedules(timesteps)
+        if self._default_optimizer is not None and not self._is_in_step:
+            self._set_optimizer_lr(self._default_optimizer, self._lr_schedule(env_steps))
         episodes = timesteps.get(NUM_EPISODES_LIFETIME, 0)
         updates = self._weights_seq_no
         self._step.update_targets(
             {"env_steps": env_steps, "episodes": episodes, "updates": updates}
         )
-        self._log_pending_metrics()
+        if not self._is_in_step:
+            self._log_pending_metrics()
+
+    def _follow_lr_schedules(self, timesteps: Mapping[str, Any]) -> None:
+        """Those that a subclass registered with optimizers of its own."""
+        env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        for optimizer, lr_schedule in self._optimizer_lr_schedules.items():
+            self._set_optimizer_lr(optimizer, lr_schedule.update(timestep=env_steps))
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Any:
+        """RLlib's hook: the objective's importance-weighted mean loss of RLlib's batch.
+
+        `update` calls it, and so does `update_from_replay` where a subclass overrides it. Where the
+        module has a `_forward_train` of its own, it is RLlib's DQN loss of `fwd_out`.
+        """
+        if self._has_own_forward_train:
+            return super().compute_loss_for_module(
+                module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+            )
+        columns = columns_of_rllib(batch, self._gamma)
+        loss, self._losses = UpdateStep.evaluate(self._step, columns)
+        if not self._is_in_step:
+            self._log_losses(loss.detach(), self._losses)
+        return loss
+
+    def evaluate_by_hooks(self, columns: Any) -> tuple[Any, Losses]:
+        """The loss as RLlib computes it: `forward_train`, `compute_losses`, for overriding."""
+        batch = rllib_columns(columns, self._gamma)
+        fwd_out = self._net.forward_train(batch)
+        self._losses = None
+        losses = self.compute_losses(
+            fwd_out={self.module_id: fwd_out}, batch={self.module_id: batch}
+        )
+        loss = sum(losses.values())
+        if self._losses is not None:
+            return loss, self._losses
+        return loss, losses_from_metrics(self.metrics, self.module_id, loss, batch, fwd_out)
+
+    def _log_losses(self, loss: Any, losses: Losses) -> None:
+        """What RLlib's own loss logs, which its loop reads TD errors from."""
+        self.metrics.log_value(
+            (self.module_id, TD_ERROR_KEY), losses.priority.abs(), reduce="item_series"
+        )
+        values = {
+            QF_LOSS_KEY: loss,
+            QF_MEAN_KEY: losses.q_taken.mean(),
+            QF_MAX_KEY: losses.q_taken.max(),
+            QF_MIN_KEY: losses.q_taken.min(),
+            TD_ERROR_MEAN_KEY: losses.td_errors.abs().mean(),
+        }
+        self.metrics.log_dict(values, key=self.module_id, window=1)
 
     def pop_metrics(self) -> dict[str, Any]:
         """RLlib's result dict of all updates since the last time."""
@@ -196,13 +317,17 @@ class ApexDQNLearner(DQNTorchLearner):
         return self.metrics.reduce()
 
     def _log_pending_metrics(self) -> None:
-        _log_update_metrics(self.metrics, self._module_id, self._step.metrics)
+        _log_update_metrics(self.metrics, self.module_id, self._step.metrics)
+        for owner, names in self._module_optimizers.items():
+            for name in names:
+                key = f"{name[len(owner) + 1 :]}_{LR_KEY}"
+                lr = self._get_optimizer_lr(self._named_optimizers[name])
+                self.metrics.log_value((owner, key), lr, window=1)
         for name, value in (
-            (f"{DEFAULT_OPTIMIZER}_{LR_KEY}", self._get_optimizer_lr(self._optimizer)),
             (WEIGHTS_SEQ_NO, self._weights_seq_no),
             (LAST_TARGET_UPDATE_TS, self._step.target_clock.last),
         ):
-            self.metrics.log_value((self._module_id, name), value, window=1)
+            self.metrics.log_value((self.module_id, name), value, window=1)
 
     def get_state(
         self,
@@ -246,7 +371,8 @@ class ApexDQNLearner(DQNTorchLearner):
             optimizer = copy.deepcopy(state[COMPONENT_OPTIMIZER])
             state = {**state, COMPONENT_OPTIMIZER: optimizer}
         super().set_state(state)
-        keep_settings(self._optimizer)
+        if self._default_optimizer is not None:
+            keep_settings(self._default_optimizer)
         self._step.target_clock.last = state.get(
             LAST_TARGET_UPDATE_TS, self._step.target_clock.last
         )
@@ -268,6 +394,15 @@ class ApexDQNLearner(DQNTorchLearner):
         )
 
 
+def _rllib_timesteps(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Our lifetime counts as RLlib's hooks get them."""
+    return {
+        NUM_ENV_STEPS_SAMPLED_LIFETIME: counts["env_steps"],
+        NUM_AGENT_STEPS_SAMPLED_LIFETIME: {DEFAULT_AGENT_ID: counts["env_steps"]},
+        NUM_EPISODES_LIFETIME: counts["episodes"],
+    }
+
+
 def _log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> None:
     """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
     updates, transitions = window.num_updates, window.num_transitions
@@ -276,6 +411,8 @@ def _log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> 
     )
     for key, value in window.pop().items():
         metrics.log_value((module_id, key), value, window=1)
+        if key == QF_LOSS_KEY:
+            metrics.log_value((module_id, ApexDQNLearner.TOTAL_LOSS_KEY), value, window=1)
     if updates:
         metrics.log_value(
             (module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), transitions / updates, reduce="mean"
@@ -285,7 +422,8 @@ def _log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> 
         (ALL_MODULES, NUM_MODULE_STEPS_TRAINED),
         (ALL_MODULES, NUM_ENV_STEPS_TRAINED),
     ):
-        metrics.log_value((owner, name), transitions, reduce="sum")
+        throughput = owner == ALL_MODULES
+        metrics.log_value((owner, name), transitions, reduce="sum", with_throughput=throughput)
     for owner, name in (
         (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME),
         (ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME),

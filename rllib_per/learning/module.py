@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import gymnasium as gym
@@ -19,27 +20,31 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetwo
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
-from rllib_per.learning.network_config import network_config
+from rllib_per.learning.initializers import initialize
+from rllib_per.learning.network_config import as_mapping, network_config
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
 from rllib_per.objectives.objective import Observations
+from rllib_per.own_forwards import what_columns_do
 from rllib_per.schedules import schedule
+
+# Of a camera's image. Atari's have 84 or 42; boards of games have 20 at most on their longer side.
+_SMALLEST_SIDE = 16
 
 
 class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """Q(s, ·) for Box observations and Discrete actions; `model_config` as in `NetworkConfig`.
 
-    Vectors (and stacks of them) are flattened into an MLP. Images are (stack, H, W), oldest frame
-    first, or a single (H, W) of uint8; uint8 pixels are scaled to [0, 1] on the device.
+    Vectors (and stacks of them), boards and planes are flattened into an MLP. Images are (stack,
+    H, W), oldest frame first, or a single (H, W) of uint8; uint8 pixels are scaled to [0, 1] on
+    the device.
     """
 
     def setup(self) -> None:
         obs_shape = _obs_shape(self.observation_space)
         model_config = self.model_config
-        is_image = len(obs_shape) == 3 or (
-            len(obs_shape) == 2 and self.observation_space.dtype == np.uint8
-        )
+        is_image = _is_image(self.observation_space, as_mapping(model_config))
         config = network_config(model_config, is_image=is_image)
         if config.network != "mlp":
             _check_image(obs_shape)
@@ -47,6 +52,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         self.objective = build_objective(given.get("objective", "expected"))
         num_actions = _num_actions(self.action_space)
         self.q_network = QNetwork(config, obs_shape, num_actions, self.objective)
+        initialize(self.q_network, as_mapping(model_config))
         self._epsilon = schedule(given.get("epsilon", 0.0))
         self._double_q = given.get("double_q", True)
 
@@ -66,10 +72,12 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         with torch.no_grad():
             return {QF_PREDS: self.target_q_network(batch[Columns.OBS]).q}
 
+    @what_columns_do
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         with torch.no_grad():
             return {Columns.ACTIONS: self.q_network(batch[Columns.OBS]).q.argmax(dim=1)}
 
+    @what_columns_do
     def _forward_exploration(
         self, batch: dict[str, Any], t: int = 0, **kwargs: Any
     ) -> dict[str, Tensor]:
@@ -82,6 +90,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         explores = chance < self._epsilon(int(t))
         return {Columns.ACTIONS: torch.where(explores, anything, q_values.argmax(dim=1))}
 
+    @what_columns_do
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """What RLlib's own DQN loss reads, for `Learner.update`."""
         next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
@@ -129,6 +138,20 @@ def _obs_shape(space: gym.Space[Any]) -> tuple[int, ...]:
     return tuple(space.shape)
 
 
+def _is_image(space: gym.Space[Any], given: dict[str, Any]) -> bool:
+    """Whether convolutions are the default: pixels of a camera, or settings of convolutions.
+
+    Three axes, or two of bytes, of which two neighbours are at least 16 long. Boards, planes and
+    memory are shorter. `network` overrules it.
+    """
+    shape = space.shape or ()
+    if len(shape) != 3 and not (len(shape) == 2 and space.dtype == np.uint8):
+        return False
+    if given.get("conv_filters") is not None or given.get("channels") is not None:
+        return True
+    return max(map(min, itertools.pairwise(shape))) >= _SMALLEST_SIDE
+
+
 def _num_actions(space: gym.Space[Any]) -> int:
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         raise ValueError(f"Q-learning needs a Discrete action space that starts at 0: got {space}")
@@ -142,5 +165,6 @@ def _check_image(shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"images must be (stack, height, width): got {shape}, which looks like (height, width, "
             "channels); transpose the observations, for example with "
-            "gymnasium.wrappers.TransformObservation"
+            "gymnasium.wrappers.TransformObservation, or set model_config network='mlp' if they "
+            "are no images"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from rllib_per.learning.initializers import INITIALIZER_KEYS, check_initializers
 from rllib_per.learning.networks import (
     IMPALA_CHANNELS,
     NATURE_FILTERS,
@@ -49,27 +50,65 @@ def network_config(
     Raises:
         ValueError: A key is unknown, or asks for what these networks do not have.
     """
-    given = (
-        dataclasses.asdict(model_config)
-        if isinstance(model_config, DefaultModelConfig)
-        else dict(model_config or {})
-    )
+    given = as_mapping(model_config)
     _check_keys(given)
     network = given.get("network") or ("nature" if is_image else "mlp")
     if network not in _DEFAULT_SIZES:
         known = ", ".join(map(repr, _DEFAULT_SIZES))
         raise ValueError(f"model_config['network'] must be one of {known}: got {network!r}")
+    _check_network(given, network)
     encoder_hiddens, hiddens = _DEFAULT_SIZES[network]
     settings: dict[str, Any] = {"encoder_hiddens": encoder_hiddens, "hiddens": hiddens}
     settings |= {key: given[key] for key in _names() if given.get(key) is not None}
-    names = _RLLIB_MLP_NAMES if network == "mlp" else _RLLIB_CNN_NAMES
-    for ours, rllibs in (names | _RLLIB_HEAD_NAMES).items():
-        if given.get(rllibs) is not None:
-            settings[ours] = given[rllibs]
+    settings |= _rllibs_sizes(given, network)
     settings["conv_filters"] = _conv_filters(settings.get("conv_filters", NATURE_FILTERS))
     for sizes in ("encoder_hiddens", "hiddens", "channels"):
         settings[sizes] = _sizes(sizes, settings.get(sizes, IMPALA_CHANNELS))
     return NetworkConfig(**(settings | {"network": network}))
+
+
+def as_mapping(model_config: Any) -> dict[str, Any]:
+    """A `model_config` as a dict, also of RLlib's dataclass."""
+    if dataclasses.is_dataclass(model_config) and not isinstance(model_config, type):
+        return dataclasses.asdict(model_config)
+    return dict(model_config or {})
+
+
+def _rllibs_sizes(given: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """RLlib's names as settings of ours.
+
+    Who gives one of them describes RLlib's network: of the others RLlib's defaults hold, unless
+    they are given by our names.
+    """
+    names = _RLLIB_HEAD_NAMES | (_RLLIB_MLP_NAMES if network == "mlp" else _RLLIB_CNN_NAMES)
+    sizes = {ours: given[rllibs] for ours, rllibs in names.items() if given.get(rllibs) is not None}
+    # `conv_filters` is a name of ours as well.
+    if sizes.keys() - {"conv_filters"}:
+        defaults = DefaultModelConfig()
+        for ours, rllibs in names.items():
+            default = getattr(defaults, rllibs)
+            if given.get(ours) is None and given.get(rllibs) is None and default is not None:
+                sizes[ours] = default
+        if network != "mlp" and given.get("encoder_hiddens") is None:
+            sizes["encoder_hiddens"] = ()
+    return sizes
+
+
+def _check_network(given: Mapping[str, Any], network: str) -> None:
+    """Settings of another kind of network than this."""
+    defaults = dataclasses.asdict(DefaultModelConfig())
+    if network == "mlp":
+        foreign = [key for key in ("conv_filters", "channels") if given.get(key) is not None]
+        hint = "give observations that are images, or set `network` to 'nature' or 'impala'"
+    else:
+        keys = ("fcnet_hiddens", "fcnet_activation")
+        foreign = [key for key in keys if given.get(key, defaults[key]) != defaults[key]]
+        hint = "set `network` to 'mlp', or `encoder_hiddens` for layers behind the convolutions"
+    for key in foreign:
+        raise ValueError(
+            f"model_config[{key!r}] = {given[key]!r} has no effect on the network {network!r}: "
+            f"leave it out, {hint}"
+        )
 
 
 def _names() -> list[str]:
@@ -85,12 +124,13 @@ def _check_keys(given: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"ours are {', '.join(_names())}"
             raise ValueError(f"model_config has no key {key!r}; {hint}")
-        silent = key in taken or key.startswith(_WITHOUT_MEANING)
+        silent = key in taken | INITIALIZER_KEYS or key.startswith(_WITHOUT_MEANING)
         if key in rllib_defaults and not silent and value != rllib_defaults[key]:
             raise ValueError(
                 f"model_config[{key!r}] = {value!r} is not supported by ApexDQNModule; leave it "
                 "out, or give a module of your own in `config.rl_module(rl_module_spec=...)`"
             )
+    check_initializers(given)
     atoms = given.get("num_atoms", 1)
     if atoms != 1:
         raise ValueError(
@@ -107,7 +147,9 @@ def _sizes(name: str, sizes: Any) -> tuple[int, ...]:
 
 def _conv_filters(filters: Any) -> ConvFilters:
     try:
-        rows = [(int(channels), int(kernel), int(stride)) for channels, kernel, stride in filters]
+        rows = [
+            (int(channels), _side(kernel), _side(stride)) for channels, kernel, stride in filters
+        ]
     except (TypeError, ValueError):
         rows = []
     if not rows or min(min(row) for row in rows) < 1:
@@ -115,3 +157,13 @@ def _conv_filters(filters: Any) -> ConvFilters:
             f"model_config['conv_filters'] must be [channels, kernel, stride] rows: got {filters!r}"
         )
     return tuple(rows)
+
+
+def _side(size: Any) -> int:
+    """Of a square, which RLlib may give as two numbers."""
+    if isinstance(size, (list, tuple)):
+        side, other = size
+        if side != other:
+            raise ValueError("no square")
+        return int(side)
+    return int(size)

@@ -153,8 +153,8 @@ def _check_size(config: NetworkConfig, size: tuple[int, int]) -> None:
         raise ValueError(
             f"these convolutions need images of {smallest}×{smallest} at least: got "
             f"{size[0]}×{size[1]}; enlarge the frames, or give smaller kernels in "
-            "model_config['conv_filters'], such as [[16, 3, 1]] for MinAtar, or network='impala', "
-            "which takes any size"
+            "model_config['conv_filters'], such as [[16, 3, 1]] for MinAtar, network='impala', "
+            "which takes any size, or network='mlp' for what is no image"
         )
 
 

@@ -105,6 +105,11 @@ def clip_gradients(gradients: list[Tensor], limit: float, by: str) -> Tensor | N
     raise ValueError(f"grad_clip_by must be 'global_norm', 'norm' or 'value': got {by!r}")
 
 
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of all gradients together."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+
+
 def average_gradients(gradients: list[Tensor], num_learners: int) -> None:
     """Replace each gradient by its mean over all learners, in one collective for all of them."""
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])

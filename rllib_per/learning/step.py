@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from rllib_per.learning.optimizers import average_gradients, clip_gradients
+from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import Transfer
 from rllib_per.learning.update_metrics import UpdateMetrics
@@ -79,21 +79,23 @@ class UpdateStep:
     Args:
         networks: What learns and what it follows.
         objective: What is learned.
-        optimizer: Of the online network's parameters.
+        optimizer: Of the online network's parameters; None: a subclass has its own.
         target_networks: The same networks' tensors.
         target_clock: When the target follows.
         transfer: The way of batches to the device, and of TD errors back.
         tau: How far the target follows; may be changed.
         grad_clip: Bound of the gradients; None: none.
         grad_clip_by: As `clip_gradients` takes it.
+        log_gradients: Report the gradients' norm also where clipping needs none.
         num_learners: Over how many the gradients are averaged.
+        updates_targets: Every call looks whether the target networks are due; else the caller does.
     """
 
     def __init__(
         self,
         networks: NetworkPair,
         objective: Objective,
-        optimizer: Optimizer,
+        optimizer: Optimizer | None,
         target_networks: TargetNetworks,
         target_clock: TargetClock,
         transfer: Transfer,
@@ -101,16 +103,20 @@ class UpdateStep:
         tau: float = 1.0,
         grad_clip: float | None = None,
         grad_clip_by: str = "global_norm",
+        log_gradients: bool = False,
         num_learners: int = 1,
+        updates_targets: bool = True,
     ) -> None:
         self.target_networks, self.target_clock = target_networks, target_clock
         self.tau = tau
         self.metrics = UpdateMetrics()
         self._networks, self._objective, self._optimizer = networks, objective, optimizer
-        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        groups = [] if optimizer is None else optimizer.param_groups
+        self._parameters = [p for group in groups for p in group["params"]]
         self._transfer = transfer
         self._grad_clip, self._grad_clip_by = grad_clip, grad_clip_by
-        self._num_learners = num_learners
+        self._log_gradients = log_gradients
+        self._num_learners, self._updates_targets = num_learners, updates_targets
         self._is_checked = False
 
     def __call__(self, batch: TransitionBatch, counts: Mapping[str, int]) -> PriorityUpdate | None:
@@ -126,15 +132,21 @@ class UpdateStep:
             gives what is left.
         """
         columns = self._transfer.load(batch)
+        loss, losses = self.evaluate(columns)
+        gradients_norm = self.descend(loss)
+        self.metrics.record(
+            loss.detach(), losses.q_taken, losses.td_errors, gradients_norm, batch.n_step_returns
+        )
+        if self._updates_targets:
+            self.update_targets(counts)
+        return self._transfer.hand_over(batch, losses.priority)
+
+    def evaluate(self, columns: TensorBatch) -> tuple[Tensor, Losses]:
+        """The importance-weighted mean loss, with its gradient, and what it is the mean of."""
         losses = self._objective.losses(columns, self._networks)
         if not self._is_checked:
             self._check(losses, columns.importance_weights)
-        loss, gradients_norm = self.descend(losses, columns)
-        self.metrics.record(
-            loss, losses.q_taken, losses.td_errors, gradients_norm, batch.n_step_returns
-        )
-        self.update_targets(counts)
-        return self._transfer.hand_over(batch, losses.priority)
+        return weighted_mean(losses.loss, columns.importance_weights), losses
 
     def _check(self, losses: Losses, importance_weights: Tensor) -> None:
         """An objective may be a user's; what it returns is looked at once."""
@@ -155,25 +167,30 @@ class UpdateStep:
             )
         self._is_checked = True
 
-    def descend(self, losses: Losses, columns: TensorBatch) -> tuple[Tensor, Tensor | None]:
-        """Apply the gradients of the importance-weighted mean, averaged over learners, clipped.
+    def descend(self, loss: Tensor) -> Tensor | None:
+        """Apply the gradients of `loss`, averaged over learners, clipped.
 
         Returns:
-            That mean, and the gradients' norm, if clipping needed it.
+            The gradients' norm before clipping, if that or the log needed it.
         """
-        loss = weighted_mean(losses.loss, columns.importance_weights)
+        self.backward(loss)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self._num_learners > 1:
+            average_gradients(gradients, self._num_learners)
+        norm = global_norm(gradients) if self._log_gradients else None
+        if self._grad_clip is not None:
+            clipped = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)
+            norm = clipped if norm is None else norm
+        if self._optimizer is not None:
+            self._optimizer.step()
+        return norm
+
+    def backward(self, loss: Tensor) -> None:
+        """Fresh gradients of `loss` in the parameters."""
         for parameter in self._parameters:
             parameter.grad = None
         # Past RLlib's DistributedDataParallel: its hooks stay idle unless its forward was called.
         loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if self._num_learners > 1:
-            average_gradients(gradients, self._num_learners)
-        norm = None
-        if self._grad_clip is not None:
-            norm = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)
-        self._optimizer.step()
-        return loss.detach(), norm
 
     def update_targets(self, counts: Mapping[str, int]) -> None:
         """Let the target networks follow if they are due, of lifetime `counts` by unit."""

@@ -18,6 +18,7 @@ from rllib_per.replay.arguments import (
     check_given,
     check_update,
 )
+from rllib_per.replay.columns import require_fragment
 from rllib_per.replay.draw import Drawn, Proportional, Uniform, weigh
 from rllib_per.replay.fair_lock import FairLock
 from rllib_per.replay.fragment import Fragment, RowSpec, TransitionBatch
@@ -156,7 +157,9 @@ class PrioritizedReplayBuffer:
         Raises:
             ValueError: The fragment does not fit; the buffer has not changed.
             TrainingDivergedError: Too many initial TD errors were not finite; the rows are in.
+            TypeError: It is no fragment.
         """
+        require_fragment(fragment)
         with self._lock:
             if self._initial_priority == "given":
                 check_given(fragment)

@@ -146,6 +146,19 @@ class FragmentColumns:
         return {c.name: c.fit(fragment.extras[c.name], leading) for c in self.extras}
 
 
+def require_fragment(fragment: object) -> None:
+    """Raise TypeError if it is something else, such as the episodes that RLlib's buffers take."""
+    if not isinstance(fragment, Fragment):
+        shown = type(fragment).__name__
+        if isinstance(fragment, list) and fragment:
+            shown = f"a list of {type(fragment[0]).__name__}"
+        raise TypeError(
+            f"`add` takes a Fragment, columns of env steps (rllib_per.replay.Fragment): got "
+            f"{shown}. Episodes of RLlib's become fragments by "
+            "rllib_per.episodes.EpisodeFragmenter(config).fragments(episodes)"
+        )
+
+
 def check_fragment(fragment: Fragment) -> Fragment:
     """The fragment, checked as far as it goes without knowing what rows consist of.
 
@@ -156,6 +169,7 @@ def check_fragment(fragment: Fragment) -> Fragment:
         ValueError: A column has not the fragment's rows and streams, or a dtype that no buffer
             takes; or `check_rows` refuses.
     """
+    require_fragment(fragment)
     rewards = _rewards(fragment.rewards)
     num_rows, num_streams = leading = rewards.shape
     frames = (num_rows + 1, num_streams)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
 from rllib_per.runners.env_streams import EnvStreams, Row
 from rllib_per.runners.exploration import EpsilonGreedy, choose
+from rllib_per.runners.own_actions import OwnActions
 
 AddTime = Callable[[str, float], None]
 
@@ -80,11 +82,18 @@ class Collector:
             self.next_row += 1
         self._cached_q = None
 
-    def collect(self, num_rows: int, epsilon: float) -> Fragment | None:
+    def collect(
+        self, num_rows: int, epsilon: float, own: OwnActions | None = None
+    ) -> Fragment | None:
         """The next rows of every stream; None if the environment failed, and nothing counts.
 
         The Q-values of the fragment's last observations are computed for `q_max` and then choose
         the next fragment's first actions, so those may come from weights one broadcast old.
+
+        Args:
+            num_rows: T >= 1.
+            epsilon: Of the ε-greedy actions.
+            own: Chooses the actions instead.
         """
         streams, out = self.streams, self._new_fragment(num_rows)
         explores, random_actions = self._policy.draw(num_rows, epsilon)
@@ -92,10 +101,11 @@ class Collector:
         if self._begins_with_reset:
             self._write_reset_row(out)
         for t in range(int(self._begins_with_reset), num_rows):
-            actions = random_actions[t]
-            if self._records_q or not explores[t].all():
+            actions = random_actions[t] if own is None else self._own_actions(own)
+            if self._records_q or (own is None and not explores[t].all()):
                 q_values = self._q_values()
-                actions = choose(q_values, explores[t], actions)
+                if own is None:
+                    actions = choose(q_values, explores[t], actions)
                 self._record_q(out, t, q_values, actions)
             out.actions[t] = actions
             out.reset[t] = streams.resets_next
@@ -112,16 +122,23 @@ class Collector:
         self.next_row += num_rows
         return out
 
-    def play_row(self, epsilon: float) -> bool:
+    def play_row(self, epsilon: float, own: OwnActions | None = None) -> bool:
         """Step every stream once and keep nothing; False if the environment failed.
+
+        Args:
+            epsilon: See `collect`.
+            own: See `collect`.
 
         Raises:
             WrongDataError: A reward or an observation was no finite number.
         """
-        explores, random_actions = self._policy.draw(1, epsilon)
-        actions = random_actions[0]
-        if not explores.all():
-            actions = choose(self._q_values(), explores[0], actions)
+        if own is None:
+            explores, random_actions = self._policy.draw(1, epsilon)
+            actions = random_actions[0]
+            if not explores.all():
+                actions = choose(self._q_values(), explores[0], actions)
+        else:
+            actions = self._own_actions(own)
         row = self._step(actions)
         if row is None:
             return False
@@ -143,18 +160,28 @@ class Collector:
         if self._cached_q is not None:
             q_values, self._cached_q = self._cached_q, None
             return q_values
+        with self._acting() as obs:
+            preds = self._module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
+            computed: Array = preds.float().cpu().numpy()
+        return computed
+
+    def _own_actions(self, own: OwnActions) -> Int64s:
+        """(N,) actions in the current observations."""
+        with self._acting() as obs:
+            return own.choose(obs)
+
+    @contextmanager
+    def _acting(self) -> Iterator[torch.Tensor]:
+        """The current observations on the device; the module is in evaluation mode, and timed."""
         start = time.perf_counter()
         is_training = self._depends_on_mode and self._module.training
         if is_training:
             self._module.eval()
         with torch.inference_mode():
-            obs = torch.from_numpy(self.streams.obs).to(self.device)
-            preds = self._module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
-            q_values = preds.float().cpu().numpy()
+            yield torch.from_numpy(self.streams.obs).to(self.device)
         if is_training:
             self._module.train()
         self._add_time(RLMODULE_INFERENCE_TIMER, time.perf_counter() - start)
-        return q_values
 
     def _step(self, actions: Int64s, number: int | None = None) -> Row | None:
         start = time.perf_counter()

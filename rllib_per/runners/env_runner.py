@@ -10,7 +10,12 @@ from typing import Any, NoReturn
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import (
+    COMPONENT_ENV_TO_MODULE_CONNECTOR,
+    COMPONENT_MODULE_TO_ENV_CONNECTOR,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
 from ray.rllib.core.rl_module.apis.q_net_api import QNetAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
@@ -19,6 +24,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
+from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.runners.callbacks import RunnerCallbacks
 from rllib_per.runners.collector import Collector
@@ -27,6 +33,7 @@ from rllib_per.runners.env_streams import EnvStreams
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.exploration import EpsilonGreedy, Place
 from rllib_per.runners.metrics import RunnerMetrics
+from rllib_per.runners.own_actions import OwnActions, warn_of_own_forwards
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
 from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.stack_detection import find_frame_stack
@@ -57,12 +64,14 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         self._callbacks = RunnerCallbacks(self)
         gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
         self._device = get_device(self.config, gpus)
+        self._pipelines: dict[str, Any] | None = None
         self._purpose: str | None = None
         self._collector: Collector | None = None
         self._is_seeded = False
         self._first_seed = self._seed
         self._shares_module = False
         self._weights_seq_no = 0
+        self._num_env_steps_since = 0  # The driver's last word on num_env_steps_sampled_lifetime.
         self._writer: FragmentWriter | None = None
         self._place = Place.of(self._settings.runners, self.worker_index)
         num_env_runners = self._settings.runners.num_env_runners
@@ -123,6 +132,8 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             raise ValueError(
                 f"The module must implement RLlib's QNetAPI, `compute_q_values`: got {type(module)}"
             )
+        if (self.worker_index or 0) <= 1 and not self._settings.play.in_evaluation:
+            warn_of_own_forwards(module)
         module.to(self._device)
         self._use_module(module, self._device)
 
@@ -176,8 +187,12 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             fragment = None
             while fragment is None:
                 collector = self._begin("collect")
-                fragment = collector.collect(num_rows, 1.0 if random_actions else epsilon or 0.0)
+                own = self._own_actions(self._settings.explore, random_actions)
+                fragment = collector.collect(
+                    num_rows, 1.0 if random_actions else epsilon or 0.0, own
+                )
             finished = self._streams.pop_finished()
+            self._num_env_steps_since += fragment.num_env_steps
             self._runner_metrics.add(fragment.num_env_steps, finished)
             self._callbacks("on_sample_end", samples=finished)
         return fragment
@@ -235,20 +250,39 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             num_timesteps, num_episodes = default_amount(self._settings.play, self.num_envs)
         env_step = self.num_env_steps_sampled_lifetime
         epsilon = sampling_epsilon(self._settings, env_step, explore, random_actions)
+        explores = self._settings.explore if explore is None else explore
+        own = self._own_actions(explores, random_actions)
         with self._runner_metrics.sampling(), self._anew_after_an_error():
             if force_reset or num_episodes is not None:
                 self._purpose = None
             if num_episodes is not None:
                 bound = longest_episode(self.env, self._settings.play.max_env_steps_per_episode)
-                samples = play_episodes(self._begin_sampling, num_episodes, epsilon, bound)
+                samples = play_episodes(self._begin_sampling, num_episodes, epsilon, bound, own)
                 num_steps, finished = sum(map(len, samples)), samples
                 self._purpose = None
             else:
-                samples, num_steps = play_steps(self._begin_sampling, num_timesteps or 0, epsilon)
+                samples, num_steps = play_steps(
+                    self._begin_sampling, num_timesteps or 0, epsilon, own
+                )
                 finished = self._streams.pop_finished()
             self._runner_metrics.add(num_steps, finished)
             self._callbacks("on_sample_end", samples=samples)
         return samples
+
+    def _own_actions(self, explore: bool, random_actions: bool) -> OwnActions | None:
+        """The module's own way to act from now on; None if it has none."""
+        name = "exploration" if explore else "inference"
+        if random_actions or not has_own_forward(type(self.module), name):
+            return None
+        num_runners = max(self._settings.runners.num_env_runners, 1)
+        since = self._num_env_steps_since * num_runners
+        return OwnActions(
+            self.module,
+            int(self.env.single_action_space.n),
+            explore=explore,
+            env_step=self.num_env_steps_sampled_lifetime + since,
+            num_runners=num_runners,
+        )
 
     @contextmanager
     def _anew_after_an_error(self) -> Iterator[None]:
@@ -316,6 +350,9 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
                 **kwargs,
             )
             state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        for name, pipeline in self._connectors().items():
+            if self._check_component(name, components, not_components):
+                state[name] = pipeline.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -324,6 +361,7 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             self._set_weights(state[COMPONENT_RL_MODULE], state.get(WEIGHTS_SEQ_NO, 0))
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+            self._num_env_steps_since = 0
         if EXPLORATION_RNG in state:
             self.set_random_state(state, self.num_env_steps_sampled_lifetime)
 
@@ -373,8 +411,25 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
         return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """The module, which saves itself."""
-        return [(COMPONENT_RL_MODULE, self.module)]
+        """The module and RLlib's connectors, which save themselves."""
+        return [(COMPONENT_RL_MODULE, self.module), *self._connectors().items()]
+
+    def _connectors(self) -> dict[str, Any]:
+        """RLlib's default pipelines, for programs that play from a checkpoint as RLlib documents.
+
+        This runner needs none, and makes them when a state is asked for. They hold no state.
+        """
+        if self._pipelines is None and self.get_spaces():
+            env, spaces = self.env, self.get_spaces()
+            self._pipelines = {
+                COMPONENT_ENV_TO_MODULE_CONNECTOR: self.config.build_env_to_module_connector(
+                    env=env, spaces=spaces, device=self._device
+                ),
+                COMPONENT_MODULE_TO_ENV_CONNECTOR: self.config.build_module_to_env_connector(
+                    env=env, spaces=spaces
+                ),
+            }
+        return self._pipelines or {}
 
     def assert_healthy(self) -> None:
         """Raise unless there are environments and a module."""

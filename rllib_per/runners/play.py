@@ -9,6 +9,7 @@ import numpy as np
 
 from rllib_per.runners.collector import Collector
 from rllib_per.runners.episode_summary import EpisodeSummary
+from rllib_per.runners.own_actions import OwnActions
 from rllib_per.schedules import schedule
 from rllib_per.settings.algorithm import PlaySettings, Settings
 
@@ -36,7 +37,11 @@ def sampling_epsilon(
 
 
 def play_episodes(
-    begin: Begin, num_episodes: int, epsilon: float, max_length: int
+    begin: Begin,
+    num_episodes: int,
+    epsilon: float,
+    max_length: int,
+    own: OwnActions | None = None,
 ) -> list[EpisodeSummary]:
     """Exactly `num_episodes` episodes, shared out over the environments beforehand.
 
@@ -51,7 +56,7 @@ def play_episodes(
     played: list[EpisodeSummary] = []
     while len(played) < num_episodes:
         collector = begin()
-        collector.play_row(epsilon)
+        collector.play_row(epsilon, own)
         streams = collector.streams
         streams.cut(max_length)
         for episode in streams.pop_finished():
@@ -64,7 +69,7 @@ def play_episodes(
 
 
 def play_steps(
-    begin: Begin, num_timesteps: int, epsilon: float
+    begin: Begin, num_timesteps: int, epsilon: float, own: OwnActions | None = None
 ) -> tuple[list[EpisodeSummary], int]:
     """At least `num_timesteps` env steps: the stretches that they make up, and how many they are.
 
@@ -75,7 +80,7 @@ def play_steps(
     num_steps = 0
     while num_steps < num_timesteps:
         num_resets = collector.streams.num_resets_next
-        if collector.play_row(epsilon):
+        if collector.play_row(epsilon, own):
             num_steps += collector.streams.num_envs - num_resets
         else:
             collector, num_steps = begin(), 0

@@ -18,6 +18,7 @@ def find_frame_stack(
 ) -> FrameStack | None:
     """The stack that config names, else the one that the environment declares, else None.
 
+    A size of 1 means none, whatever the environment declares: observations are stored whole.
     A vector environment declares it by an attribute `frame_stack` (a `FrameStack`), a single one by
     Gymnasium's FrameStackObservation among its wrappers.
 
@@ -25,11 +26,13 @@ def find_frame_stack(
         ValueError: The observation's first axis is not `size` long.
     """
     shape = env.single_observation_space.shape or ()
+    if size == 1:
+        return None
     if size is not None:
         if not shape or shape[0] != size:
             raise ValueError(
                 f"`frame_stack` is {size}, so an observation's first axis must hold {size} frames: "
-                f"its shape is {shape}. Leave `frame_stack` at None if it is a single frame"
+                f"its shape is {shape}. Set `frame_stack` to 1 if it is a single frame"
             )
         return FrameStack(size, padding)
     declared: Any = getattr(env, "frame_stack", None)

@@ -90,6 +90,7 @@ class Settings:
         saves_replay: Whether checkpoints hold the replay buffer.
         is_asynchronous: Whether env runners feed replay while learners learn.
         max_updates_in_flight: To the learners (RLlib's `max_requests_in_flight_per_learner`).
+        logs_gradients: Whether learners report the gradients' norm (RLlib's `log_gradients`).
     """
 
     training: Training
@@ -105,3 +106,4 @@ class Settings:
     saves_replay: bool
     is_asynchronous: bool
     max_updates_in_flight: int
+    logs_gradients: bool

@@ -217,3 +217,34 @@ def test_a_named_runner_class_is_kept():
         config().env_runners(env_runner_cls=SingleAgentEnvRunner).env_runner_cls
         is SingleAgentEnvRunner
     )
+
+
+@pytest.mark.parametrize(
+    ("model_config", "complaint"),
+    [
+        ({"fcnet_hidens": [7]}, "no key 'fcnet_hidens'; did you mean 'fcnet_hiddens'?"),
+        ({"network": "mlp", "conv_filters": [[16, 4, 2]]}, "no effect on the network 'mlp'"),
+        ({"fcnet_bias_initializer": "zeros"}, "ends with '_'"),
+        ({"fcnet_hiddens": [0]}, "must be integers >= 1"),
+        ({"use_lstm": True}, "use_lstm"),
+    ],
+)
+def test_a_model_config_that_no_network_can_be_made_of_is_found_before_anything_starts(
+    model_config, complaint
+):
+    with pytest.raises(ValueError, match="ApexDQNConfig") as error:
+        config().rl_module(model_config=model_config).validate()
+    assert complaint in str(error.value)
+
+
+def test_a_config_comes_back_from_what_it_gave():
+    """Of a built algorithm, or of `result["config"]`: with RLlib's own keys."""
+    settings = config(n_step=(1, 3), tau=0.5).rl_module(model_config={"fcnet_hiddens": [5]})
+    settings.env_runners(per_env_epsilon=True)
+    settings.validate()
+    settings.freeze()
+    given = settings.to_dict()
+    for again in (ApexDQNConfig.from_dict(given), ApexDQNConfig().update_from_dict(given)):
+        again.validate()
+        again.training(tau=0.25)
+        assert {**again.to_dict(), "tau": 0.5} == given

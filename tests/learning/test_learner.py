@@ -119,6 +119,17 @@ def test_an_importance_weight_of_zero_silences_a_transition():
     assert np.abs(update.td_errors).min() > 0
 
 
+def test_log_gradients_reports_their_norm_without_clipping_them():
+    key = "gradients_default_optimizer_global_norm"
+    silent = build_learner(grad_clip=None)
+    logging = build_learner(grad_clip=None, log_gradients=True)
+    for learner in (silent, logging):
+        learner.update_from_replay(random_batch(), timesteps=START)
+    assert torch.equal(parameters(silent), parameters(logging))
+    assert key not in silent.pop_metrics()["default_policy"]
+    assert peek(logging.pop_metrics(), "default_policy", key) > 0
+
+
 def test_next_observations_get_no_gradient():
     learner, batch = build_learner(), random_batch()
     kept = []

@@ -3,8 +3,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from rllib_per import ApexDQNConfig
 from rllib_per.learning.module import ApexDQNModule
 
 VECTOR = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
@@ -99,6 +101,25 @@ def test_observations_are_left_as_they_are():
         assert torch.equal(obs, before)
 
 
+@pytest.mark.parametrize(
+    ("space", "model_config", "network"),
+    [
+        (gym.spaces.Box(0, 1, (12, 20, 10), np.float32), {}, "mlp"),
+        (images(4, 128), {}, "mlp"),
+        (images(6, 7), {}, "mlp"),
+        (images(7, 7, 3), {}, "mlp"),
+        (images(4, 10, 10), {}, "mlp"),
+        (images(4, 10, 10), {"conv_filters": [[16, 3, 1]]}, "nature"),
+        (images(36, 36), {}, "nature"),
+        (images(4, 84, 84), {"network": "mlp"}, "mlp"),
+    ],
+)
+def test_boards_planes_and_memory_are_no_images(space, model_config, network):
+    built = module(space, model_config).q_network
+    has_convolutions = any(isinstance(m, torch.nn.Conv2d) for m in built.modules())
+    assert has_convolutions == (network == "nature")
+
+
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_rllibs_model_config_keeps_its_network_sizes(as_dict):
     theirs = DefaultModelConfig(
@@ -109,6 +130,57 @@ def test_rllibs_model_config_keeps_its_network_sizes(as_dict):
     assert linear_shapes(network.encoder) == [(32, 4), (16, 32)]
     assert linear_shapes(network.head.value) == [(8, 16), (1, 8)]
     assert [type(m) for m in network.encoder if not list(m.parameters())][1:] == [torch.nn.Tanh] * 2
+
+
+@pytest.mark.parametrize(
+    "model_config",
+    [
+        {"fcnet_hiddens": [64, 64]},
+        {"fcnet_hiddens": [64, 64], "head_fcnet_hiddens": [32]},
+        {"fcnet_activation": "relu"},
+        {"head_fcnet_hiddens": [8]},
+        {"fcnet_hiddens": [64, 64], "dueling": False},
+    ],
+)
+def test_a_network_by_rllibs_names_is_rllibs(model_config):
+    def build(config_class, model_config):
+        config = config_class().environment("CartPole-v1").rl_module(model_config=model_config)
+        if isinstance(model_config, dict) and "dueling" in model_config:
+            config.training(dueling=False)
+        spaces = {"default_policy": (VECTOR, gym.spaces.Discrete(2))}
+        return config.get_rl_module_spec(spaces=spaces, inference_only=True).build()
+
+    def layers(module):
+        kinds = (torch.nn.Linear, torch.nn.Tanh, torch.nn.ReLU)
+        return sorted(repr(m) for m in module.modules() if isinstance(m, kinds))
+
+    theirs, ours = build(DQNConfig, model_config), build(ApexDQNConfig, model_config)
+    assert layers(ours) == layers(theirs)
+    if "dueling" not in model_config:
+        assert layers(build(ApexDQNConfig, DefaultModelConfig(**model_config))) == layers(ours)
+    if model_config == {"fcnet_hiddens": [64, 64]}:
+        assert sum(p.numel() for p in ours.parameters()) == 4675
+
+
+def test_rllibs_initializers_fill_the_layers_that_they_name():
+    network = module(
+        VECTOR,
+        {
+            "fcnet_hiddens": [8, 4],
+            "fcnet_kernel_initializer": "constant_",
+            "fcnet_kernel_initializer_kwargs": {"val": 0.5},
+            "fcnet_bias_initializer": "zeros_",
+            "head_fcnet_hiddens": [6],
+            "head_fcnet_kernel_initializer": torch.nn.init.ones_,
+        },
+    ).q_network
+    for layer in (network.encoder[1], network.encoder[3]):
+        assert (layer.weight == 0.5).all()
+        assert (layer.bias == 0).all()
+    for stream in (network.head.advantage, network.head.value):
+        assert (stream[0].weight == 1).all()
+        assert (stream[2].weight == 1).all()
+        assert not (stream[0].bias == 1).any()
 
 
 def test_what_dqn_config_adds_to_a_model_config_is_accepted():
@@ -124,11 +196,17 @@ def test_what_dqn_config_adds_to_a_model_config_is_accepted():
         (VECTOR, {"use_lstm": True}, r"'use_lstm'\] = True is not supported"),
         (VECTOR, {"fcnet_use_layernorm": True}, "'fcnet_use_layernorm'"),
         (VECTOR, {"num_atoms": 51}, "num_atoms must be 1"),
+        (VECTOR, {"conv_filters": [[16, 4, 2]]}, "no effect on the network 'mlp'"),
+        (images(4, 42, 42), {"fcnet_hiddens": [7]}, "no effect on the network 'nature'"),
+        (images(4, 42, 42), {"conv_filters": [[16, [4, 3], 2]]}, "rows: got"),
+        (VECTOR, {"fcnet_kernel_initializer": "zeros"}, "ends with '_'.*got 'zeros'"),
         (VECTOR, {"network": "resnet"}, "must be one of 'mlp', 'nature', 'impala': got 'resnet'"),
         (VECTOR, {"hiddens": [0]}, "integers >= 1"),
         (VECTOR, {"activation": "sin"}, "must be one of relu, tanh"),
         (VECTOR, {"network": "nature"}, r"images must be \(stack, height, width\).*got \(4,\)"),
-        (images(4, 10, 10), {}, "need images of 36×36 at least: got 10×10"),
+        (images(4, 20, 20), {}, "need images of 36×36 at least: got 20×20.*network='mlp'"),
+        (images(4, 10, 10), {"network": "nature"}, "36×36 at least: got 10×10"),
+        (images(64, 64, 4), {}, "looks like.*network='mlp' if they are no images"),
         (images(84, 84, 4), {}, "looks like"),
         (images(4, 84, 84), {"conv_filters": [[32, 8]]}, "rows: got"),
         (gym.spaces.Discrete(4), {}, "needs a Box observation space"),

@@ -298,3 +298,9 @@ def test_threads_take_turns():
     masses = buffer.state()["masses"]
     assert np.count_nonzero(masses) == len(buffer)
     assert buffer.total_mass == pytest.approx(masses.sum(), rel=1e-9)
+
+
+def test_what_is_no_fragment_is_named_by_its_kind(buffer):
+    for given, shown in (([], "got list"), ([SimpleNamespace()], "a list of SimpleNamespace")):
+        with pytest.raises(TypeError, match=rf"takes a Fragment.*{shown}.*EpisodeFragmenter"):
+            buffer.add(given)

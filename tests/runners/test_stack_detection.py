@@ -109,6 +109,13 @@ def test_what_is_no_stack_of_frames_is_found_out():
         make_runner(lambda env: FrameStackObservation(env, 4), frame_stack=5)
 
 
+def test_a_stack_of_one_overrules_what_the_environment_declares():
+    runner = make_runner(lambda env: FrameStackObservation(env, 4), frame_stack=1)
+    assert runner.row_spec.stack is None
+    assert runner.collect(9, epsilon=0.0).obs.shape[2:] == runner.row_spec.frame_shape
+    assert runner.row_spec.frame_shape[0] == 4
+
+
 def test_wrong_stacks_are_refused_however_often_they_come():
     class NewestFirst(gym.ObservationWrapper):
         def observation(self, observation):

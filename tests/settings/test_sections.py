@@ -135,7 +135,12 @@ def test_a_config_says_in_settings_what_its_attributes_say():
 # -- the doors -------------------------------------------------------------------------------
 
 # Who is about RLlib's config itself, or has to hand it on to RLlib.
-ABOUT_THE_CONFIG = {"dqn/config.py", "dqn/translation.py", "dqn/validation.py"}
+ABOUT_THE_CONFIG = {
+    "dqn/config.py",
+    "dqn/refusals.py",
+    "dqn/translation.py",
+    "dqn/validation.py",
+}
 OF_A_NETWORK = {"learning/module.py", "learning/networks.py"}  # Their `config` is one.
 READ_AT_A_DOOR = {
     "dqn/algorithm.py": {
@@ -154,6 +159,7 @@ READ_AT_A_DOOR = {
     "learning/learner_actors.py": {"num_learners"},
     "runners/env_runner.py": {
         "settings", "num_gpus_per_env_runner", "create_env_on_local_worker", "get_rl_module_spec",
+        "build_env_to_module_connector", "build_module_to_env_connector",
     },
     "runners/callbacks.py": {"callbacks_class"},
 }  # fmt: skip

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""RLlib's initializers in a `model_config`: `fcnet_kernel_initializer` and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from rllib_per.learning.networks import QNetwork
+
+# RLlib's prefix, and the layers of the encoder or of the head that it speaks of.
+_LAYERS: dict[str, type[nn.Module]] = {
+    "fcnet": nn.Linear,
+    "conv": nn.Conv2d,
+    "head_fcnet": nn.Linear,
+}
+
+INITIALIZER_KEYS = frozenset(
+    f"{prefix}_{what}_initializer{suffix}"
+    for prefix in _LAYERS
+    for what in ("kernel", "bias")
+    for suffix in ("", "_kwargs")
+)
+
+
+def initialize(network: QNetwork, model_config: Mapping[str, Any]) -> None:
+    """Fill the layers as `model_config` says; PyTorch's own initialization where it says nothing.
+
+    `fcnet` and `conv` speak of the encoder, `head_fcnet` of the head, its last layers included.
+    """
+    for prefix, kind in _LAYERS.items():
+        part: Any = network.head if prefix == "head_fcnet" else network.encoder
+        layers = [layer for layer in part.modules() if isinstance(layer, kind)]
+        for what, name in (("kernel", "weight"), ("bias", "bias")):
+            fill = initializer(model_config, prefix, what)
+            if fill is not None:
+                for layer in layers:
+                    fill(getattr(layer, name))
+
+
+def initializer(
+    model_config: Mapping[str, Any], prefix: str, what: str
+) -> Callable[[Tensor], Any] | None:
+    """What fills a weight or a bias; None: PyTorch's own.
+
+    Raises:
+        ValueError: It is no in-place initializer of torch.nn.init.
+    """
+    key = f"{prefix}_{what}_initializer"
+    given, options = model_config.get(key), model_config.get(f"{key}_kwargs") or {}
+    if given is None:
+        return None
+    function = given
+    if isinstance(given, str):
+        function = getattr(nn.init, given.lower(), None) if given.endswith("_") else None
+    if not callable(function):
+        raise ValueError(
+            f"model_config[{key!r}] must be a function, or the name of one of torch.nn.init that "
+            f"ends with '_', such as 'xavier_uniform_': got {given!r}"
+        )
+    return lambda tensor: function(tensor, **options)
+
+
+def check_initializers(model_config: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `initialize` takes them."""
+    for prefix in _LAYERS:
+        for what in ("kernel", "bias"):
+            initializer(model_config, prefix, what)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""RLlib's way to let a module act and train by passes of its own, and whether a class does so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+# Functions, not an attribute of theirs, which functools.wraps would copy to a wrapper.
+_DONE_BY_COLUMNS: set[Any] = set()
+
+
+def what_columns_do(method: Method) -> Method:
+    """Note a pass that env runner and learner do by themselves, from Q-values."""
+    _DONE_BY_COLUMNS.add(method)
+    return method
+
+
+def has_own_forward(kind: type, name: str) -> bool:
+    """Whether a module's class has a `_forward_<name>` of its own: exploration, inference, train.
+
+    RLlib's DQN module has what columns do. RLlib's default calls `_forward`, if there is one.
+    """
+    if getattr(kind, f"forward_{name}") is not getattr(TorchRLModule, f"forward_{name}"):
+        return True
+    method: Any = getattr(kind, f"_forward_{name}")
+    if method in _DONE_BY_COLUMNS or method is getattr(DefaultDQNTorchRLModule, f"_forward_{name}"):
+        return False
+    defaults = [getattr(base, f"_forward_{name}") for base in (TorchRLModule, RLModule)]
+    own_forward: Any = kind._forward  # type: ignore[attr-defined]
+    return method not in defaults or own_forward is not RLModule._forward

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+import pytest
+import ray
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _ray():
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
