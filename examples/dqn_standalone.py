@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rllib_per.replay import Fragment, PrioritizedReplayBuffer
+from rllib_per.replay import PrioritizedReplayBuffer
 
 
 def parse_args():
@@ -83,7 +83,6 @@ def main():
     )
 
     obs, _ = envs.reset(seed=args.seed)
-    ended = np.zeros(args.num_envs, bool)
     returns, finished, num_updates = np.zeros(args.num_envs), deque([0.0], maxlen=20), 0
     for step in range(args.env_steps // args.num_envs):
         progress = step * args.num_envs / args.env_steps
@@ -96,20 +95,8 @@ def main():
         )
         next_obs, rewards, terminated, truncated, _ = envs.step(actions)
 
-        # One row of every environment. Where an episode had ended, this step only reset it.
-        replay.add(
-            Fragment(
-                stream_ids=np.arange(args.num_envs),
-                first_step=np.full(args.num_envs, step),
-                obs=np.stack([obs, next_obs]),
-                actions=actions[None],
-                rewards=rewards[None],
-                terminated=terminated[None],
-                truncated=truncated[None],
-                reset=ended[None],
-            )
-        )
-        obs, ended = next_obs.copy(), terminated | truncated
+        replay.add_step(obs, actions, rewards, next_obs, terminated, truncated)
+        obs, ended = next_obs, terminated | truncated
         returns += rewards
         finished.extend(returns[ended])
         returns[ended] = 0.0

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,16 @@ from rllib_per.replay.arguments import (
     check_given,
     check_update,
 )
-from rllib_per.replay.columns import require_fragment
+from rllib_per.replay.columns import check_fragment, require_fragment
+from rllib_per.replay.contents import ReplayContents, new_lineage
 from rllib_per.replay.draw import Drawn, Proportional, Uniform, weigh
 from rllib_per.replay.fair_lock import FairLock
-from rllib_per.replay.fragment import Fragment, RowSpec, TransitionBatch
+from rllib_per.replay.fragment import Fragment, Observations, RowSpec, TransitionBatch
 from rllib_per.replay.metrics import ReplayCounts
 from rllib_per.replay.priority_rule import PriorityRule
 from rllib_per.replay.rank import Rank
 from rllib_per.replay.recycling import RecyclingAllocator
-from rllib_per.replay.snapshot import PIECE_BYTES, Snapshot
+from rllib_per.replay.steps import NEXT_STEP, Steps
 from rllib_per.replay.storage import Storage
 from rllib_per.replay.units import NStep
 from rllib_per.settings.replay import Prioritized, TransitionSettings
@@ -39,7 +40,7 @@ _SEED = rule_of(Count | None)
 DRAWS: dict[str, type[Proportional]] = {draw.NAME: draw for draw in (Proportional, Rank, Uniform)}
 
 
-class PrioritizedReplayBuffer:
+class PrioritizedReplayBuffer(ReplayContents):
     """Prioritized experience replay (Schaul et al. 2016) of n-step transitions.
 
     Fragments of any number of environment streams go in, batches of transitions come out, TD errors
@@ -94,7 +95,8 @@ class PrioritizedReplayBuffer:
         _FIRST_ID.check("first_id", first_id)
         _SEED.check("seed", seed)
         self._allocate = RecyclingAllocator() if allocator is None else allocator
-        self._storage = Storage(
+        self._make_storage = partial(
+            Storage,
             capacity,
             rows,
             NStep(n_step, gamma),
@@ -102,9 +104,9 @@ class PrioritizedReplayBuffer:
             reward_clip=reward_clip,
             first_id=first_id,
             gather_threads=gather_threads,
-            allocator=self._allocate,
             bytes_beside=draw_class.BYTES_PER_SLOT,
         )
+        self._storage = self._make_storage(allocator=self._allocate)
         self._ring = self._storage.ring
         self._draw = draw_class(capacity, rule, max_priority_decay)
         self._initial_priority = initial_priority
@@ -112,8 +114,9 @@ class PrioritizedReplayBuffer:
         self._stratified = stratified
         self._rng = np.random.default_rng(seed)
         self._counts = ReplayCounts()
+        self._steps = Steps(rows)
         self._lock = FairLock()
-        self._lineage = uuid.uuid4().hex
+        self._lineage = new_lineage()
 
     @classmethod
     def for_spaces(
@@ -161,23 +164,50 @@ class PrioritizedReplayBuffer:
         """
         require_fragment(fragment)
         with self._lock:
-            if self._initial_priority == "given":
-                check_given(fragment)
-            slots, num_gone = self._storage.add(fragment)
-            num_new = len(slots) - num_gone
-            self._counts.num_added += num_new
-            if not len(slots):
-                return 0
-            if self._initial_priority == "td_error":
-                td_errors = self._storage.td_errors(slots[num_gone:])
-                priorities, num_non_finite = self._draw.of_new(td_errors)
-                self._draw.replace(slots, num_gone, priorities)
-                self._draw.guard.count(num_new, num_non_finite)
-            elif self._initial_priority == "given":
-                given = self._storage.stored["extras.priority"][slots[num_gone:]]
-                self._draw.replace(slots, num_gone, self._draw.of_given(given))
-            else:
-                self._draw.replace(slots, num_gone, self._draw.largest)
+            return self._add(fragment)
+
+    def add_step(
+        self,
+        obs: Observations,
+        actions: npt.ArrayLike,
+        rewards: npt.ArrayLike,
+        next_obs: Observations,
+        terminated: npt.ArrayLike,
+        truncated: npt.ArrayLike,
+        *,
+        extras: Mapping[str, npt.ArrayLike] | None = None,
+        autoreset_mode: Any = NEXT_STEP,
+    ) -> int:
+        """Write one step of N environments; how many transitions became sampleable.
+
+        For loops that step one vector environment; the N are the streams 0 to N - 1. Its first call
+        comes after a reset. Rows and draws are those of `add` with the same rows.
+
+        Args:
+            obs: (N, ...) before the step: single frames, or the stacks that the buffer stacks.
+            next_obs: (N, ...) after it; of an episode that ends, its final observation.
+            terminated, truncated: (N,) bool; where both are set, `terminated` holds.
+            extras: Further columns, each (N, ...).
+            autoreset_mode: As `envs.metadata` has it. "NextStep", Gymnasium's default: after an end
+                the next step only resets that environment, and is no transition. "SameStep": `obs`
+                is the next episode's first then. "Disabled": so it is too, and wherever it is not
+                the last `next_obs`, the environment was reset by hand, which ends open windows
+                like a truncation.
+
+        Raises:
+            ValueError: The step does not fit the buffer, or does not go on where the last one
+                ended; nothing has changed.
+        """
+        with self._lock:
+            step = self._steps.read(
+                obs, actions, rewards, next_obs, terminated, truncated, extras, autoreset_mode
+            )
+            num_new = 0
+            if step.resets is not None:
+                self._check(step.fragment)
+                num_new += self._add(step.resets)
+            num_new += self._add(step.fragment)
+            self._steps.done(step)
             return num_new
 
     def sample(self, batch_size: int, beta: float) -> TransitionBatch:
@@ -243,134 +273,33 @@ class PrioritizedReplayBuffer:
             if len(slots):
                 self._draw.update(slots, td_errors)
 
-    def __len__(self) -> int:
-        """Transitions whose window is complete: all that can be drawn, and those of priority 0."""
-        return self._ring.num_ready
-
-    # -- settings and figures ----------------------------------------------------------------
-
-    @property
-    def rows(self) -> RowSpec:
-        """What a row consists of."""
-        return self._storage.rows
-
-    @property
-    def capacity(self) -> int:
-        """Rows that fit."""
-        return self._ring.capacity
-
-    @property
-    def alpha(self) -> float:
-        """The exponent. A new alpha gives every stored transition its new mass, exactly."""
-        return self._draw.alpha
-
-    @alpha.setter
-    def alpha(self, alpha: float) -> None:
-        with self._lock:
-            self._draw.change_alpha(alpha, self._ring.ready_slots())
-
-    @property
-    def total_mass(self) -> float:
-        """Sum of the masses of all transitions that can be drawn."""
-        with self._lock:
-            return self._draw.total
-
-    @property
-    def smallest_mass(self) -> float:
-        """The smallest positive mass; infinite where there is none."""
-        with self._lock:
-            return self._draw.smallest
-
-    def metrics(self) -> dict[str, float]:
-        """Figures of now, of the newest batch, and since the beginning (`..._lifetime`)."""
-        with self._lock:
-            return {
-                "num_transitions": float(self._ring.num_ready),
-                "capacity": float(self._ring.capacity),
-                "alpha": self.alpha,
-                "max_priority": self._draw.largest,
-                "num_gaps_lifetime": float(self._ring.num_gaps),
-                "num_non_finite_updates_lifetime": float(self._draw.guard.num_non_finite_lifetime),
-                **self._counts.metrics(self._ring.first_id + self._ring.written),
-            }
-
-    # -- state -------------------------------------------------------------------------------
-
-    @property
-    def state_arrays(self) -> tuple[str, ...]:
-        """Which entries of the state are arrays."""
-        return (*self._storage.state_arrays, *self._draw.ARRAYS)
-
-    def state(self) -> dict[str, Any]:
-        """A copy of everything that decides what comes next: arrays, and values for JSON."""
-        with self._lock:
-            return {**self._storage.state(), **self._small_arrays(), **self._values()}
-
-    def snapshot(self) -> Snapshot:
-        """This moment, for `ArchiveWriter`, which then asks `copy_rows` for what is large.
-
-        O(rows) in time and memory, 40 bytes per row whatever the size of a frame; columns that
-        are together not larger than a piece are copied too.
-        """
-        with self._lock:
-            arrays = self._small_arrays()
-            columns = {n: (c.dtype, c.shape[1:]) for n, c in self._storage.stored.items()}
-            small = self._storage.num_bytes <= PIECE_BYTES
-            copied = self._storage.copy_columns() if small else {}
-            return Snapshot(self._lineage, self._values(), arrays, columns, copied)
-
-    def copy_rows(self, name: str, first: int, stop: int) -> tuple[int, Array]:
-        """A column's rows by sequence number; see `snapshot.CopyRows`."""
-        with self._lock:
-            return self._storage.copy_rows(name, first, stop)
-
-    def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raises KeyError or ValueError if the state is of another kind of buffer, or damaged."""
-        self._storage.check_state(state)
-        self._draw.check_state(state, min(state["written"], self._ring.capacity))
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` gave: the draws that follow are the same.
-
-        Ids keep this buffer's own shard and incarnation. Where batches of before the restore may
-        still be in flight, a new incarnation makes their answers stale.
-
-        Args:
-            state: As `state` or `checkpoints.archive_reader` gave it.
-        Raises:
-            KeyError, ValueError: It is of another kind of buffer, or incomplete; nothing has
-                changed.
-            CheckpointError: A file could not be read any more; the buffer is empty then.
-        """
-        rng = self._rng if state["rng"] is None else np.random.default_rng()
-        rng.bit_generator.state = state["rng"] or rng.bit_generator.state
-        counts = ReplayCounts()
-        counts.load_state(state["counts"])
-        with self._lock:
-            self.check_state(state)
-            self._lineage = uuid.uuid4().hex
-            self._storage.load_links(state)
-            try:
-                self._storage.load_columns(state)
-            finally:
-                self._draw.load_state(state, self._ring.ready_slots())
-            self._rng, self._counts = rng, counts
-
     # -- parts of the above ---------------------------------------------------------------------
 
-    def _values(self) -> dict[str, Any]:
-        """What of the state JSON can hold."""
-        return {
-            **self._storage.values(),
-            **self._draw.values(),
-            "rng": self._rng.bit_generator.state,
-            "counts": self._counts.state(),
-        }
+    def _add(self, fragment: Fragment) -> int:
+        if self._initial_priority == "given":
+            check_given(fragment)
+        slots, num_gone = self._storage.add(fragment)
+        num_new = len(slots) - num_gone
+        self._counts.num_added += num_new
+        if not len(slots):
+            return 0
+        if self._initial_priority == "td_error":
+            td_errors = self._storage.td_errors(slots[num_gone:])
+            priorities, num_non_finite = self._draw.of_new(td_errors)
+            self._draw.replace(slots, num_gone, priorities)
+            self._draw.guard.count(num_new, num_non_finite)
+        elif self._initial_priority == "given":
+            given = self._storage.stored["extras.priority"][slots[num_gone:]]
+            self._draw.replace(slots, num_gone, self._draw.of_given(given))
+        else:
+            self._draw.replace(slots, num_gone, self._draw.largest)
+        return num_new
 
-    def _small_arrays(self) -> dict[str, Array]:
-        """A copy of all arrays but the columns."""
-        filled = min(self._ring.written, self._ring.capacity)
-        return self._storage.links() | self._draw.arrays(filled)
+    def _check(self, fragment: Fragment) -> None:
+        """Raises ValueError if `_add` refuses it, though it has had room for such a one before."""
+        if self._initial_priority == "given":
+            check_given(fragment)
+        check_fragment(self._storage.columns.fit(fragment))
 
     def _require_mass(self) -> None:
         if not self._draw.total > 0.0:

@@ -12,8 +12,7 @@ from rllib_per.checkpoints.archive import ArchiveWriter
 from rllib_per.checkpoints.archive_reader import VALUES, read_part
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.checkpoints.folders import verify
-from rllib_per.replay import PrioritizedReplayBuffer, snapshot
-from rllib_per.replay import buffer as buffer_module
+from rllib_per.replay import PrioritizedReplayBuffer, contents, snapshot
 from tests.replay.test_state import go_on, lived_in, make
 from tests.support.experience import Streams, frame_of, row_spec
 
@@ -174,7 +173,7 @@ def test_where_links_are_not_possible_everything_is_written(writer, tmp_path, mo
 @pytest.fixture
 def tiny_pieces(monkeypatch):
     """Some rows at a time, as of a buffer of gigabytes."""
-    for module in (snapshot, buffer_module):
+    for module in (snapshot, contents):
         monkeypatch.setattr(module, "PIECE_BYTES", 240)
 
 
