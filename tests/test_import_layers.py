@@ -28,6 +28,7 @@ FORBIDDEN = {
     | {"ray", "torch", "gymnasium", "rllib_per.envs", "rllib_per.runners", "rllib_per.sharding"},
     "rllib_per/objectives": ALGORITHM
     | {"ray", "gymnasium", "rllib_per.replay", "rllib_per.envs", "rllib_per.runners"},
+    "rllib_per/sb3.py": ALGORITHM | {"ray", "rllib_per.envs", "rllib_per.runners"},
     "rllib_per/sharding": ALGORITHM,
     "rllib_per/envs": ALGORITHM | {"ray", "torch"},
     "rllib_per/frame_stack.py": ALGORITHM | {"ray", "torch", "rllib_per.runners"},
