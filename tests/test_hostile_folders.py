@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A run folder that came from elsewhere ends in a result or in one line, whatever it holds."""
 
+import importlib
 import json
 import os
 import struct
@@ -11,7 +12,7 @@ import pytest
 import ray
 import yaml
 from click.testing import CliRunner
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from rllib_per.cli import main
 from rllib_per.experiments import ray_session
@@ -121,6 +122,18 @@ def as_large_as_its_header_says(run):
     os.truncate(path, path.stat().st_size + HUGE)
 
 
+def odd_weights(run):
+    """bfloat16, which NumPy knows once somebody has imported ml_dtypes, as ONNX does."""
+    importlib.import_module("ml_dtypes")
+    weights = load_file(run / "policy.safetensors")
+    header, data = {}, b""
+    for name, value in weights.items():
+        ends = [len(data), len(data) + 2 * value.size]
+        header[name] = {"dtype": "BF16", "shape": value.shape, "data_offsets": ends}
+        data += bytes(2 * value.size)
+    tensors(header, data)(run)
+
+
 TO_PLAY = {
     "sparse weights": (sparse("policy.safetensors"), "bytes at most: got 40,000,000,000"),
     "sparse weights as their header says": (
@@ -135,6 +148,7 @@ TO_PLAY = {
     "a header that promises more than there is": (tensors({"a": ENDLESS}), "is damaged"),
     "other tensors": (tensors({"a": SHORT}, bytes(8)), "not of this network"),
     "tensors of a type that NumPy lacks": (tensors({"a": ODD}, bytes(4)), "policy.safetensors"),
+    "weights of a type that torch does not take": (odd_weights, "is damaged"),
     "weights that are a pipe": (fifo("policy.safetensors"), "does not exist"),
     "weights that are a device": (link("policy.safetensors", "/dev/zero"), "does not exist"),
     "weights that are a folder": (folder("policy.safetensors"), "does not exist"),

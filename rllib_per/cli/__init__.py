@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`rllib-per`: train, tune, compare, resume, evaluate, play, plot, doctor and config.
+"""`rllib-per`: train, tune, compare, resume, evaluate, play, export, plot, doctor and config.
 
 Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
 been checked, so that help and configuration errors come at once.
@@ -14,6 +14,7 @@ import click
 
 from rllib_per.cli.comparing import compare
 from rllib_per.cli.errors import unbroken_output
+from rllib_per.cli.exporting import export
 from rllib_per.cli.inspecting import doctor, plot, show_config
 from rllib_per.cli.playing import evaluate, play
 from rllib_per.cli.resuming import resume
@@ -47,5 +48,5 @@ def main() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-for command in (train, tune, compare, resume, evaluate, play, plot, doctor, show_config):
+for command in (train, tune, compare, resume, evaluate, play, export, plot, doctor, show_config):
     main.add_command(command)

@@ -16,6 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 RUNS = Path("runs")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+RUN = click.Path(exists=True, path_type=Path)  # Its folder, or an archive of it.
 
 
 def _import_from_here(_: click.Context, __: click.Parameter, is_allowed: bool) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from rllib_per.cli.errors import starting
-from rllib_per.cli.options import FOLDER, allow_custom_classes, smoke_option
+from rllib_per.cli.options import RUN, allow_custom_classes, smoke_option
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.run_archive import opened
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import printable
 
@@ -20,7 +21,7 @@ SMOKE_FRAMES = 100
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with RLlib's keys.")
@@ -29,13 +30,17 @@ SMOKE_FRAMES = 100
 def evaluate(
     run: Path, episodes: int, seed: int, as_json: bool, smoke: bool, allow_custom_classes: bool
 ) -> None:
-    """Play RUN's saved policy greedily. Reads YAML and safetensors only."""
+    """Play RUN's saved policy greedily. Reads YAML and safetensors only.
+
+    RUN is a run's folder, or the zip file that `export` made of it.
+    """
     if smoke:
         episodes = min(episodes, SMOKE_EPISODES)
     with starting():
-        folder = RunFolder.open(run)
-        experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
-        policy = _load_policy(folder, experiment)
+        with opened(run) as folder:
+            label = folder.label
+            experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
+            policy = load_policy(folder, experiment)
         evaluation = policy.evaluate(episodes, experiment.evaluation.num_envs, seed)
     summary = evaluation.summary() | {"seed": seed}
     if as_json:
@@ -45,14 +50,14 @@ def evaluate(
 
     from rllib_per.experiments.terminal import PlainConsole
 
-    table = Table(title=folder.label, show_header=False)
+    table = Table(title=label, show_header=False)
     for name, value in summary.items():
         table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
     PlainConsole().print(table)
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--video", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--games", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -63,8 +68,9 @@ def play(
 ) -> None:
     """Record whole games of RUN's saved policy as an mp4. Reads YAML and safetensors only."""
     with starting():
-        folder = RunFolder.open(run)
-        policy = _load_policy(folder, folder.experiment(allow_custom_classes=allow_custom_classes))
+        with opened(run) as folder:
+            experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
+            policy = load_policy(folder, experiment)
         from rllib_per.experiments.video import record_games
 
         returns = record_games(
@@ -79,7 +85,8 @@ def play(
     click.echo(printable(f"{video}: {what}"))
 
 
-def _load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:
+def load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:
+    """The run's `GreedyPolicy`, without RLlib's notices."""
     from rllib_per.experiments.ray_session import quiet_logs
 
     quiet_logs()

@@ -107,10 +107,11 @@ class GreedyPolicy:
             raise ValueError(f"{run.config} cannot be played: {described(error)}") from error
         policy._check_size(run.policy)
         try:
-            state = safetensors.numpy.load_file(run.policy)
+            policy.set_state(safetensors.numpy.load_file(run.policy))
         except (safetensors.SafetensorError, LookupError, TypeError) as error:
             raise ValueError(f"{run.policy} is damaged: {error}") from error
-        policy.set_state(state)
+        except ValueError as error:
+            raise ValueError(f"{run.policy}: {error}") from error
         return policy
 
     def _check_size(self, path: Path) -> None:
@@ -122,6 +123,11 @@ class GreedyPolicy:
                 f"{path} holds other tensors than the experiment's network, which needs "
                 f"{most:,} bytes at most: got {size:,}"
             )
+
+    @property
+    def module(self) -> Any:
+        """The RLModule whose Q-values these are."""
+        return self._module
 
     @property
     def state_names(self) -> list[str]:

@@ -18,7 +18,7 @@ def dueling_q_values(values: Tensor, advantages: Tensor, mask: Tensor | None = N
     With a mask (B, A) of legal actions the mean is over those.
     """
     assert advantages.ndim in (2, 3), advantages.shape
-    expected = (len(advantages), 1, *advantages.shape[2:])
+    expected = (advantages.shape[0], 1, *advantages.shape[2:])  # `len` fixes the size in exports.
     assert values.shape == expected, (values.shape, advantages.shape)
     if mask is None:
         return values + (advantages - advantages.mean(dim=1, keepdim=True))

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""A run's policy as one file: for ONNX, for `torch.export`, or for `rllib-per evaluate`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from torch import Tensor, nn
+
+from rllib_per.checkpoints.files import durable_file, sync
+from rllib_per.experiments.evaluation import GreedyPolicy
+from rllib_per.experiments.run_archive import archive_bytes
+from rllib_per.experiments.run_folder import RunFolder
+
+INPUT, OUTPUTS = "obs", ("q_values", "actions")
+_BATCH = 13  # To trace with: a size that nothing else is likely to have.
+
+
+class ExportedPolicy(nn.Module):
+    """obs (B, *obs_shape), of the environment's dtype -> Q-values (B, A), greedy actions (B,)."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        q_values = self.module.compute_q_values({Columns.OBS: obs})["qf_preds"]
+        return q_values, q_values.argmax(dim=1)
+
+
+def export(run: RunFolder, policy: GreedyPolicy, to: Path) -> None:
+    """Write the policy to `to`, whose suffix says the format; a reader sees all of it or nothing.
+
+    Raises:
+        ValueError: The suffix is another one, or the policy cannot be exported so.
+        FileNotFoundError: There is no such folder to write to.
+        RuntimeError: What writes ONNX is not installed.
+        OSError: The disk is full, or the like; an old file is still there.
+    """
+    check_target(to)
+    _write(to, FORMATS[to.suffix](run, policy))
+
+
+def check_target(to: Path) -> None:
+    """Raises as `export`, before anything is loaded."""
+    if to.suffix not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ValueError(f"the file must end in one of {known}, which says its format: got {to}")
+    if not to.parent.is_dir():
+        raise FileNotFoundError(f"{to.parent} is no folder: make it first")
+    if to.is_dir():
+        raise IsADirectoryError(f"{to} is a folder: name a file")
+    if to.suffix == ".onnx":
+        try:
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise RuntimeError(
+                f"writing ONNX needs onnxscript ({error}): pip install 'rllib-per[export]'"
+            ) from error
+
+
+def _onnx(_: RunFolder, policy: GreedyPolicy) -> bytes:
+    with _quiet():
+        program = torch.onnx.export(
+            _traced(policy),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+        )
+    assert program is not None
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def _pt2(_: RunFolder, policy: GreedyPolicy) -> bytes:
+    file = io.BytesIO()
+    with _quiet():
+        torch.export.save(_traced(policy), file)
+    return file.getvalue()
+
+
+def _archive(run: RunFolder, _: GreedyPolicy) -> bytes:
+    return archive_bytes(run)
+
+
+FORMATS: dict[str, Callable[[RunFolder, GreedyPolicy], bytes]] = {
+    ".onnx": _onnx,
+    ".pt2": _pt2,
+    ".zip": _archive,
+}
+
+
+def _traced(policy: GreedyPolicy) -> torch.export.ExportedProgram:
+    """The policy as a graph, for any number of observations."""
+    objective = getattr(policy.module, "objective", None)
+    if objective is not None and objective.num_taus:
+        raise ValueError(
+            f"{type(objective).__name__} draws fractions at random for every state, so no two "
+            "calls give the same Q-values: export it as .zip, which evaluates as the run does"
+        )
+    env = policy.make_env(1)
+    space: Any = env.single_observation_space
+    env.close()
+    example = torch.from_numpy(np.zeros((_BATCH, *space.shape), space.dtype))
+    batch = {0: torch.export.Dim("batch")}
+    try:
+        return torch.export.export(
+            ExportedPolicy(policy.module).eval(), (example,), dynamic_shapes=(batch,)
+        )
+    except Exception as error:  # A network of one's own may do anything.
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"torch.export cannot trace the network for batches of any size: {said}; "
+            "take tensor.shape[0] instead of len(tensor), and no branches on values; or export it "
+            "as .zip"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch warns of its own internals, and prints the graphs that it fails on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The old file or the new one, on the disk when this returns."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with durable_file(beside) as file:
+            file.write(data)
+        beside.replace(path)
+        sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
