@@ -33,7 +33,7 @@ from benchmarks.report import describe_machine, table
 from benchmarks.rivals.buffer_rllib import RLlib, RLlibBytes
 from rllib_per import ApexDQNConfig
 from rllib_per.replay import PriorityUpdate, TransitionBatch
-from rllib_per.sharding import BatchRequest, ReplayShards, ShardPlacement, join, place_shards
+from rllib_per.sharding import BatchRequest, ShardedReplay, ShardPlacement, join, place_shards
 from rllib_per.sharding.calls import all_among, references_ready
 
 BATCH_SIZE, UPDATES_AHEAD = 512, 3
@@ -99,7 +99,7 @@ class Ours:
         settings = {"rows": row_spec(ATARI), "n_step": 3, "seed": 0}
         settings["capacity"] = num_shards * num_steps * 202 // 200
         handles = place_shards(num_shards, settings, placement=ShardPlacement(num_cpus=0.1))
-        self._replay = ReplayShards(handles, seed=0)
+        self._replay = ShardedReplay(handles, seed=0)
         for shard in range(num_shards):
             first_step = 0
             for episode in episodes(ATARI, num_steps):

@@ -15,9 +15,9 @@ from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import DECIDED_ELSEWHERE, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
 from rllib_per.settings.replay import AnyReplay, TransitionSettings, replay_buffer_config
-from rllib_per.sharding import ReplayShards
+from rllib_per.sharding import ShardedReplay
 
-Replay = PrioritizedReplayBuffer | ReplayShards | RLlibReplay | ReplayBuffer
+Replay = PrioritizedReplayBuffer | ShardedReplay | RLlibReplay | ReplayBuffer
 
 
 def build_replay(

@@ -16,7 +16,7 @@ from rllib_per.replay import RowSpec
 from rllib_per.settings.replay import Sharded, ShardLimits, TransitionSettings
 from rllib_per.sharding import (
     ReplayShard,
-    ReplayShards,
+    ShardedReplay,
     ShardPlacement,
     place_shards,
 )
@@ -64,9 +64,9 @@ def build_sharded_replay(
     transitions: TransitionSettings,
     rows: RowSpec,
     handles: Sequence[ShardHandle],
-) -> ReplayShards:
+) -> ShardedReplay:
     """One buffer out of shards that were placed before."""
-    return ReplayShards(
+    return ShardedReplay(
         handles,
         weight_normalization=settings.weight_normalization,
         stratified=settings.stratified,

@@ -47,7 +47,7 @@ from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopw
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.settings.replay import Sharded, replay_of
-from rllib_per.sharding import ReplayShards
+from rllib_per.sharding import ShardedReplay
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class ApexDQN(SaveableDQN):
         }
         self.metrics.log_dict(gauges, key=REPLAY_BUFFER_RESULTS, window=1)
         self.metrics.log_dict(watch.means(), key=TIMERS, window=1)
-        shards = self.replay.reports if isinstance(self.replay, ReplayShards) else {0: own}
+        shards = self.replay.reports if isinstance(self.replay, ShardedReplay) else {0: own}
         self._exported.export(gauges, shards)
 
     def _create_local_replay_buffer_if_necessary(self, config: AlgorithmConfig) -> None:

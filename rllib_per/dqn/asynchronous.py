@@ -27,7 +27,7 @@ from rllib_per.dqn.runner_health import RunnerAbsence
 from rllib_per.dqn.training_clock import Stopwatch, TrainingClock
 from rllib_per.learning.learners import Learners, Update
 from rllib_per.settings.algorithm import Settings
-from rllib_per.sharding import BatchRequest, NothingToDrawError, ReplayShards
+from rllib_per.sharding import BatchRequest, NothingToDrawError, ShardedReplay
 from rllib_per.sharding.calls import all_among, references_ready
 from rllib_per.sharding.priorities import Lag
 
@@ -61,7 +61,7 @@ class AsynchronousLoop:
     def __init__(
         self,
         rollouts: RemoteRollouts,
-        replay: ReplayShards,
+        replay: ShardedReplay,
         learners: Learners,
         clock: TrainingClock,
         settings: Settings,

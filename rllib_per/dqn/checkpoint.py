@@ -38,7 +38,7 @@ from rllib_per.dqn.training_clock import Progress, ReplayRatio
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.replay import Sharded
-from rllib_per.sharding import ReplayShards
+from rllib_per.sharding import ShardedReplay
 
 _STATE = "apex_dqn"
 _REPLAY = REPLAY_BUFFER_RESULTS
@@ -57,7 +57,7 @@ class ReplayArchive:
     def __init__(self, replay: Any) -> None:
         self._replay = replay
         self._parts: Any = None
-        if isinstance(replay, ReplayShards):
+        if isinstance(replay, ShardedReplay):
             self._parts = replay.archive
         elif isinstance(replay, PrioritizedReplayBuffer):
             self._parts = BufferArchive(replay)
@@ -223,7 +223,7 @@ class SaveableDQN(DQN):
         """
         settings = self.settings.replay
         takes_part = isinstance(settings, Sharded) and settings.shard_recovery == "checkpoint"
-        if isinstance(self.replay, ReplayShards) and takes_part:
+        if isinstance(self.replay, ShardedReplay) and takes_part:
             self.replay.recover_from(checkpoint / _REPLAY)
 
     def restore_from_path(

@@ -11,7 +11,7 @@ from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.replay import AnyReplay, Prioritized
-from rllib_per.sharding import ReplayShards
+from rllib_per.sharding import ShardedReplay
 
 _REPLAY = "replay_buffer_config"
 _ALPHA = f"{_REPLAY}.alpha"
@@ -80,7 +80,7 @@ def keep_alpha(replay: Any, settings: AnyReplay) -> None:
 
 
 def _has_alpha(replay: Any) -> bool:
-    is_ours = isinstance(replay, (PrioritizedReplayBuffer, ReplayShards))
+    is_ours = isinstance(replay, (PrioritizedReplayBuffer, ShardedReplay))
     return is_ours and not isinstance(replay, UniformReplayBuffer)
 
 

@@ -6,7 +6,7 @@ from rllib_per.sharding.batches import BatchPart, BatchRequest, join
 from rllib_per.sharding.mass_line import NothingToDrawError
 from rllib_per.sharding.placement import ShardPlacement, place_shards
 from rllib_per.sharding.shard import ReplayShard
-from rllib_per.sharding.shards import ReplayShards
+from rllib_per.sharding.sharded_replay import ShardedReplay
 from rllib_per.sharding.writer import FragmentWriter
 
 __all__ = [
@@ -15,9 +15,9 @@ __all__ = [
     "FragmentWriter",
     "NothingToDrawError",
     "ReplayShard",
-    "ReplayShards",
     "ShardLimits",
     "ShardPlacement",
+    "ShardedReplay",
     "join",
     "place_shards",
 ]

@@ -97,7 +97,7 @@ def place_shards(
     Args:
         num_shards: K, 1 to 256.
         settings: Keyword arguments of the buffer, `capacity` that of all shards together; None:
-            `ReplayShards` will bring them, once they are known.
+            `ShardedReplay` will bring them, once they are known.
         buffer_class: What kind of buffer.
         placement: Makes them actors; None: objects in this process.
         limits: Bounds the calls that may wait for an actor.

@@ -10,7 +10,7 @@ from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpiso
 from rllib_per import ApexDQNConfig, PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import REPLAY_TYPES, replay_class
-from rllib_per.sharding import ReplayShards
+from rllib_per.sharding import ShardedReplay
 from tests.support.own_buffer import NewestBuffer
 
 OWN = "tests.support.own_buffer.NewestBuffer"
@@ -126,7 +126,7 @@ def test_cartpole_trains_with_every_kind(build, ray_runtime, kind, replay_type):
 def test_cartpole_trains_with_shards(build, ray_runtime):
     algorithm = build(config("sharded").env_runners(num_env_runners=1))
     algorithm.train()
-    assert type(algorithm.replay) is ReplayShards
+    assert type(algorithm.replay) is ShardedReplay
 
 
 @pytest.mark.slow

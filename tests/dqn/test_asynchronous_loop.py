@@ -12,7 +12,7 @@ from rllib_per.dqn.training_clock import Progress, ReplayRatio, Stopwatch, Train
 from rllib_per.learning.learners import Update
 from rllib_per.replay import PriorityUpdate
 from rllib_per.settings.algorithm import RunnerSettings
-from rllib_per.sharding import NothingToDrawError, ReplayShards, ShardLimits, join, place_shards
+from rllib_per.sharding import NothingToDrawError, ShardedReplay, ShardLimits, join, place_shards
 from tests.support.items import GIVEN, fragment
 
 BATCH_SIZE = 4
@@ -68,7 +68,7 @@ class Loop:
 
     def __init__(self, num_owed=0):
         limits = ShardLimits(max_requests_in_flight=20)
-        self.replay = ReplayShards(
+        self.replay = ShardedReplay(
             place_shards(2, {"capacity": 100, **GIVEN}), seed=0, limits=limits
         )
         for stream in range(2):

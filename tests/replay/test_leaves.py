@@ -14,7 +14,7 @@ from rllib_per.replay import (
     RowSpec,
     TransitionBatch,
 )
-from rllib_per.sharding import ReplayShards, place_shards
+from rllib_per.sharding import ShardedReplay, place_shards
 from tests.support.experience import FRAME_SHAPE, Streams, row_spec
 
 STREAMS = [0, 1, 2]
@@ -144,7 +144,7 @@ def test_a_tree_comes_back_from_a_folder(tmp_path):
 
 def test_shards_keep_trees_and_join_them():
     settings = {"capacity": 150, "rows": rows_of(LEAVES), "n_step": 3, "seed": 1}
-    shards, play = ReplayShards(place_shards(2, settings), seed=2), Play()
+    shards, play = ShardedReplay(place_shards(2, settings), seed=2), Play()
     for _ in range(20):
         shards.add(play.fragment(7))
         batch = shards.sample(32, 0.4)

@@ -13,7 +13,7 @@ import ray
 
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.replay import Fragment, RowSpec
-from rllib_per.sharding import ReplayShards, ShardLimits, ShardPlacement, join, place_shards
+from rllib_per.sharding import ShardedReplay, ShardLimits, ShardPlacement, join, place_shards
 from rllib_per.sharding.calls import RemoteShard
 from tests.support import processes
 from tests.support.items import GIVEN, fragment, items_of, side_by_side
@@ -53,7 +53,7 @@ def make_shards(ray_runtime):
             num_shards, settings, placement=ShardPlacement(num_cpus=0.5), limits=limits
         )
         made.extend(handles)
-        return ReplayShards(handles, seed=2, limits=limits, **options)
+        return ShardedReplay(handles, seed=2, limits=limits, **options)
 
     yield make
     for handle in made:
@@ -297,7 +297,7 @@ def test_a_shard_that_hangs_is_named_after_the_deadline(make_shards):
     patient.add(four_streams())
     process = process_of(patient, 0)
     handles = [proxy.handle for proxy in patient._pool]
-    shards = ReplayShards(handles, limits=ShardLimits(shard_timeout_s=0.5))
+    shards = ShardedReplay(handles, limits=ShardLimits(shard_timeout_s=0.5))
     stop(process)
     with pytest.raises(TimeoutError, match="for replay shard 0 to draw 8 transitions"):
         shards.sample(8, 0.5)
@@ -370,7 +370,7 @@ def test_shards_of_a_placement_group_fit_its_bundles_exactly():
     def trial(rows):
         settings = {"capacity": 400, **GIVEN}
         handles = place_shards(2, settings, placement=placement, limits=LIMITS)
-        shards = ReplayShards(handles, limits=LIMITS)
+        shards = ShardedReplay(handles, limits=LIMITS)
         added = shards.add(rows)
         assert all(isinstance(handle, RemoteShard) for handle in handles)
         shards.close()

@@ -9,7 +9,7 @@ import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.ids import first_id
-from rllib_per.sharding import ReplayShards, ShardLimits, place_shards
+from rllib_per.sharding import ShardedReplay, ShardLimits, place_shards
 from tests.support.items import ROWS, fragment, side_by_side
 
 SETTINGS = {"capacity": 64, "rows": ROWS, "alpha": 1.0, "seed": 1}
@@ -24,11 +24,11 @@ def one_buffer():
 
 
 def one_shard():
-    return ReplayShards(place_shards(1, SETTINGS), seed=2, limits=LIMITS)
+    return ShardedReplay(place_shards(1, SETTINGS), seed=2, limits=LIMITS)
 
 
 def two_shards():
-    return ReplayShards(place_shards(2, SETTINGS), seed=2, limits=LIMITS)
+    return ShardedReplay(place_shards(2, SETTINGS), seed=2, limits=LIMITS)
 
 
 @pytest.fixture(params=[one_buffer, one_shard, two_shards])
@@ -120,14 +120,14 @@ def test_td_errors_are_taken_in_any_real_dtype(replay, dtype):
     ids = np.unique(replay.sample(256, 0.5).ids)
     assert len(ids) == 8
     replay.update_priorities(ids.astype(np.uint64), np.full(8, 3, dtype))
-    if isinstance(replay, ReplayShards):
+    if isinstance(replay, ShardedReplay):
         replay.flush()
     assert replay.metrics()["max_priority"] == pytest.approx(3.0)
 
 
 def test_td_errors_beyond_float32_are_not_finite_for_either(replay):
     replay.update_priorities(replay.sample(1, 0.5).ids, np.array([1e39]))
-    if isinstance(replay, ReplayShards):
+    if isinstance(replay, ShardedReplay):
         replay.flush()
     assert replay.metrics()["num_non_finite_updates_lifetime"] == 1
 
@@ -155,7 +155,7 @@ BAD_DRAWS = {
 def test_bad_draws_are_refused(replay, batch_size, beta, error):
     with pytest.raises(error, match=r"batch_size|beta"):
         replay.sample(batch_size, beta)
-    if isinstance(replay, ReplayShards):
+    if isinstance(replay, ShardedReplay):
         with pytest.raises(error, match=r"batch_size|beta"):
             replay.request_many(2, batch_size, beta)
         assert replay.metrics()["num_requests_in_flight"] == 0
@@ -179,7 +179,7 @@ def test_a_bad_alpha_is_refused(replay, alpha, error):
 
 def test_a_state_of_another_kind_is_refused_and_nothing_has_changed(replay):
     state = PrioritizedReplayBuffer(**SETTINGS | {"capacity": 65}).state()
-    if isinstance(replay, ReplayShards):  # Of all shards only the last one's is wrong.
+    if isinstance(replay, ShardedReplay):  # Of all shards only the last one's is wrong.
         last = len(replay._pool) - 1
         state = replay.state() | {f"shard_{last}.{name}": value for name, value in state.items()}
     before = np.unique(replay.sample(256, 0.5).ids)
@@ -191,6 +191,6 @@ def test_a_state_of_another_kind_is_refused_and_nothing_has_changed(replay):
 def test_every_method_of_one_buffer_that_shards_have_stands_above():
     """A method that both have, and that takes arguments, needs a table here."""
     public = {name for name in vars(PrioritizedReplayBuffer) if not name.startswith("_")}
-    shared = {name for name in public if hasattr(ReplayShards, name)}
+    shared = {name for name in public if hasattr(ShardedReplay, name)}
     tested = {"add", "sample", "update_priorities", "alpha", "load_state"}
     assert shared - tested == {"metrics", "state", "state_arrays"}

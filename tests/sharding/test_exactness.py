@@ -6,7 +6,7 @@ import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.draw import SMALLEST_MASS_SHARE
-from rllib_per.sharding import ReplayShards, ShardLimits, batches, place_shards
+from rllib_per.sharding import ShardedReplay, ShardLimits, batches, place_shards
 from rllib_per.sharding.mass_line import split_batch
 from tests.support.items import GIVEN, fragment, items_of
 from tests.support.statistics import assert_chi_square, assert_stratified, counts_of
@@ -34,7 +34,7 @@ def stream_fragments():
 
 def sharded(num_shards, fill=True, limits=None, **options):
     settings = {"capacity": 400, **GIVEN, "seed": 1}
-    shards = ReplayShards(place_shards(num_shards, settings), seed=2, limits=limits, **options)
+    shards = ShardedReplay(place_shards(num_shards, settings), seed=2, limits=limits, **options)
     for one in stream_fragments() if fill else []:
         shards.add(one)
     return shards
@@ -157,7 +157,7 @@ def test_the_picture_is_refreshed_before_it_is_older_than_allowed():
 @pytest.mark.parametrize("rare", [1e-45, 1e-300])
 def test_weights_are_finite_however_unlike_shards_are(normalization, rare):
     settings = {"capacity": 40, **GIVEN}
-    shards = ReplayShards(place_shards(2, settings), seed=2, weight_normalization=normalization)
+    shards = ShardedReplay(place_shards(2, settings), seed=2, weight_normalization=normalization)
     shards.add(fragment(0, [0, 1], [rare, rare]))
     shards.add(fragment(1, [2], [3e38]))
     # As if a random number had been 0: a row of the shard that is next to nothing.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rllib_per.replay import PriorityUpdate
-from rllib_per.sharding import ReplayShards, ShardLimits, place_shards
+from rllib_per.sharding import ShardedReplay, ShardLimits, place_shards
 from rllib_per.sharding.priorities import Lag
 from tests.support.items import GIVEN, fragment
 
@@ -15,7 +15,7 @@ FLUSH_UPDATES = 3
 
 def shards_of(flush_updates):
     limits = ShardLimits(priority_flush_updates=flush_updates, priority_flush_s=NEVER_S)
-    shards = ReplayShards(place_shards(1, {"capacity": 100, **GIVEN}), seed=0, limits=limits)
+    shards = ShardedReplay(place_shards(1, {"capacity": 100, **GIVEN}), seed=0, limits=limits)
     shards.add(fragment(0, range(9), np.ones(9)))
     return shards
 

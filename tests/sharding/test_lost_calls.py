@@ -12,7 +12,7 @@ from rllib_per.replay.ids import first_id
 from rllib_per.sharding import (
     FragmentWriter,
     ReplayShard,
-    ReplayShards,
+    ShardedReplay,
     ShardLimits,
     priorities,
     proxy,
@@ -165,8 +165,8 @@ MASSES = np.arange(1.0, 9.0)
 
 
 def sharded_items(shards):
-    """ReplayShards over `shards`, of which each has four items; item i has mass i + 1."""
-    replay = ReplayShards(shards, seed=2, limits=LIMITS)
+    """ShardedReplay over `shards`, of which each has four items; item i has mass i + 1."""
+    replay = ShardedReplay(shards, seed=2, limits=LIMITS)
     for shard in shards:
         items = np.arange(4) + 4 * shard.index
         replay.add(fragment(shard.index, items, MASSES[items]))

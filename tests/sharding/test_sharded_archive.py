@@ -9,7 +9,7 @@ from rllib_per.checkpoints.archive_reader import part_folder
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.checkpoints.folders import verify
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.sharding import ReplayShard, ReplayShards, place_shards, shard_archive
+from rllib_per.sharding import ReplayShard, ShardedReplay, place_shards, shard_archive
 from tests.checkpoints.test_archive import check_frames, everything
 from tests.support.experience import Streams, row_spec
 
@@ -18,7 +18,7 @@ NUM_STREAMS = 7
 
 
 def make(num_shards, capacity=1200):
-    return ReplayShards(place_shards(num_shards, {"capacity": capacity, **SETTINGS}), seed=2)
+    return ShardedReplay(place_shards(num_shards, {"capacity": capacity, **SETTINGS}), seed=2)
 
 
 def lived_in(num_shards, rounds=30, **odds):

@@ -8,7 +8,7 @@ import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.replay.ids import first_id
-from rllib_per.sharding import ReplayShard, ReplayShards, ShardLimits, join, place_shards
+from rllib_per.sharding import ReplayShard, ShardedReplay, ShardLimits, join, place_shards
 from rllib_per.sharding.calls import LocalShard
 from tests.support.items import GIVEN, ROWS, fragment, items_of, side_by_side
 
@@ -19,7 +19,7 @@ NUM_ROWS = 5
 def sharded(num_shards=3, limits=None, handles=None, **options):
     settings = {"capacity": 300, **GIVEN, "seed": 1}
     handles = handles or place_shards(num_shards, settings)
-    return ReplayShards(handles, seed=2, limits=limits, **options)
+    return ShardedReplay(handles, seed=2, limits=limits, **options)
 
 
 def six_streams(step=0):
@@ -273,7 +273,7 @@ def test_a_state_of_another_number_of_shards_is_refused():
 
 
 def test_capacity_is_shared_out_to_the_last_row():
-    shards = ReplayShards(place_shards(3, {"capacity": 101, "rows": ROWS}))
+    shards = ShardedReplay(place_shards(3, {"capacity": 101, "rows": ROWS}))
     assert shards.metrics()["capacity"] == 101
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ReplayShards: K replay shards with the interface of one buffer."""
+"""ShardedReplay: K replay shards with the interface of one buffer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rllib_per.sharding.weights import WeightScale
 from rllib_per.sharding.writer import FragmentWriter
 
 
-class ReplayShards:
+class ShardedReplay:
     """Draws from K shards exactly as from one buffer with all of their content.
 
     A draw is one stratified draw over the mass lines of all shards, end to end (`mass_line`), and
