@@ -190,7 +190,7 @@ def test_a_state_of_another_kind_is_refused_and_nothing_has_changed(replay):
 
 def test_every_method_of_one_buffer_that_shards_have_stands_above():
     """A method that both have, and that takes arguments, needs a table here."""
-    public = {name for name in vars(PrioritizedReplayBuffer) if not name.startswith("_")}
+    public = {name for name in dir(PrioritizedReplayBuffer) if not name.startswith("_")}
     shared = {name for name in public if hasattr(ShardedReplay, name)}
     tested = {"add", "sample", "update_priorities", "alpha", "load_state"}
     assert shared - tested == {"metrics", "state", "state_arrays"}
