@@ -8,7 +8,6 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
@@ -22,28 +21,18 @@ from ray.rllib.core import (
     COMPONENT_METRICS_LOGGER,
     COMPONENT_OPTIMIZER,
     COMPONENT_RL_MODULE,
-    DEFAULT_AGENT_ID,
 )
 from ray.rllib.core.learner.learner import LR_KEY
 from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
 from ray.rllib.utils.metrics import (
-    ALL_MODULES,
     LAST_TARGET_UPDATE_TS,
-    MODULE_TRAIN_BATCH_SIZE_MEAN,
-    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_ENV_STEPS_TRAINED,
-    NUM_ENV_STEPS_TRAINED_LIFETIME,
     NUM_EPISODES_LIFETIME,
-    NUM_MODULE_STEPS_TRAINED,
-    NUM_MODULE_STEPS_TRAINED_LIFETIME,
-    NUM_TARGET_UPDATES,
-    TD_ERROR_KEY,
     WEIGHTS_SEQ_NO,
 )
 
 from rllib_per.arrays import Allocator
-from rllib_per.learning.module import networks_of
+from rllib_per.learning.module import networks_of, require_finite
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.rllib_hooks import (
     HOOKS_OF_A_STEP,
@@ -55,20 +44,12 @@ from rllib_per.learning.rllib_hooks import (
     rllib_columns,
     warn_of_slower_path,
 )
+from rllib_per.learning.rllib_metrics import log_losses, log_updates, rllib_timesteps
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
-from rllib_per.learning.update_metrics import (
-    QF_LOSS_KEY,
-    QF_MAX_KEY,
-    QF_MEAN_KEY,
-    QF_MIN_KEY,
-    TD_ERROR_MEAN_KEY,
-    UpdateMetrics,
-)
 from rllib_per.objectives import Expected, Losses, ObjectiveSettings, build_objective
 from rllib_per.own_forwards import has_own_forward
-from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.schedules import schedule
 from rllib_per.settings.algorithm import Settings
@@ -208,7 +189,7 @@ class ApexDQNLearner(DQNTorchLearner):
         if not self._net.training:
             self._net.train()
         counts = {**timesteps, "updates": self._weights_seq_no + 1}
-        rllibs = _rllib_timesteps(counts)
+        rllibs = rllib_timesteps(counts)
         self._is_in_step = True
         try:
             if self._calls_before:
@@ -281,7 +262,7 @@ class ApexDQNLearner(DQNTorchLearner):
         columns = columns_of_rllib(batch, self._gamma)
         loss, self._losses = UpdateStep.evaluate(self._step, columns)
         if not self._is_in_step:
-            self._log_losses(loss.detach(), self._losses)
+            log_losses(self.metrics, self.module_id, loss.detach(), self._losses)
         return loss
 
     def evaluate_by_hooks(self, columns: Any) -> tuple[Any, Losses]:
@@ -297,27 +278,13 @@ class ApexDQNLearner(DQNTorchLearner):
             return loss, self._losses
         return loss, losses_from_metrics(self.metrics, self.module_id, loss, batch, fwd_out)
 
-    def _log_losses(self, loss: Any, losses: Losses) -> None:
-        """What RLlib's own loss logs, which its loop reads TD errors from."""
-        self.metrics.log_value(
-            (self.module_id, TD_ERROR_KEY), losses.priority.abs(), reduce="item_series"
-        )
-        values = {
-            QF_LOSS_KEY: loss,
-            QF_MEAN_KEY: losses.q_taken.mean(),
-            QF_MAX_KEY: losses.q_taken.max(),
-            QF_MIN_KEY: losses.q_taken.min(),
-            TD_ERROR_MEAN_KEY: losses.td_errors.abs().mean(),
-        }
-        self.metrics.log_dict(values, key=self.module_id, window=1)
-
     def pop_metrics(self) -> dict[str, Any]:
         """RLlib's result dict of all updates since the last time."""
         self._log_pending_metrics()
         return self.metrics.reduce()
 
     def _log_pending_metrics(self) -> None:
-        _log_update_metrics(self.metrics, self.module_id, self._step.metrics)
+        log_updates(self.metrics, self.module_id, self._step.metrics)
         for owner, names in self._module_optimizers.items():
             for name in names:
                 key = f"{name[len(owner) + 1 :]}_{LR_KEY}"
@@ -342,25 +309,13 @@ class ApexDQNLearner(DQNTorchLearner):
             TrainingDivergedError: They are not finite.
         """
         if self._check_component(COMPONENT_RL_MODULE, components, not_components):
-            self._require_finite()
+            require_finite(self._net, self._weights_seq_no)
         if self._check_component(COMPONENT_METRICS_LOGGER, components, not_components):
             self._log_pending_metrics()
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(LAST_TARGET_UPDATE_TS, components, not_components):
             state[LAST_TARGET_UPDATE_TS] = self._step.target_clock.last
         return state
-
-    def _require_finite(self) -> None:
-        # A sum is NaN or infinite where one of its terms is.
-        sums = torch.stack([parameter.detach().sum() for parameter in self._net.parameters()])
-        num_bad = int((~sums.isfinite()).sum())
-        if num_bad:
-            raise TrainingDivergedError(
-                f"weights must be finite: {num_bad} of the network's {len(sums)} tensors hold NaN "
-                f"or infinity after {self._weights_seq_no} updates, and are given to no one. "
-                "Training has diverged: go back to a checkpoint, and lower lr, set grad_clip or "
-                "clip rewards"
-            )
 
     def set_state(self, state: dict[str, Any]) -> None:
         if COMPONENT_OPTIMIZER in state:
@@ -392,41 +347,3 @@ class ApexDQNLearner(DQNTorchLearner):
         raise NotImplementedError(
             f"ApexDQNLearner trains one module; {module_id!r} cannot be added"
         )
-
-
-def _rllib_timesteps(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Our lifetime counts as RLlib's hooks get them."""
-    return {
-        NUM_ENV_STEPS_SAMPLED_LIFETIME: counts["env_steps"],
-        NUM_AGENT_STEPS_SAMPLED_LIFETIME: {DEFAULT_AGENT_ID: counts["env_steps"]},
-        NUM_EPISODES_LIFETIME: counts["episodes"],
-    }
-
-
-def _log_update_metrics(metrics: Any, module_id: str, window: UpdateMetrics) -> None:
-    """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
-    updates, transitions = window.num_updates, window.num_transitions
-    metrics.log_value(
-        (module_id, NUM_TARGET_UPDATES), window.num_target_updates, reduce="lifetime_sum"
-    )
-    for key, value in window.pop().items():
-        metrics.log_value((module_id, key), value, window=1)
-        if key == QF_LOSS_KEY:
-            metrics.log_value((module_id, ApexDQNLearner.TOTAL_LOSS_KEY), value, window=1)
-    if updates:
-        metrics.log_value(
-            (module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), transitions / updates, reduce="mean"
-        )
-    for owner, name in (
-        (module_id, NUM_MODULE_STEPS_TRAINED),
-        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED),
-        (ALL_MODULES, NUM_ENV_STEPS_TRAINED),
-    ):
-        throughput = owner == ALL_MODULES
-        metrics.log_value((owner, name), transitions, reduce="sum", with_throughput=throughput)
-    for owner, name in (
-        (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME),
-        (ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME),
-        (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
-    ):
-        metrics.log_value((owner, name), transitions, reduce="lifetime_sum", with_throughput=True)

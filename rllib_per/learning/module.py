@@ -27,6 +27,7 @@ from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
 from rllib_per.objectives.objective import Observations
 from rllib_per.own_forwards import what_columns_do
+from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.schedules import schedule
 
 # Of a camera's image. Atari's have 84 or 42; boards of games have 20 at most on their longer side.
@@ -167,4 +168,17 @@ def _check_image(shape: tuple[int, ...]) -> None:
             "channels); transpose the observations, for example with "
             "gymnasium.wrappers.TransformObservation, or set model_config network='mlp' if they "
             "are no images"
+        )
+
+
+def require_finite(net: nn.Module, num_updates: int) -> None:
+    """Raises TrainingDivergedError if a weight of `net` is NaN or infinite."""
+    # A sum is NaN or infinite where one of its terms is.
+    sums = torch.stack([parameter.detach().sum() for parameter in net.parameters()])
+    num_bad = int((~sums.isfinite()).sum())
+    if num_bad:
+        raise TrainingDivergedError(
+            f"weights must be finite: {num_bad} of the network's {len(sums)} tensors hold NaN or "
+            f"infinity after {num_updates} updates, and are given to no one. Training has "
+            "diverged: go back to a checkpoint, and lower lr, set grad_clip or clip rewards"
         )
