@@ -25,6 +25,8 @@ from tests.called.verdicts import (
 )
 from tests.support.counting_classes import counting, overridable
 
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
 RLLIBS = {
     "Learner": DQNTorchLearner,
     "RLModule": DefaultDQNTorchRLModule,

@@ -6,6 +6,8 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 
 from rllib_per import ApexDQNConfig
 
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
 # By prefix or by ending: why there is none. docs/migration.md has them.
 EXCEPT = {
     "connector": "nothing passes through connectors",

@@ -20,6 +20,8 @@ from tests.called.verdicts import (
     VALUES,
 )
 
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
 SETTINGS = frozenset(vars(DQNConfig()))
 READ_BY_RLLIB = frozenset().union(*HAS_AN_EFFECT_IN_RLLIB.values())
 ALL_REFUSED = REFUSED.keys() | REFUSED_FOR_A_REASON_OF_THEIR_OWN
