@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Observations that are stacks of frames: how many, how padded, and whether the data agrees."""
+"""Observations that are stacks of frames: how many, how padded, and whether the data agrees.
+
+Batches get their stacks in `replay.storage`.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RLlib's way to let a module act and train by passes of its own, and whether a class does so."""
+"""Whether a module overrides RLlib's `_forward_exploration`, `_inference` or `_train`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""When RLlib's episode replay buffers would look for windows forever."""
+"""RLlib's episode replay buffers search for a window at random: when there is none to be found."""
 
 from __future__ import annotations
 

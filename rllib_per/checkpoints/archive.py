@@ -97,7 +97,7 @@ class PendingSave:
 
 
 class BufferArchive:
-    """Puts a buffer into folders, and back; `archive_writer` says what is in them."""
+    """Puts a buffer into folders, and back; `archive_reader` says what is in them."""
 
     def __init__(self, buffer: PrioritizedReplayBuffer) -> None:
         self._buffer = buffer

@@ -5,8 +5,8 @@ What moves is a *history*: rows that are linked to one another, for windows and 
 them. One that is still open goes to the buffer where its stream's next fragment will arrive (stream
 id modulo K', as in `sharding.streams`), so that it may go on. The others go, oldest first, wherever
 most room is left. Rows keep frames, rewards, priorities and masses, so that the distribution over
-transitions stays what it was; they get new sequence numbers in the order of their age, which is
-counted in shares of the buffer that they come from.
+transitions stays what it was. They get new sequence numbers in the order of their age: how far back
+a row is in its buffer, as a fraction of the rows there.
 """
 
 from __future__ import annotations

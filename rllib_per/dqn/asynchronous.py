@@ -77,7 +77,8 @@ class AsynchronousLoop:
         self._requests: deque[BatchRequest] = deque()
         self._updates: deque[Update] = deque()
         learners.ask_for_weights(wait=True)
-        # Of batches whose TD errors are not here yet: their learners' generation, and when.
+        # For each batch whose TD errors are still to come: the learners' generation, and the number
+        # of updates when it was asked for.
         self._asked_at: deque[tuple[int, int]] = deque()
         self._absence = RunnerAbsence(settings.runners.restore_timeout_s)
         self._weights_lag = Lag()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RLlib's settings that nothing would go by, each with why, and what to do in its place."""
+"""RLlib's settings that would have no effect here: why, and what to do instead."""
 
 from __future__ import annotations
 

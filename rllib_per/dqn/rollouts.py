@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Experience out of RLlib's EnvRunnerGroup, as Fragments, whatever kind of runner it holds.
 
-Beside it what env runners have of their own: weights, and the state of random generators, which
-RLlib's checkpoints leave out but for one runner.
+It also gives env runners their weights, and saves their random generators: RLlib's checkpoints hold
+those of one runner only.
 """
 
 from __future__ import annotations

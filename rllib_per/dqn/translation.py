@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From RLlib's config to `rllib_per.settings`: the one place where its attributes are read."""
+"""From RLlib's config to `rllib_per.settings`: its attributes are read here."""
 
 from __future__ import annotations
 

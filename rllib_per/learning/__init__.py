@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The gradient step of dueling double DQN: network, loss, optimizer, learners."""
+"""The gradient step of dueling double DQN: network, optimizer, target network, learners."""

@@ -66,7 +66,7 @@ class Learners:
         self._timeout_s = settings.learner_timeout_s
         self._num_updates = 0
         self._weights: ray.ObjectRef | None = None
-        # Of each time that weights were asked for: that they are there, and the weights.
+        # For each request of weights: a reference that is ready with them, and one to the weights.
         self._asked: deque[tuple[ray.ObjectRef, ray.ObjectRef]] = deque()
         self._q_proportion = QProportion(gamma)
         self.num_updates_lost_lifetime = 0

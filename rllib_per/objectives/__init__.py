@@ -30,6 +30,7 @@ __all__ = [
     "build_objective",
 ]
 
+# Their names stand in `settings.training.OBJECTIVE_TYPES`, too, which knows no torch.
 OBJECTIVES: dict[str, type[Objective]] = {"expected": Expected}
 
 

@@ -31,7 +31,7 @@ def new_lineage() -> str:
 
 
 class ReplayContents:
-    """The half of `PrioritizedReplayBuffer` that tells, saves and restores what the other has done.
+    """What `PrioritizedReplayBuffer` holds: its figures, its state, and copies of it.
 
     `pickle` and `copy.deepcopy` give a buffer whose draws, with the same calls, are those of the
     original from that moment on. The copy has its own lock and threads, and its own memory for

@@ -3,6 +3,8 @@
 
 Draw          Proportional: mass = priority^alpha            Uniform: every mass is 1
               Rank (rank.py): mass = rank^-alpha
+
+Over several shards importance weights are scaled in `sharding.weights`.
 """
 
 from __future__ import annotations

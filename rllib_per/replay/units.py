@@ -39,7 +39,7 @@ class Unit(Protocol):
     Attributes:
         behind: Rows before the start row that its frames stack.
         ahead: Rows that it needs at most, itself counted, unless its episode ends earlier.
-        period: Every so manieth row of a stream starts a unit.
+        period: 1: every row of a stream starts a unit; p: every p-th does.
     """
 
     behind: int

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""All that the parts of an algorithm go by: the sections, and what RLlib alone says of them.
+"""The settings of a whole algorithm: the sections, and what only RLlib's config has.
 
-`ApexDQNConfig.settings` makes it where RLlib hands a config in: in `ApexDQN.setup`, `ApexEnvRunner`
-and `ApexDQNLearner`. Behind these doors nothing reads RLlib's config.
+`ApexDQNConfig.settings` makes them where RLlib hands a config in: in `ApexDQN.setup`,
+`ApexEnvRunner` and `ApexDQNLearner`. A test lists what is still read of RLlib's config elsewhere.
 """
 
 from __future__ import annotations

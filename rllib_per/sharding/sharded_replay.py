@@ -17,7 +17,6 @@ from rllib_per.replay.fragment import Fragment, PriorityUpdate
 from rllib_per.replay.metrics import weight_metrics
 from rllib_per.settings.replay import Prioritized, ShardLimits
 from rllib_per.settings.rules import check
-from rllib_per.sharding.archive import ShardsArchive
 from rllib_per.sharding.batches import (
     Answers,
     BatchPart,
@@ -35,6 +34,7 @@ from rllib_per.sharding.placement import check_shardable, settings_of_shards
 from rllib_per.sharding.pool import ShardPool, merge_shard_metrics
 from rllib_per.sharding.priorities import ShardPriorities
 from rllib_per.sharding.shard import AddAnswer, ReplayShard
+from rllib_per.sharding.sharded_archive import ShardedArchive
 from rllib_per.sharding.weights import WeightScale
 from rllib_per.sharding.writer import FragmentWriter
 
@@ -84,7 +84,7 @@ class ShardedReplay:
         own_settings = None if settings is None else settings_of_shards(len(handles), settings)
         self._pool = ShardPool(handles, self._limits, own_settings)
         self.priorities = ShardPriorities(self._pool, self._limits)
-        self.archive = ShardsArchive(self._pool, self.priorities, self._rng)
+        self.archive = ShardedArchive(self._pool, self.priorities, self._rng)
         self._writer = self.writer("the driver")
         self._in_flight = RequestsInFlight(self._limits)
         self._newest: tuple[Answers, WeightScale] | None = None
@@ -253,7 +253,7 @@ class ShardedReplay:
             "num_requests_in_flight": float(len(self._in_flight)),
             "num_batch_bytes_in_flight": float(self._in_flight.num_bytes),
             "num_streams_away": float(self._writer.num_streams_away),
-            "mass_picture_age_max_s": staleness_s,
+            "mass_staleness_max_s": staleness_s,
         }  # fmt: skip
 
     # -- state -------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_the_picture_is_refreshed_before_it_is_older_than_allowed():
     masses = np.append(MASSES, 2 * EXTRA_MASS)
     counts = counts_of(items_of(shards.sample(50_000, 0.4)), NUM_ITEMS + 1)
     assert_chi_square(counts, masses / masses.sum())
-    assert shards.metrics()["mass_picture_age_max_s"] < 5.0
+    assert shards.metrics()["mass_staleness_max_s"] < 5.0
 
 
 @pytest.mark.parametrize("normalization", ["batch", "buffer", None])

@@ -82,8 +82,8 @@ def test_the_age_of_the_masses_picture_is_the_oldest_that_a_draw_went_by(monkeyp
     monkeypatch.setattr(shards._pool, "refresh", lambda: next(ages))
     for _ in range(3):
         shards.collect(shards.request(4, 0.5))
-    assert shards.metrics()["mass_picture_age_max_s"] == 0.7
-    assert shards.metrics()["mass_picture_age_max_s"] == 0.0
+    assert shards.metrics()["mass_staleness_max_s"] == 0.7
+    assert shards.metrics()["mass_staleness_max_s"] == 0.0
 
 
 def test_requests_and_their_bytes_in_flight_rise_and_fall():

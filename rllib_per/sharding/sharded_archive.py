@@ -34,7 +34,7 @@ _CHUNK_BYTES = 4 << 20
 _BYTES_PER_S = 5e6
 
 
-class ShardsArchive:
+class ShardedArchive:
     """Puts all shards into folders, and back, in the driver's process.
 
     Args:
