@@ -24,6 +24,7 @@ class CallingAlgorithm:
         num_ongoing_episodes: Environments that it samples at once.
         has_default_connectors: Whether only RLlib's own pieces turn episodes into batches.
         is_multi_agent: Whether its episodes are of several agents.
+        has_lstm: Whether its `model_config` asks for one.
     """
 
     n_step: Any
@@ -33,6 +34,7 @@ class CallingAlgorithm:
     num_ongoing_episodes: int
     has_default_connectors: bool
     is_multi_agent: bool
+    has_lstm: bool
 
 
 def calling_algorithm() -> CallingAlgorithm | None:
@@ -59,6 +61,15 @@ def _read(config: AlgorithmConfig) -> CallingAlgorithm:
         num_ongoing_episodes=config.num_envs_per_env_runner * max(config.num_env_runners, 1),
         has_default_connectors=_has_default_connectors(config),
         is_multi_agent=config.is_multi_agent,
+        has_lstm=_has_lstm(config),
+    )
+
+
+def _has_lstm(config: AlgorithmConfig) -> bool:
+    given = (config.model_config, getattr(config._rl_module_spec, "model_config", None) or {})
+    return any(
+        of.get("use_lstm", False) if isinstance(of, dict) else getattr(of, "use_lstm", False)
+        for of in given
     )
 
 

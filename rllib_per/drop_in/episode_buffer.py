@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import (
@@ -34,10 +35,21 @@ _CALLS_PER_REPORT = 50
 
 
 class _NamedInText(ABCMeta):
-    """RLlib asks `"EpisodeReplayBuffer" in type`: a string or, from a config dict, this class."""
+    """What RLlib asks of a config's `type` as if it were a name, though it may be this class.
+
+    Whether "EpisodeReplayBuffer" is in it, and SAC, whether it is one of four names.
+    """
 
     def __contains__(cls, text: str) -> bool:
         return text in cls.__name__
+
+    def __eq__(cls, other: object) -> bool:
+        if isinstance(other, str):
+            return other == PrioritizedEpisodeReplayBuffer.__name__
+        return cls is other
+
+    def __hash__(cls) -> int:
+        return type.__hash__(cls)
 
 
 class FastPrioritizedEpisodeReplayBuffer(PrioritizedEpisodeReplayBuffer, metaclass=_NamedInText):
@@ -69,6 +81,8 @@ class FastPrioritizedEpisodeReplayBuffer(PrioritizedEpisodeReplayBuffer, metacla
         self._algorithm = calling_algorithm()
         if self._algorithm is not None and self._algorithm.is_multi_agent:
             _refuse_multi_agent()
+        if self._algorithm is not None and self._algorithm.has_lstm:
+            _refuse_memory("`model_config` has use_lstm=True")
         self.capacity = capacity
         self.batch_size_B = self._options.batch_size_B
         self._store = EpisodeStore(self._options, self._algorithm)
@@ -92,6 +106,8 @@ class FastPrioritizedEpisodeReplayBuffer(PrioritizedEpisodeReplayBuffer, metacla
         for episode in force_list(episodes):
             if not isinstance(episode, SingleAgentEpisode):
                 _refuse_multi_agent()
+            if Columns.STATE_OUT in episode.extra_model_outputs:
+                _refuse_memory("the module is stateful, as it gives 'state_out'")
             if len(episode):
                 self._store.add(episode)
 
@@ -261,6 +277,14 @@ def _refuse_multi_agent() -> NoReturn:
     raise ValueError(
         "FastPrioritizedEpisodeReplayBuffer keeps single-agent episodes, and these are "
         "multi-agent: use RLlib's MultiAgentPrioritizedEpisodeReplayBuffer for them"
+    )
+
+
+def _refuse_memory(what: str) -> NoReturn:
+    raise ValueError(
+        f"{what}: such a module learns from sequences, and FastPrioritizedEpisodeReplayBuffer "
+        "draws single transitions. Take a module without a state (use_lstm=False), or keep RLlib's "
+        "EpisodeReplayBuffer"
     )
 
 

@@ -4,8 +4,10 @@ import copy
 import numpy as np
 import pytest
 import ray
+from ray.rllib.algorithms import sac
 from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per import FastPrioritizedEpisodeReplayBuffer, PrioritizedReplayBuffer
 from rllib_per.drop_in.sac import SAC, SACConfig
@@ -192,6 +194,30 @@ def test_multi_agent_is_refused_when_the_algorithm_is_built():
         config.build_algo()
 
 
+# -- what can't work -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_config", [{"use_lstm": True}, DefaultModelConfig(use_lstm=True)])
+def test_an_lstm_is_refused_before_anything_is_sampled(model_config):
+    config = config_with(env="CartPole-v1", burn_in_len=2).rl_module(model_config=model_config)
+    with pytest.raises(ValueError, match=r"use_lstm=True: such a module learns from sequences"):
+        config.build_algo()
+
+
+def test_what_a_stateful_module_played_is_refused():
+    episode = SingleAgentEpisode(
+        observations=[0.0, 1.0],
+        actions=[0],
+        rewards=[1.0],
+        extra_model_outputs={"state_out": [{"h": np.zeros(2)}]},
+        len_lookback_buffer=0,
+    )
+    buffer = FastPrioritizedEpisodeReplayBuffer(keep_extra_model_outputs=False)
+    with pytest.raises(ValueError, match=r"stateful.*or keep RLlib's EpisodeReplayBuffer"):
+        buffer.add(episode)
+    assert buffer.get_num_timesteps() == 0
+
+
 # -- SAC -------------------------------------------------------------------------------------
 
 
@@ -217,6 +243,15 @@ def test_sac_trains_with_it_and_comes_back_from_a_checkpoint(keep, tmp_path):
     algorithm.save_to_path(tmp_path / "checkpoint")
     restored = keep(SAC.from_checkpoint(tmp_path / "checkpoint"))
     assert type(restored.local_replay_buffer) is FastPrioritizedEpisodeReplayBuffer
+
+
+def test_rllibs_own_config_of_sac_takes_the_class(keep):
+    config = sac.SACConfig().update_from_dict(sac_config().to_dict())
+    config.training(replay_buffer_config={"type": FastPrioritizedEpisodeReplayBuffer})
+    algorithm = keep(sac.SAC(config=config))
+    algorithm.train()
+    assert type(algorithm.local_replay_buffer) is FastPrioritizedEpisodeReplayBuffer
+    assert algorithm.local_replay_buffer.get_sampled_timesteps() > 0
 
 
 def test_sac_takes_it_from_a_dict(keep):
