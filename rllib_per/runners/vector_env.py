@@ -191,8 +191,10 @@ def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:
         )
     if not isinstance(env.single_observation_space, gym.spaces.Box):
         raise ValueError(
-            f"Observations must be a Box: got {env.single_observation_space}. Add a connector such "
-            "as RLlib's FlattenObservations, or wrap the environment"
+            f"Observations must be a Box: got {env.single_observation_space}. Name an environment "
+            "of your own that wraps this one, for example in gymnasium.wrappers.FlattenObservation "
+            "(in YAML by its dotted path, with --allow-custom-classes); or, in Python only, set "
+            "RLlib's connector FlattenObservations as `env_to_module_connector`"
         )
     actions = env.single_action_space
     if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
