@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import (
+    COMPONENT_LEARNER,
+    COMPONENT_LEARNER_GROUP,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.metrics import (
@@ -174,6 +179,14 @@ class ApexDQN(SaveableDQN):
         if isinstance(replay, Sharded):
             return build_sharded_replay(replay, transitions, rows, self._shard_handles)
         return build_replay(replay, transitions, rows, self.learners.batch_allocator)
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Take in what `get_weights` gave, or a part of it: learners and env runners.
+
+        RLlib's own sets the learners', and then fails at a method that env runners no longer have.
+        """
+        learner = {COMPONENT_RL_MODULE: dict(weights)}
+        self.set_state({COMPONENT_LEARNER_GROUP: {COMPONENT_LEARNER: learner}})
 
     def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> RLModule | None:
         """RLlib's module for inference, with the learners' weights of this moment.

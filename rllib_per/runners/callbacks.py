@@ -20,7 +20,7 @@ class RunnerCallbacks:
     def __init__(self, runner: Any) -> None:
         self._runner = runner
         self._objects = [cls() for cls in force_list(runner.config.callbacks_class)]
-        self._listened = frozenset(filter(self._has_listener, _EPISODE_EVENTS))
+        self._listened = frozenset(filter(self._has_listener, (*_EPISODE_EVENTS, "on_sample_end")))
 
     def on_episode(self, event: str, episode: EpisodeSummary) -> None:
         """An episode was created, started or ended."""
@@ -35,6 +35,10 @@ class RunnerCallbacks:
             env_index=episode.env_index,
             **more,
         )
+
+    def listens_to(self, event: str) -> bool:
+        """Whether anybody does, so that what it takes must be made."""
+        return event in self._listened
 
     def __call__(self, event: str, **kwargs: Any) -> None:
         """Call everything that listens to `event`."""

@@ -187,14 +187,18 @@ class ApexEnvRunner(EnvRunner, Checkpointable):
             fragment = None
             while fragment is None:
                 collector = self._begin("collect")
+                self._streams.mark()
                 own = self._own_actions(self._settings.explore, random_actions)
                 fragment = collector.collect(
                     num_rows, 1.0 if random_actions else epsilon or 0.0, own
                 )
+            listens = self._callbacks.listens_to("on_sample_end")
+            samples = self._streams.stretches_since_mark() if listens else []
             finished = self._streams.pop_finished()
             self._num_env_steps_since += fragment.num_env_steps
             self._runner_metrics.add(fragment.num_env_steps, finished)
-            self._callbacks("on_sample_end", samples=finished)
+            if listens:
+                self._callbacks("on_sample_end", samples=samples)
         return fragment
 
     def collect_into_replay(

@@ -183,3 +183,16 @@ def test_a_callback_gets_the_untrained_module_while_all_is_set_up(build):
     np.testing.assert_array_equal(seen, [learned(algorithm)])
     algorithm.reset_config(settings.training(gamma=0.9))
     np.testing.assert_array_equal(seen[1], learned(algorithm))
+
+
+def test_set_weights_takes_what_get_weights_gave(build):
+    algorithm = build(config())
+    weights, before = algorithm.get_weights(), learned(algorithm)
+    weights = {name: {k: v.copy() for k, v in of.items()} for name, of in weights.items()}
+    algorithm.train()
+    assert not np.array_equal(learned(algorithm), before)
+    algorithm.set_weights(weights)
+    np.testing.assert_array_equal(learned(algorithm), before)
+    np.testing.assert_array_equal(flat(algorithm.env_runner.module.get_state()), before)
+    assert_up_to_date(algorithm)
+    algorithm.train()

@@ -264,10 +264,22 @@ def test_callbacks_follow_an_episode_and_can_log():
         *("end", "created", "start", "end", "created", "sample_end"),
     ]
     ids = {event[0]: event[2] for event in Recorder.events if event[0] == "end"}
-    (finished,) = [event[1] for event in Recorder.events if event[0] == "sample_end"]
-    assert len(finished) == 2
-    assert finished[1] == ids["end"]
+    (samples,) = [event[1] for event in Recorder.events if event[0] == "sample_end"]
+    assert len(samples) == 3  # Both, and what the first environment has begun since.
+    assert samples[1] == ids["end"]
     assert runner.get_metrics()["of_mine"].peek() > 0
+
+
+def test_on_sample_end_gets_what_was_played_since_the_last_call():
+    played = []
+    callbacks = {"on_sample_end": lambda samples, **kwargs: played.append(samples)}
+    runner = counting_runner([[3]], configure=lambda config: config.callbacks(**callbacks))
+    for _ in range(3):
+        runner.collect(2, epsilon=0.0)
+    shown = [[(len(s), s.t_started, s.is_done) for s in samples] for samples in played]
+    # Rows are two env steps; one and a reset; two of the next episode.
+    assert shown == [[(2, 0, False)], [(1, 2, True)], [(2, 0, False)]]
+    assert played[0][0].id_ == played[1][0].id_ != played[2][0].id_
 
 
 def test_a_summary_says_why_it_has_no_observations(runner):
