@@ -234,10 +234,17 @@ def _is_own(kind: type, method: str) -> bool:
 
 def _model_config(config: ApexDQNConfig) -> Iterator[str]:
     """What is wrong with it whatever the observations are; the rest is found with them."""
+    given = config.model_config | as_mapping(getattr(config._rl_module_spec, "model_config", None))
+    if given.pop("use_lstm", False):
+        yield (
+            "`model_config['use_lstm']` = True is not supported, as replay has transitions and no "
+            "sequences: set use_lstm=False, and let the environment stack its last observations"
+        )
+    if config.num_atoms != 1:
+        given.pop("num_atoms", None)  # Said of the setting.
     kind = _module_class(config)
     if kind is not None and not issubclass(kind, ApexDQNModule):
         return
-    given = config.model_config | as_mapping(getattr(config._rl_module_spec, "model_config", None))
     errors = []
     for is_image in (False, True):
         try:

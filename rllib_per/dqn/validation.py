@@ -54,7 +54,9 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "_learner_connector",
         lambda v: v is None,
-        "batches are columnar; use env-to-module connectors",
+        "batches come from replay as columns and pass through no connector; leave it out, and do "
+        "in the environment what it does, such as gymnasium.wrappers.FrameStackObservation, whose "
+        "frames replay stores once",
     ),
     (
         "torch_skip_nan_gradients",
@@ -73,7 +75,7 @@ def find_problems(config: ApexDQNConfig) -> list[str]:
         if (problem := rule.problem(f"`{name}`", getattr(config, name))) is not None
     ]
     problems += [
-        f"`{name}` = {getattr(config, name)!r} is not supported: {remedy}"
+        f"`{name.lstrip('_')}` = {getattr(config, name)!r} is not supported: {remedy}"
         for name, unused, remedy in _REFUSED
         if not unused(getattr(config, name))
     ]
@@ -223,5 +225,3 @@ def _structure(config: ApexDQNConfig) -> Iterator[str]:
     # RLlib itself sets it for evaluation.
     if config.batch_mode != "truncate_episodes" and not config.in_evaluation:
         yield "`batch_mode` has no effect here: leave it out, as replay takes parts of episodes"
-    if config.model_config.get("use_lstm"):
-        yield "stateful modules are not supported: set model_config use_lstm=False"
