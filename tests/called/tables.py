@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rllib_per.dqn.refusals import OF_RLLIBS_RUNNER, REFUSED
 from tests.called import verdicts
+from tests.called.rllibs_programs import DQN_PROGRAMS, FAILS_ANYWAY, SAC_PROGRAMS, TRAINS
 from tests.called.test_result_keys import EXCEPT
 
 PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
@@ -59,7 +60,27 @@ def result_keys():
     )
 
 
-TABLES = {"methods": methods, "settings": settings, "result keys": result_keys}
+def _verdict(verdict):
+    if verdict in (None, TRAINS):
+        return verdict or ""
+    return verdict if verdict == FAILS_ANYWAY else "refused"
+
+
+def programs():
+    rows = [
+        (each.shown, _verdict(each.word), _verdict(each.buffer), each.because)
+        for each in (*DQN_PROGRAMS, *SAC_PROGRAMS)
+    ]
+    header = ("RLlib's program", "with one word changed", "with only the buffer changed", "why")
+    return _table(header, rows)
+
+
+TABLES = {
+    "methods": methods,
+    "settings": settings,
+    "result keys": result_keys,
+    "programs": programs,
+}
 
 
 def written(page):
