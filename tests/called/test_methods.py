@@ -25,8 +25,6 @@ from tests.called.verdicts import (
 )
 from tests.support.counting_classes import counting, overridable
 
-pytestmark = pytest.mark.usefixtures("ray_runtime")
-
 RLLIBS = {
     "Learner": DQNTorchLearner,
     "RLModule": DefaultDQNTorchRLModule,
@@ -81,6 +79,7 @@ def test_every_method_has_one_verdict(name):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 def test_what_is_called_is_called(tmp_path):
     kinds = {name: counting(OURS[name], CALLED[name]) for name in OURS}
     train_and_save(with_classes(config(), kinds), tmp_path)
@@ -89,6 +88,7 @@ def test_what_is_called_is_called(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.slow
 def test_rllibs_dqn_calls_nothing_that_we_do_not(tmp_path):
     """It is the oracle of what a program written for it may expect."""
@@ -102,6 +102,7 @@ def test_rllibs_dqn_calls_nothing_that_we_do_not(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.slow
 def test_hooks_are_called_in_learner_actors_also_of_a_class_written_for_rllibs_dqn():
     hooks = HOOKS_OF_A_STEP | HOOKS_AROUND_A_STEP
@@ -135,6 +136,7 @@ def test_a_module_is_refused_that_overrides_what_is_not_called(name):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 def test_callbacks_of_every_step_take_the_slower_path_with_a_word(caplog):
     callbacks = counting(RLlibCallback, SLOWER_PATH["RLlibCallback"])
     settings = config().callbacks(callbacks)

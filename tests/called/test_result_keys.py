@@ -6,8 +6,6 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 
 from rllib_per import ApexDQNConfig
 
-pytestmark = pytest.mark.usefixtures("ray_runtime")
-
 # By prefix or by ending: why there is none. docs/migration.md has them.
 EXCEPT = {
     "connector": "nothing passes through connectors",
@@ -37,7 +35,7 @@ def keys(result, prefix=""):
 
 
 @pytest.fixture(scope="module")
-def results():
+def results(one_ray):
     found = {}
     for config_class in (DQNConfig, ApexDQNConfig):
         algorithm = (

@@ -28,6 +28,7 @@ from tests.called.rllibs_programs import (
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.usefixtures("one_ray"),
     # Pendulum's bounds are doubles.
     pytest.mark.filterwarnings("ignore:.*precision lowered by casting"),
 ]

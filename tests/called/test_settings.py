@@ -20,8 +20,6 @@ from tests.called.verdicts import (
     VALUES,
 )
 
-pytestmark = pytest.mark.usefixtures("ray_runtime")
-
 SETTINGS = frozenset(vars(DQNConfig()))
 READ_BY_RLLIB = frozenset().union(*HAS_AN_EFFECT_IN_RLLIB.values())
 ALL_REFUSED = REFUSED.keys() | REFUSED_FOR_A_REASON_OF_THEIR_OWN
@@ -94,7 +92,9 @@ def _reader(frame):
 
 
 @pytest.mark.ray
-def test_settings_that_have_an_effect_are_read_by_the_code_that_trains(monkeypatch, tmp_path):
+def test_settings_that_have_an_effect_are_read_by_the_code_that_trains(
+    one_ray, monkeypatch, tmp_path
+):
     read = set()
 
     def watch(self, name):
