@@ -102,7 +102,8 @@ class Storage:
         allocator: Allocator,
         bytes_beside: int = 0,
     ) -> None:
-        _check(capacity, rows, n_step, reward_clip, gather_threads)
+        check(Prioritized, capacity=capacity, gather_threads=gather_threads)
+        _check(capacity, rows, n_step, reward_clip)
         self.columns = columns = FragmentColumns(rows, with_q)
         stored = {
             **{_frames(path): column for path, column in columns.frames.items()},
@@ -339,11 +340,8 @@ def _frames(path: str) -> str:
     return f"frames.{path.replace('/', '.')}" if path else "frames"
 
 
-def _check(
-    capacity: int, rows: RowSpec, n_step: NStep, reward_clip: float | None, gather_threads: int
-) -> None:
+def _check(capacity: int, rows: RowSpec, n_step: NStep, reward_clip: float | None) -> None:
     least = n_step.longest + rows.longest_stack
-    check(Prioritized, capacity=capacity, gather_threads=gather_threads)
     if capacity < least:
         raise ValueError(
             f"capacity must be at least {least} rows (n_step={n_step.longest} and a stack of "
