@@ -203,7 +203,7 @@ SAC_PROGRAMS = (
         pendulum_sac,
         None,
         TRAINS,
-        "MuJoCo's have the same settings, and were not run",
+        "those with MuJoCo were not tried",
     ),
     Program("`stateless_cartpole_sac_with_lstm.py`", stateless_cartpole_sac, None, TRAINS, ""),
     Program(
