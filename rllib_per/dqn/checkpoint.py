@@ -32,9 +32,15 @@ from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.reconfiguration import keep_alpha
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.dqn.rollouts import RANDOM_STATES, Rollouts, let_take_any_weights
+from rllib_per.dqn.rollouts import (
+    RANDOM_STATES,
+    Rollouts,
+    hand_weights,
+    let_take_any_weights,
+)
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio
+from rllib_per.learning.learners import Learners
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.replay import Sharded
@@ -115,6 +121,7 @@ class SaveableDQN(DQN):
     config: ApexDQNConfig
     settings: Settings
     learner_group: LearnerGroup
+    learners: Learners
     loop: AsynchronousLoop | SynchronousLoop
     progress: Progress
     replay: Any
@@ -145,9 +152,9 @@ class SaveableDQN(DQN):
         return state
 
     def set_state(self, state: Any) -> None:
-        if COMPONENT_LEARNER_GROUP in state:
-            let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
         super().set_state(state)
+        if COMPONENT_LEARNER_GROUP in state:
+            hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
         if _REPLAY in state:
             self.replay.load_state(state[_REPLAY])
             keep_alpha(self.replay, self.settings.replay)
@@ -259,8 +266,8 @@ class SaveableDQN(DQN):
                 if with_replay and replay.is_dir():
                     self._replay_archive.check(replay)
                     self._replay_archive.load(replay)
-                let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
                 super().restore_from_path(str(folder.absolute()), **kwargs)
+                hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
         if component is None and folder.is_dir():  # A copy from elsewhere is gone by now.
             self.recover_shards_from(folder)
         keep_alpha(self.replay, self.settings.replay)

@@ -7,6 +7,7 @@ those of one runner only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
+from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.algorithm import RunnerSettings
@@ -172,6 +174,18 @@ def let_take_any_weights(*groups: EnvRunnerGroup | None) -> None:
     for group in groups:
         if group is not None:
             group.foreach_env_runner(_forget_weights, timeout_seconds=0.0)
+
+
+def hand_weights(learners: Learners, *groups: EnvRunnerGroup | None) -> None:
+    """Give the learners' weights to all runners of these groups, be they older than theirs.
+
+    After a restore: RLlib's `sync_weights` leaves out a runner that has not answered two calls yet,
+    which would play on with the weights of before. Nobody waits for a runner here either.
+    """
+    give = functools.partial(give_weights, weights=learners.read_weights())
+    for group in groups:
+        if group is not None:
+            group.foreach_env_runner(give, timeout_seconds=0.0)
 
 
 def _forget_weights(runner: Any) -> None:
