@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Set
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -77,9 +76,6 @@ class AsynchronousLoop:
         self._requests: deque[BatchRequest] = deque()
         self._updates: deque[Update] = deque()
         learners.ask_for_weights(wait=True)
-        # For each batch whose TD errors are still to come: the learners' generation, and the number
-        # of updates when it was asked for.
-        self._asked_at: deque[tuple[int, int]] = deque()
         self._absence = RunnerAbsence(settings.runners.restore_timeout_s)
         self._weights_lag = Lag()
         self._num_adds_in_flight = self._num_add_bytes_in_flight = 0
@@ -122,7 +118,6 @@ class AsynchronousLoop:
             self._replay.drop(self._requests.popleft())
         self._updates.clear()
         self._learners.flush()
-        self._asked_at.clear()
         self._learners.ask_for_weights(wait=True)
 
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
@@ -223,8 +218,7 @@ class AsynchronousLoop:
             return False
         with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
             try:
-                request = self._requests.popleft()
-                parts = self._replay.collect(request)
+                parts = self._replay.collect(self._requests.popleft())
             except NothingToDrawError:
                 # All shards were lost meanwhile, and this batch with them: it is due once more.
                 self._replay_ratio.give_back()
@@ -235,8 +229,6 @@ class AsynchronousLoop:
                     parts, timesteps=self._clock.timesteps(), lr=self._clock.lr
                 )
             )
-        if (update := self._updates[-1]).answers:  # Rows that never came have no TD errors.
-            self._asked_at.append((update.generation, request.asked_at))
         self._replay_ratio.start_update()
         if self._clock.count_update():
             self._learners.ask_for_weights()
@@ -245,24 +237,12 @@ class AsynchronousLoop:
     def _prioritize(self) -> bool:
         moved = False
         while self._updates and self._learners.is_done(self._updates[0]):
-            done = self._updates.popleft()
-            update = self._learners.finish(done)
+            update = self._learners.finish(self._updates.popleft())
             if update is not None:
-                asked_at = self._when_it_was_asked_for(done.generation)
-                self._replay.priorities.put(replace(update, asked_at=asked_at))
+                self._replay.priorities.put(update)
             moved = True
         self._replay.poll()
         return moved
-
-    def _when_it_was_asked_for(self, generation: int) -> int:
-        """When the batch was asked for whose TD errors learners of `generation` gave next.
-
-        On a GPU they come with the answer to the next update, but always in the order of the
-        updates; what learners of before owe was lost with them.
-        """
-        while self._asked_at[0][0] != generation:
-            self._asked_at.popleft()
-        return self._asked_at.popleft()[1]
 
     def _wait(self, ready: Set[ray.ObjectRef]) -> bool:
         """A moment, or until something comes; False if nobody is at work."""

@@ -209,6 +209,7 @@ class ApexDQNLearner(DQNTorchLearner):
         factors: Sequence[float],
         limit: float,
         *blocks: TransitionBatch,
+        asked_at: int | None = None,
         timesteps: Mapping[str, int],
         lr: float | None = None,
     ) -> PriorityUpdate | None:
@@ -217,7 +218,7 @@ class ApexDQNLearner(DQNTorchLearner):
         As arguments of their own, references to blocks are fetched while the update before this one
         still runs.
         """
-        batch = join(blocks, factors, limit, self._transfer.allocator)
+        batch = join(blocks, factors, limit, self._transfer.allocator, asked_at)
         return self.update_from_replay(batch, timesteps=timesteps, lr=lr)
 
     def flush(self) -> PriorityUpdate | None:

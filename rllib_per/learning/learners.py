@@ -123,12 +123,24 @@ class Learners:
             blocks = self._fetch(part.blocks)
             if blocks is None:
                 return Update(())
-            learn = self._local.update_from_blocks
-            return Update([learn(part.factors, part.limit, *blocks, timesteps=timesteps, lr=lr)])
+            answer = self._local.update_from_blocks(
+                part.factors,
+                part.limit,
+                *blocks,
+                asked_at=part.asked_at,
+                timesteps=timesteps,
+                lr=lr,
+            )
+            return Update([answer])
         actors = self._require_remote()
         answers = [
             learner.update_from_blocks.remote(
-                part.factors, part.limit, *part.blocks, timesteps=timesteps, lr=lr
+                part.factors,
+                part.limit,
+                *part.blocks,
+                asked_at=part.asked_at,
+                timesteps=timesteps,
+                lr=lr,
             )
             for learner, part in zip(actors, parts, strict=True)
         ]
@@ -271,4 +283,5 @@ def _joined(answers: Sequence[PriorityUpdate | None]) -> PriorityUpdate | None:
     return PriorityUpdate(
         ids=np.concatenate([u.ids for u in updates]),
         td_errors=np.concatenate([u.td_errors for u in updates]),
+        asked_at=updates[0].asked_at,
     )

@@ -72,7 +72,7 @@ class CpuTransfer:
         return _as_tensors(batch)
 
     def hand_over(self, batch: TransitionBatch, td_errors: Tensor) -> PriorityUpdate | None:
-        return PriorityUpdate(ids=batch.ids, td_errors=td_errors.numpy())
+        return PriorityUpdate(batch.ids, td_errors.numpy(), batch.asked_at)
 
     def flush(self) -> PriorityUpdate | None:
         return None
@@ -129,7 +129,7 @@ class CudaTransfer:
         batch, td_errors, arrived = self._in_flight
         self._in_flight = None
         arrived.synchronize()
-        return PriorityUpdate(ids=batch.ids, td_errors=td_errors.numpy())
+        return PriorityUpdate(batch.ids, td_errors.numpy(), batch.asked_at)
 
 
 def _as_tensors(batch: TransitionBatch) -> TensorBatch:

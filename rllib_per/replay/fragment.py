@@ -161,14 +161,19 @@ _STREAM, _ROW, _FRAME = ({"kind": kind} for kind in ("stream", "row", "frame"))
 
 
 class _Columns:
-    """Fields with the metadata of a column: arrays, or mappings of them, or None."""
+    """Fields with the metadata of a column: arrays, or mappings of them, or None.
+
+    Fields without it belong to the whole, and stay with every part of it.
+    """
 
     def map_columns(self, change: Callable[[Array, Kind], Any]) -> dict[str, Any]:
         """Every column, changed: `change` gets each array, and what it counts."""
         changed: dict[str, Any] = {}
         for declared in fields(self):  # type: ignore[arg-type]
-            value, kind = getattr(self, declared.name), declared.metadata["kind"]
-            if isinstance(value, Mapping):
+            value, kind = getattr(self, declared.name), declared.metadata.get("kind")
+            if kind is None:
+                changed[declared.name] = value
+            elif isinstance(value, Mapping):
                 changed[declared.name] = {key: change(array, kind) for key, array in value.items()}
             else:
                 changed[declared.name] = None if value is None else change(value, kind)
@@ -272,6 +277,7 @@ class TransitionBatch(_Columns):
         importance_weights: (B,) float32.
         ids: (B,) int64, never reused; a TD error goes back to replay beside its id.
         extras: Further columns of the first row, each (B, ...).
+        asked_at: When shards were asked for it, as its `BatchRequest` has it; None: unknown.
     """
 
     obs: Observations = field(metadata=_ROW)
@@ -282,6 +288,7 @@ class TransitionBatch(_Columns):
     importance_weights: Float32s = field(metadata=_ROW)
     ids: Int64s = field(metadata=_ROW)
     extras: Mapping[str, Array] = field(default_factory=dict, metadata=_ROW)
+    asked_at: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -309,7 +316,9 @@ class TransitionBatch(_Columns):
         columns: dict[str, Any] = {}
         for declared in fields(TransitionBatch):
             values = [getattr(batch, declared.name) for batch in batches]
-            if isinstance(values[0], Mapping):
+            if "kind" not in declared.metadata:
+                columns[declared.name] = values[0]
+            elif isinstance(values[0], Mapping):
                 columns[declared.name] = {
                     key: end_to_end([value[key] for value in values]) for key in values[0]
                 }
@@ -325,7 +334,7 @@ class PriorityUpdate:
     Attributes:
         ids: (B,) int64.
         td_errors: (B,) float32, signed.
-        asked_at: When their batch was asked for, as its `BatchRequest` has it; None: unknown.
+        asked_at: As their batch has it.
     """
 
     ids: Int64s

@@ -226,12 +226,14 @@ class BatchPart:
         shards: For each block the shard that it comes from.
         factors: For each block what its importance weights are to be multiplied with.
         limit: No importance weight exceeds this.
+        asked_at: As the BatchRequest has it.
     """
 
     blocks: tuple[Any, ...]
     shards: tuple[int, ...]
     factors: tuple[float, ...]
     limit: float
+    asked_at: int
 
 
 def parts_of(request: BatchRequest, scale: WeightScale) -> list[BatchPart]:
@@ -249,6 +251,7 @@ def parts_of(request: BatchRequest, scale: WeightScale) -> list[BatchPart]:
             shards=tuple(shard for shard, _ in part),
             factors=tuple(scale.factors[shard] for shard, _ in part),
             limit=scale.limit,
+            asked_at=request.asked_at,
         )
         for part in parts
     ]
@@ -259,6 +262,7 @@ def join(
     factors: Sequence[float],
     limit: float,
     allocate: Allocator = np.empty,
+    asked_at: int | None = None,
 ) -> TransitionBatch:
     """One batch of the given blocks, with the importance weights of the whole draw.
 
@@ -266,7 +270,11 @@ def join(
     columns of several are copied once, into arrays that `allocate` makes.
     """
     weighted = [
-        replace(block, importance_weights=scaled(block.importance_weights, factor, limit))
+        replace(
+            block,
+            importance_weights=scaled(block.importance_weights, factor, limit),
+            asked_at=asked_at,
+        )
         for block, factor in zip(blocks, factors, strict=True)
     ]
     return TransitionBatch.concatenate(weighted, allocate)

@@ -42,7 +42,7 @@ class ScriptedLearners:
     def start_update(self, parts, *, timesteps, lr):
         (part,) = parts
         handle = object()
-        self._taken[handle] = join(part.blocks, part.factors, part.limit).ids
+        self._taken[handle] = join(part.blocks, part.factors, part.limit, asked_at=part.asked_at)
         return Update([handle], self.generation)
 
     def lose_all(self):
@@ -59,8 +59,8 @@ class ScriptedLearners:
         self._owed.append(self._taken[update.answers[0]])
         if len(self._owed) <= self.num_owed:
             return None
-        ids = self._owed.popleft()
-        return PriorityUpdate(ids, np.ones(len(ids), np.float32))
+        batch = self._owed.popleft()
+        return PriorityUpdate(batch.ids, np.ones(len(batch), np.float32), batch.asked_at)
 
 
 class Loop:

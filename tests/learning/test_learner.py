@@ -11,6 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
+from rllib_per.replay import TransitionBatch
 from tests.support.learner import build_from, build_learner, learner_config, random_batch
 
 START = {"env_steps": 0, "episodes": 0}
@@ -95,14 +96,7 @@ def test_td_errors_are_signed_and_stand_beside_their_ids():
 
 def test_td_errors_move_with_their_rows():
     batch, order = random_batch(size=32), np.random.default_rng(0).permutation(32)
-    shuffled = replace(
-        batch,
-        **{
-            name: getattr(batch, name)[order]
-            for name in vars(batch)
-            if name != "extras"
-        },
-    )  # fmt: skip
+    shuffled = TransitionBatch(**batch.map_columns(lambda column, _: column[order]))
     straight = build_learner().update_from_replay(batch, timesteps=START)
     mixed = build_learner().update_from_replay(shuffled, timesteps=START)
     assert np.array_equal(mixed.ids, straight.ids[order])

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Several learners, each in a process of its own, over gloo."""
 
-from dataclasses import fields, replace
-
 import numpy as np
 import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from rllib_per.replay import TransitionBatch
 from tests.support.learner import build_learner, random_batch
 
 NUM_UPDATES = 20
@@ -23,8 +22,7 @@ def train(learner, part=slice(None)):
     td_errors = []
     for seed in range(NUM_UPDATES):
         batch = random_batch(seed, size=12)
-        columns = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "extras"}
-        rows = replace(batch, **{name: column[part] for name, column in columns.items()})
+        rows = TransitionBatch(**batch.map_columns(lambda column, _: column[part]))
         update = learner.update_from_replay(rows, timesteps={"env_steps": 0, "episodes": 0})
         assert np.array_equal(update.ids, rows.ids)
         td_errors.append(update.td_errors)

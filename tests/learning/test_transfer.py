@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from rllib_per.buffers.build import build_replay
+from rllib_per.learning import learner as learner_module
 from rllib_per.learning.transfer import CpuTransfer, make_transfer, pinned_empty
 from rllib_per.settings.replay import Prioritized, TransitionSettings
 from tests.support.experience import Streams, row_spec
+from tests.support.late_transfer import LateTransfer
 from tests.support.learner import build_learner, random_batch
 
 START = {"env_steps": 0, "episodes": 0}
@@ -42,6 +44,20 @@ def test_on_a_cpu_td_errors_are_there_at_once():
     assert update.ids is batch.ids
     assert update.td_errors.tolist() == [1.0, -2.0, 3.0]
     assert transfer.flush() is None
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_td_errors_come_with_the_time_when_their_batch_was_asked_for(monkeypatch, is_late):
+    if is_late:
+        monkeypatch.setattr(learner_module, "make_transfer", lambda device: LateTransfer())
+    learner = build_learner()
+    blocks = [random_batch(seed) for seed in range(3)]
+    updates = [
+        learner.update_from_blocks([0.5], 1.0, block, asked_at=asked_at, timesteps=START)
+        for block, asked_at in zip(blocks, (7, 4, 9), strict=True)
+    ]
+    updates.append(learner.flush())
+    assert [u.asked_at for u in updates if u is not None] == [7, 4, 9]
 
 
 @pytest.mark.gpu
