@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from rllib_per.arrays import Array
+from rllib_per.replay.leaves import Leaf, ObservationTree
 
 _LONGEST_REPR = 80
+_WHOLE_NUMBERS = (int, np.int64)
 
 
 class WrongDataError(ValueError):
@@ -38,6 +40,55 @@ def fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iu" and not np.array_equal(cast, array):
         raise ValueError(f"{_describe(value, array)}, with numbers that {dtype} can't hold")
     return cast
+
+
+def fitted_leaf(value: Any, leaf: Leaf, leading: tuple[int, ...] = ()) -> Array:
+    """`fitted` to a leaf, (*leading, *its shape); a category must be one of the space's.
+
+    Raises:
+        ValueError: As of `fitted`.
+    """
+    shape = leading + leaf.shape
+    if leaf.categories is None:
+        return fitted(value, shape, leaf.dtype)
+    first, count = leaf.categories
+    if not shape and type(value) in _WHOLE_NUMBERS and first <= value < first + count:
+        return np.asarray(value, leaf.dtype)
+    array = fitted(value, shape, leaf.dtype)
+    if ((array < first) | (array >= first + count)).any():
+        raise ValueError(f"{describe(value)}, which is not in {leaf.space}")
+    return array
+
+
+def fitted_leaves(value: Any, tree: ObservationTree, leading: tuple[int, ...] = ()) -> list[Array]:
+    """Each leaf of one observation, or of `leading` many, in the order of the tree.
+
+    Raises:
+        ValueError: As of `fitted`; and where a part is missing.
+    """
+    arrays = []
+    for leaf in tree.leaves:
+        try:
+            part = leaf.of(value)
+        except (KeyError, IndexError, TypeError):
+            raise ValueError(f"{describe(value)}, which has no {leaf}") from None
+        # What is right at a glance is taken as it is.
+        if (
+            type(part) is not np.ndarray
+            or leaf.categories is not None
+            or part.dtype is not leaf.dtype
+            or part.shape != leading + leaf.shape
+        ):
+            part = _fitted_part(part, leaf, leading)
+        arrays.append(part)
+    return arrays
+
+
+def _fitted_part(part: Any, leaf: Leaf, leading: tuple[int, ...]) -> Array:
+    try:
+        return fitted_leaf(part, leaf, leading)
+    except ValueError as error:
+        raise ValueError(f"as {leaf}, of shape {leaf.shape} and {leaf.dtype}, {error}") from error
 
 
 def _describe(value: Any, array: Array) -> str:

@@ -14,7 +14,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
-from rllib_per.runners.stack_detection import find_frame_stack
+from rllib_per.runners.stack_detection import find_frame_stacks
 from rllib_per.runners.vector_env import env_context, make_vector_env
 from rllib_per.settings.network import Network
 from rllib_per.settings.replay import Prioritized, Sharded
@@ -69,8 +69,9 @@ def _misfits(
     """What of the settings does not go with the environment's spaces."""
     try:
         config = experiment.algorithm_config()
-        stack = find_frame_stack(env, config.frame_stack, config.frame_stack_padding)
-        least = int(np.max(config.n_step)) + (stack.size if stack else 1)
+        stacks = find_frame_stacks(env, config.frame_stack, config.frame_stack_padding)
+        longest = max((stack.size for stack in stacks.values()), default=1)
+        least = int(np.max(config.n_step)) + longest
     except (ImportError, TypeError, AttributeError, ValueError):
         return  # `check_algorithm` says so, or the env runner.
     replay = experiment.replay

@@ -22,7 +22,8 @@ from rllib_per.replay.columns import check_fragment, require_fragment
 from rllib_per.replay.contents import ReplayContents, new_lineage
 from rllib_per.replay.draw import Drawn, Proportional, Uniform, weigh
 from rllib_per.replay.fair_lock import FairLock
-from rllib_per.replay.fragment import Fragment, Observations, RowSpec, TransitionBatch
+from rllib_per.replay.fragment import Fragment, RowSpec, TransitionBatch
+from rllib_per.replay.leaves import Observations
 from rllib_per.replay.metrics import ReplayCounts
 from rllib_per.replay.priority_rule import PriorityRule
 from rllib_per.replay.rank import Rank
@@ -125,15 +126,17 @@ class PrioritizedReplayBuffer(ReplayContents):
         observation_space: Any,
         action_space: Any,
         *,
-        stack: int | None = None,
+        stack: int | Mapping[str, int] | None = None,
         stack_padding: str = "zero",
         extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] | None = None,
         **options: Any,
     ) -> PrioritizedReplayBuffer:
-        """A buffer for the Box or Discrete spaces of Gymnasium, or what has their shape and dtype.
+        """A buffer for Gymnasium's spaces, or what has their shape and dtype.
 
         Args:
-            stack: The observation space's first axis stacks this many frames; None: no stack.
+            observation_space: Of a Dict or a Tuple every leaf is a column of its own.
+            stack: The observation space's first axis stacks this many frames; None: no stack. Of a
+                Dict or a Tuple by the path of each leaf that stacks.
             options: Further keywords of the buffer.
 
         Raises:

@@ -12,7 +12,8 @@ import numpy as np
 
 from rllib_per.arrays import Array, Int64s
 from rllib_per.replay._ring import check_rows
-from rllib_per.replay.fragment import Fragment, Observations, RowSpec, leaves_of
+from rllib_per.replay.fragment import Fragment, RowSpec
+from rllib_per.replay.leaves import Observations, leaves_of
 
 _NUMBERS = "biufc"  # kinds of numpy dtypes that are plain bytes
 

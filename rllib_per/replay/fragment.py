@@ -8,21 +8,17 @@ T counts rows, N environment streams, B transitions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rllib_per.arrays import Array, Bools, Float32s, Int64s
-
-# Observations: one array, or one for each leaf of a tree of spaces, by its path ("camera/left").
-Observations: TypeAlias = Any
+from rllib_per.replay.leaves import Observations, ObservationTree, is_path
 
 STACK_PADDINGS = ("zero", "repeat")
-_LEAF = re.compile(r"[^/.]+(/[^/.]+)*")
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class RowSpec:
                 f"got frame_shape={self.frame_shape} and leaves={dict(self.leaves)}"
             )
         for path in self.leaves:
-            if not _LEAF.fullmatch(path):
+            if not is_path(path):
                 raise ValueError(
                     f"a leaf's path must be names joined by /, without .: got {path!r}"
                 )
@@ -105,53 +101,70 @@ class RowSpec:
         return max(frame.stack or 1 for frame in self.frames.values())
 
     @classmethod
+    def of_frames(cls, frames: Mapping[str, FrameSpec], **others: Any) -> RowSpec:
+        """Rows with these `frames`; see there. `others` are further attributes."""
+        single = frames.get("")
+        if single is None:
+            return cls(leaves=dict(frames), **others)
+        return cls(
+            frame_shape=single.shape,
+            frame_dtype=single.dtype,
+            stack=single.stack,
+            stack_padding=single.stack_padding,
+            **others,
+        )
+
+    @classmethod
     def for_spaces(
         cls,
         observation_space: Any,
         action_space: Any,
         *,
-        stack: int | None = None,
+        stack: int | Mapping[str, int] | None = None,
         stack_padding: str = "zero",
         extras: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]] | None = None,
     ) -> RowSpec:
         """Rows for Gymnasium's spaces, or what has their shape and dtype.
 
         Args:
-            stack: How many frames the observation space's first axis stacks; None: no stack.
+            observation_space: A Dict or a Tuple has one column for each of its leaves.
+            stack: How many frames the observation space's first axis stacks; None: no stack. Of a
+                Dict or a Tuple by the path of each leaf that stacks.
 
         Raises:
             ValueError: A space has no one shape and dtype, or no such stack.
         """
-        for name, space in (("observation", observation_space), ("action", action_space)):
-            if getattr(space, "shape", None) is None or getattr(space, "dtype", None) is None:
-                raise ValueError(
-                    f"the {name} space must have one shape and dtype: got {space}; flatten it, or "
-                    "write the RowSpec yourself"
-                )
-        shape = tuple(observation_space.shape)
-        if stack is not None and shape[:1] != (stack,):
+        if getattr(action_space, "shape", None) is None or action_space.dtype is None:
             raise ValueError(
-                f"stack={stack} must be the observation space's first axis: got the shape {shape}"
+                f"the action space must have one shape and dtype: got {action_space}; flatten it, "
+                "or write the RowSpec yourself"
             )
-        return cls(
-            frame_shape=shape if stack is None else shape[1:],
-            frame_dtype=observation_space.dtype,
+        tree = ObservationTree(observation_space)
+        stacks = stack if isinstance(stack, Mapping) else {"": stack}
+        unknown = sorted(path for path, size in stacks.items() if size and path not in tree.paths)
+        if unknown:
+            raise ValueError(
+                f"stack must be a number for each leaf that stacks, of {tree.paths}: got {stack}"
+            )
+        frames = {}
+        for leaf in tree.leaves:
+            size, shape = stacks.get(leaf.path), leaf.shape
+            if size is not None and shape[:1] != (size,):
+                raise ValueError(
+                    f"stack={size} must be the first axis of the {leaf}: got the shape {shape}"
+                )
+            frames[leaf.path] = FrameSpec(
+                shape=shape if size is None else shape[1:],
+                dtype=leaf.dtype,
+                stack=size,
+                stack_padding=stack_padding if size is not None else "zero",
+            )
+        return cls.of_frames(
+            frames,
             action_shape=tuple(action_space.shape),
             action_dtype=action_space.dtype,
-            stack=stack,
-            stack_padding=stack_padding,
             extras=dict(extras or {}),
         )
-
-
-def leaves_of(observations: Observations) -> Mapping[str, Array]:
-    """The arrays by the leaf's path; a single array is ""."""
-    return observations if isinstance(observations, Mapping) else {"": observations}
-
-
-def from_leaves(leaves: Mapping[str, Any]) -> Any:
-    """What `leaves_of` has taken apart."""
-    return leaves[""] if "" in leaves else dict(leaves)
 
 
 Kind = Literal["stream", "row", "frame"]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from rllib_per.arrays import Array, Bools
 from rllib_per.replay.columns import Column
-from rllib_per.replay.fragment import Fragment, FrameSpec, Observations, RowSpec, from_leaves
+from rllib_per.replay.fragment import Fragment, FrameSpec, RowSpec
+from rllib_per.replay.leaves import Observations, from_leaves, leaves_of
 
 # The values of `gymnasium.vector.AutoresetMode`.
 NEXT_STEP, SAME_STEP, DISABLED = AUTORESET_MODES = ("NextStep", "SameStep", "Disabled")
@@ -101,14 +102,14 @@ class Steps:
     def done(self, step: Step) -> None:
         """The buffer has taken it."""
         obs = step.fragment.obs
-        self._last = {path: leaf[1] for path, leaf in _leaves(obs).items()}
+        self._last = {path: leaf[1] for path, leaf in leaves_of(obs).items()}
         self._ended, self._next_row = step.ended, step.fragment.first_step + 1
 
     def _frames(
         self, obs: Observations, next_obs: Observations, num_envs: int
     ) -> tuple[dict[str, Array], dict[str, tuple[Array, Array]]]:
         """By leaf: frames (2, N, *shape), a copy; and whole stacks, where these were given."""
-        before, after = _leaves(obs), _leaves(next_obs)
+        before, after = leaves_of(obs), leaves_of(next_obs)
         for name, leaves in (("obs", before), ("next_obs", after)):
             if leaves.keys() != self._obs.keys():
                 expected = "one array" if "" in self._obs else f"the leaves {sorted(self._obs)}"
@@ -194,10 +195,6 @@ class Steps:
             reset=~no,
             extras={name: np.zeros((*leading, *shape), dtype) for name, (shape, dtype) in extras},
         )
-
-
-def _leaves(obs: Observations) -> Mapping[str, Any]:
-    return obs if isinstance(obs, Mapping) else {"": obs}
 
 
 def _columns(path: str, frame: FrameSpec) -> tuple[Column, Column]:

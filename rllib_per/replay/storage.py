@@ -18,9 +18,8 @@ from rllib_per.replay.fragment import (
     FrameSpec,
     RowSpec,
     TransitionBatch,
-    from_leaves,
-    leaves_of,
 )
+from rllib_per.replay.leaves import from_leaves, leaves_of
 from rllib_per.replay.memory import require_bytes
 from rllib_per.replay.snapshot import pieces_of, rows_by_sequence
 from rllib_per.replay.units import NStep, Transition, Windows

@@ -16,9 +16,11 @@ from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
 
 from rllib_per.arrays import Array, Int64s
 from rllib_per.error_notes import note
+from rllib_per.objectives.objective import map_leaves
 from rllib_per.observations import WrongDataError
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
+from rllib_per.replay.leaves import Observations, from_leaves, leaves_of
 from rllib_per.runners.env_streams import EnvStreams, Row
 from rllib_per.runners.exploration import EpsilonGreedy, choose
 from rllib_per.runners.own_actions import OwnActions
@@ -63,6 +65,7 @@ class Collector:
         self.next_row = next_row
         self.device = device
         self.streams = streams
+        self._frames = streams.row_spec.frames
         self._policy = policy
         self._stream_ids = first_stream + np.arange(streams.num_envs, dtype=np.int64)
         self._env_indices = np.arange(streams.num_envs)
@@ -97,7 +100,7 @@ class Collector:
         """
         streams, out = self.streams, self._new_fragment(num_rows)
         explores, random_actions = self._policy.draw(num_rows, epsilon)
-        out.obs[0] = streams.frames
+        _write(out.obs, 0, streams.frames)
         if self._begins_with_reset:
             self._write_reset_row(out)
         for t in range(int(self._begins_with_reset), num_rows):
@@ -113,7 +116,7 @@ class Collector:
             if row is None:
                 return None
             out.rewards[t], out.terminated[t], out.truncated[t] = row
-            out.obs[t + 1] = streams.frames
+            _write(out.obs, t + 1, streams.frames)
         if out.q_max is not None:
             self._cached_q = self._q_values()
             out.q_max[num_rows] = self._cached_q.max(axis=1)
@@ -142,7 +145,7 @@ class Collector:
         row = self._step(actions)
         if row is None:
             return False
-        self._check_finite(row[0][None], self.streams.frames[None])
+        self._check_finite(row[0][None], map_leaves(_as_row, self.streams.frames))
         return True
 
     @property
@@ -168,20 +171,26 @@ class Collector:
     def _own_actions(self, own: OwnActions) -> Int64s:
         """(N,) actions in the current observations."""
         with self._acting() as obs:
-            return own.choose(obs)
+            return own.choose(obs, self.streams.num_envs)
 
     @contextmanager
-    def _acting(self) -> Iterator[torch.Tensor]:
-        """The current observations on the device; the module is in evaluation mode, and timed."""
+    def _acting(self) -> Iterator[Any]:
+        """The current observations on the device, in the dictionaries and tuples of their space.
+
+        Meanwhile the module is in evaluation mode, and timed.
+        """
         start = time.perf_counter()
         is_training = self._depends_on_mode and self._module.training
         if is_training:
             self._module.eval()
         with torch.inference_mode():
-            yield torch.from_numpy(self.streams.obs).to(self.device)
+            yield self.streams.tree.nested(map_leaves(self._to_device, self.streams.obs))
         if is_training:
             self._module.train()
         self._add_time(RLMODULE_INFERENCE_TIMER, time.perf_counter() - start)
+
+    def _to_device(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def _step(self, actions: Int64s, number: int | None = None) -> Row | None:
         start = time.perf_counter()
@@ -196,12 +205,16 @@ class Collector:
 
     def _new_fragment(self, num_rows: int) -> Fragment:
         """Uninitialised columns; new ones each time, since a fragment is sent off or stored."""
-        streams, n = self.streams, self.streams.num_envs
+        n = self.streams.num_envs
         q_shape = (num_rows, n) if self._records_q else None
+        obs = {
+            path: np.empty((num_rows + 1, n, *frame.shape), frame.dtype)
+            for path, frame in self._frames.items()
+        }
         return Fragment(
             stream_ids=self._stream_ids,
             first_step=np.full(n, self.next_row, np.int64),
-            obs=np.empty((num_rows + 1, n, *streams.frame_shape), streams.dtype),
+            obs=from_leaves(obs),
             actions=np.empty((num_rows, n), np.int64),
             rewards=np.empty((num_rows, n), np.float32),
             terminated=np.empty((num_rows, n), np.bool_),
@@ -216,7 +229,7 @@ class Collector:
         out.actions[0], out.rewards[0] = 0, 0.0
         out.terminated[0] = False
         out.reset[0] = out.truncated[0] = True
-        out.obs[1] = self.streams.frames
+        _write(out.obs, 1, self.streams.frames)
         if out.q_taken is not None and out.q_max is not None:
             out.q_taken[0] = out.q_max[0] = 0.0
 
@@ -225,21 +238,35 @@ class Collector:
             out.q_taken[t] = q_values[self._env_indices, actions]
             out.q_max[t] = q_values.max(axis=1)
 
-    def _check_finite(self, rewards: Array, obs: Array) -> None:
+    def _check_finite(self, rewards: Array, obs: Observations) -> None:
         """Rows of both, (T, N, ...): what is no number makes every Q-value NaN."""
-        for rule, values, verb in (
-            ("A reward must be a finite number", rewards, "returned"),
-            ("Observations must be finite numbers", obs, "observed"),
-        ):
-            at = first_not_finite(values)
-            if at is not None:
-                row, env = at[:2]
-                raise WrongDataError(
-                    f"{rule}: environment {env} of the runner with streams {self._stream_ids[0]} "
-                    f"to {self._stream_ids[-1]} {verb} {values[at]} at its step "
-                    f"{self.next_row + row}. Learning from it would make every Q-value NaN; fix "
-                    "the environment"
-                )
+        self._check_column("A reward must be a finite number", rewards, "returned")
+        for path, leaf in leaves_of(obs).items():
+            where = f" in {path}" if path else ""
+            self._check_column(f"Observations must be finite numbers{where}", leaf, "observed")
+
+    def _check_column(self, rule: str, values: Array, verb: str) -> None:
+        at = first_not_finite(values)
+        if at is not None:
+            row, env = at[:2]
+            raise WrongDataError(
+                f"{rule}: environment {env} of the runner with streams {self._stream_ids[0]} to "
+                f"{self._stream_ids[-1]} {verb} {values[at]} at its step {self.next_row + row}. "
+                "Learning from it would make every Q-value NaN; fix the environment"
+            )
+
+
+def _write(columns: Observations, t: int, frames: Observations) -> None:
+    """One row of every leaf."""
+    if isinstance(columns, dict):
+        for path, column in columns.items():
+            column[t] = frames[path]
+    else:
+        columns[t] = frames
+
+
+def _as_row(array: Array) -> Array:
+    return array[None]
 
 
 # Layers that compute the same in training and in evaluation, by the modules that define them.

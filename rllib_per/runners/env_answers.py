@@ -11,7 +11,8 @@ import numpy as np
 
 from rllib_per.arrays import Array, Bools
 from rllib_per.error_notes import note
-from rllib_per.observations import WrongDataError, describe, fitted
+from rllib_per.observations import WrongDataError, describe, fitted_leaf, fitted_leaves
+from rllib_per.replay.leaves import Leaf, ObservationTree, from_leaves
 
 logger = logging.getLogger(__name__)
 
@@ -26,36 +27,40 @@ _NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 class EnvAnswers:
     """The rules for one environment among others.
 
-    Those of Gymnasium's SyncVectorEnv, on which RLlib's env runner stands: see `fitted` for
+    Those of Gymnasium's SyncVectorEnv, on which RLlib's env runner stands: see `fitted_leaf` for
     observations. A reward is one real number. Flags are True or False; as there, 1, 0 and None
-    count as such. Values outside of the space's bounds are no error.
+    count as such. Values outside of a Box's bounds are no error.
     """
 
     def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
-        space = env.observation_space
-        self._env, self._index, self._space = env, index, space
-        self._shape: tuple[int, ...] = space.shape or ()
-        self._dtype = np.dtype(space.dtype)
+        self._env, self._index = env, index
+        self._tree = ObservationTree(env.observation_space)
 
-    def first_observation(self, answer: Any) -> Array:
-        """The observation in what `reset` returned."""
+    def first_leaves(self, answer: Any) -> list[Array]:
+        """The leaves of the observation in what `reset` returned."""
         if not _is_pair(answer):
             raise WrongDataError(
                 f"reset() must return two values, (observation, info): {self._who} returned "
                 f"{describe(answer)}. Write the environment for Gymnasium's interface"
             )
-        return self.observation(answer[0], "reset")
+        return self.leaves(answer[0], "reset")
 
-    def observation(self, value: Any, method: str = "step") -> Array:
-        """The observation as the space declares it."""
+    def leaves(self, value: Any, method: str = "step") -> list[Array]:
+        """The observation's leaves as the space declares them, in its order."""
         try:
-            return fitted(value, self._shape, self._dtype)
+            if self._tree.single is not None:
+                return [fitted_leaf(value, self._tree.single)]
+            return fitted_leaves(value, self._tree)
         except ValueError as error:
             raise WrongDataError(
-                f"An observation must be an array of shape {self._shape} and dtype {self._dtype}, "
-                f"as the observation space {self._space} says: {method}() of {self._who} returned "
-                f"{error}. Return what the space says, or declare another space"
+                f"An observation must be {_rule(self._tree)}, as the observation space "
+                f"{self._tree.space} says: {method}() of {self._who} returned {error}. Return what "
+                "the space says, or declare another space"
             ) from error
+
+    def nested(self, leaves: list[Array]) -> Any:
+        """The observation of these leaves."""
+        return self._tree.nested(from_leaves(dict(zip(self._tree.paths, leaves, strict=True))))
 
     def reward(self, value: Any) -> float:
         """The reward as a number, which may be NaN or infinite."""
@@ -122,7 +127,8 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             self._answers.say_where(error, "reset")
             raise
-        return self._answers.first_observation(answer), answer[1]
+        answers = self._answers
+        return answers.nested(answers.first_leaves(answer)), answer[1]
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         answers = self._answers
@@ -131,7 +137,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             answers.raise_failed_step(error)
         return (
-            answers.observation(obs),
+            answers.nested(answers.leaves(obs)),
             answers.reward(reward),
             answers.flag(terminated, "terminated"),
             answers.flag(truncated, "truncated"),
@@ -143,16 +149,14 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
     """A vector environment of a user's own, whose answers are checked.
 
     Observations, rewards and flags must be NumPy arrays with one row per environment. For
-    observations `fitted` has the rule, rewards are real numbers, flags bools. In the first steps,
-    values outside of the space's bounds are a warning.
+    observations `fitted_leaf` has the rule, rewards are real numbers, flags bools. In the first
+    steps, values outside of a Box's bounds are a warning.
     """
 
     def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
         super().__init__(env)
-        space: Any = env.single_observation_space
-        self._space = space
-        self._obs_shape = (env.num_envs, *space.shape)
-        self._dtype = np.dtype(space.dtype)
+        self._tree = ObservationTree(env.single_observation_space)
+        self._leading = (env.num_envs,)
         self._unbounded_steps = NUM_BOUNDED_STEPS
 
     @property
@@ -180,32 +184,55 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
             infos,
         )
 
-    def _observations(self, value: Any, method: str) -> Array:
-        rule = f"Observations must be a NumPy array of shape {self._obs_shape} and dtype "
-        rule += f"{self._dtype}, as the space {self._space} of each environment says"
+    def _observations(self, value: Any, method: str) -> Any:
+        single = self._tree.single
+        if single is None:
+            return self._trees(value, method)
+        rule = f"Observations must be a NumPy array of shape {self._leading + single.shape} and "
+        rule += f"dtype {single.dtype}, as the space {single.space} of each environment says"
         if not isinstance(value, np.ndarray):
             self._refuse(rule, method, value)
-        if value.shape != self._obs_shape or value.dtype != self._dtype:
+        if (
+            value.shape != self._leading + single.shape
+            or value.dtype != single.dtype
+            or single.categories is not None
+        ):
             try:
-                value = fitted(value, self._obs_shape, self._dtype)
+                value = fitted_leaf(value, single, self._leading)
             except ValueError:
                 self._refuse(rule, method, value)
         if self._unbounded_steps:
             self._unbounded_steps -= 1
-            self._compare_with_bounds(value)
+            self._compare_with_bounds(single, value)
         return value
 
+    def _trees(self, value: Any, method: str) -> Any:
+        """Gymnasium's batch of a Dict or a Tuple: one of the arrays of all environments."""
+        try:
+            leaves = fitted_leaves(value, self._tree, self._leading)
+        except ValueError as error:
+            raise WrongDataError(
+                f"Observations must be {_rule(self._tree)}, each for {self._leading[0]} "
+                f"environments, as the space {self._tree.space} says: {method}() of the vector "
+                f"environment {self.env} returned {error}. Convert it there"
+            ) from error
+        if self._unbounded_steps:
+            self._unbounded_steps -= 1
+            for leaf, array in zip(self._tree.leaves, leaves, strict=True):
+                self._compare_with_bounds(leaf, array)
+        return self._tree.nested(dict(zip(self._tree.paths, leaves, strict=True)))
+
     def _rewards(self, value: Any) -> Array:
-        is_array = isinstance(value, np.ndarray) and value.shape == self._obs_shape[:1]
+        is_array = isinstance(value, np.ndarray) and value.shape == self._leading
         if not is_array or value.dtype.kind not in "biuf":
-            rule = f"Rewards must be a NumPy array of real numbers, of shape {self._obs_shape[:1]}"
+            rule = f"Rewards must be a NumPy array of real numbers, of shape {self._leading}"
             self._refuse(rule, "step", value)
         return value
 
     def _flags(self, value: Any, name: str) -> Bools:
-        is_array = isinstance(value, np.ndarray) and value.shape == self._obs_shape[:1]
+        is_array = isinstance(value, np.ndarray) and value.shape == self._leading
         if not is_array or value.dtype != np.bool_:
-            rule = f"{name} must be a NumPy array of bools, of shape {self._obs_shape[:1]}"
+            rule = f"{name} must be a NumPy array of bools, of shape {self._leading}"
             self._refuse(rule, "step", value)
         return value
 
@@ -215,8 +242,10 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
             "Convert it there; gymnasium.wrappers.vector has wrappers for JAX and PyTorch"
         )
 
-    def _compare_with_bounds(self, obs: Array) -> None:
-        outside = (obs < self._space.low) | (obs > self._space.high)
+    def _compare_with_bounds(self, leaf: Leaf, obs: Array) -> None:
+        if not isinstance(leaf.space, gym.spaces.Box):
+            return
+        outside = (obs < leaf.space.low) | (obs > leaf.space.high)
         if not outside.any():
             return
         self._unbounded_steps = 0
@@ -226,8 +255,14 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
             at[0],
             self.env,
             obs[at],
-            self._space,
+            leaf.space,
         )
+
+
+def _rule(tree: ObservationTree) -> str:
+    if tree.single is not None:
+        return f"an array of shape {tree.single.shape} and dtype {tree.single.dtype}"
+    return f"arrays, the leaves {tree.paths}"
 
 
 def _is_pair(answer: Any) -> bool:

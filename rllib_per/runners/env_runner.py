@@ -26,7 +26,7 @@ from rllib_per.runners.own_actions import OwnActions, warn_of_own_forwards
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
 from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.saveable_runner import SaveableRunner
-from rllib_per.runners.stack_detection import find_frame_stack
+from rllib_per.runners.stack_detection import find_frame_stacks
 from rllib_per.runners.vector_env import env_context, longest_episode, make_vector_env
 from rllib_per.settings.algorithm import Settings
 from rllib_per.sharding.writer import FragmentWriter
@@ -79,10 +79,10 @@ class ApexEnvRunner(SaveableRunner):
 
     def _make_collector(self) -> None:
         play, runners = self._settings.play, self._settings.runners
-        stack = find_frame_stack(self.env, runners.frame_stack, runners.frame_stack_padding)
+        stacks = find_frame_stacks(self.env, runners.frame_stack, runners.frame_stack_padding)
         restarts = play.restarts_failed_envs
         self._streams = EnvStreams(
-            self.env, stack, self._callbacks.on_episode, self._try_env_step if restarts else None
+            self.env, stacks, self._callbacks.on_episode, self._try_env_step if restarts else None
         )
         num_actions = int(self.env.single_action_space.n)
         self._collector = Collector(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
 from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.fragment import RowSpec
+from rllib_per.objectives.objective import map_leaves
+from rllib_per.replay.fragment import FrameSpec, RowSpec
+from rllib_per.replay.leaves import Observations, ObservationTree, leaves_of
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
@@ -30,7 +32,10 @@ class EnvStreams:
     lost life) does not always end it.
 
     Attributes:
-        obs: (N, ...) current observations, the environment's own array: read it before stepping.
+        obs: (N, ...) current observations, the environment's own array: read it before stepping. Of
+            a tree, one such array for each leaf, by its path.
+        frames: The newest frame of each, (N, *frame_shape), also by leaf.
+        tree: The leaves of an observation.
         resets_next: (N,) bool.
         is_cut: (N,) bool, whose episode `cut` ended; what they do until the next reset is nothing.
     """
@@ -38,34 +43,37 @@ class EnvStreams:
     def __init__(
         self,
         env: Any,
-        frame_stack: FrameStack | None,
+        frame_stacks: Mapping[str, FrameStack],
         announce: Announce,
         try_step: Callable[[Any], Any] | None = None,
     ) -> None:
         """
         Args:
             env: The vector environment.
-            frame_stack: How its observations stack frames, if they do.
+            frame_stacks: How its observations stack frames, by the leaf that does.
             announce: Called as announce("on_episode_start", episode), and so on.
             try_step: Stands in for `env.step`; may answer RLlib's ENV_STEP_FAILURE.
         """
         self._long_episodes = find_long_episodes(env)
         self._step = try_step or env.step
         self._announce = announce
-        self._frame_stack = frame_stack
-        self._unchecked_steps = NUM_CHECKED_STEPS if frame_stack else 0
-        space = env.single_observation_space
-        # Learning is in float32; replay need not keep more than that.
-        self.dtype = np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
-        self.frame_shape = space.shape[1:] if frame_stack else space.shape
+        self._frame_stacks = frame_stacks
+        self._unchecked_steps = NUM_CHECKED_STEPS if frame_stacks else 0
+        self.tree = ObservationTree(env.single_observation_space)
+        single = self.tree.single
+        self._single_dtype = None if single is None else single.stored_dtype
+        self._single_stack = frame_stacks.get("")
         self.num_envs = env.num_envs
         self._finished: list[EpisodeSummary] = []
         self._stretches: list[EpisodeSummary] = []
 
     @property
-    def frames(self) -> Array:
-        """(N, *frame_shape): the newest frame of each observation."""
-        return self.obs[:, -1] if self._frame_stack else self.obs
+    def frames(self) -> Observations:
+        """See the class."""
+        if self._single_dtype is not None:
+            return self.obs[:, -1] if self._single_stack else self.obs
+        stacks = self._frame_stacks
+        return {path: leaf[:, -1] if path in stacks else leaf for path, leaf in self.obs.items()}
 
     @property
     def num_resets_next(self) -> int:
@@ -75,27 +83,30 @@ class EnvStreams:
     @property
     def row_spec(self) -> RowSpec:
         """What one row of these streams looks like."""
-        stack = self._frame_stack
-        return RowSpec(
-            frame_shape=self.frame_shape,
-            frame_dtype=self.dtype,
-            stack=stack.size if stack else None,
-            stack_padding=stack.padding if stack else "zero",
-        )
+        frames = {}
+        for leaf in self.tree.leaves:
+            stack = self._frame_stacks.get(leaf.path)
+            frames[leaf.path] = FrameSpec(
+                shape=leaf.shape[1:] if stack else leaf.shape,
+                dtype=leaf.stored_dtype,
+                stack=stack.size if stack else None,
+                stack_padding=stack.padding if stack else "zero",
+            )
+        return RowSpec.of_frames(frames)
 
     def reset(self, reset_env: Callable[[], Any]) -> None:
         """Begin episodes everywhere with the observations of `reset_env()`; drop the ongoing."""
         self.pop_finished()
         self._episodes = [self._new_episode(i) for i in range(self.num_envs)]
-        self.obs = np.asarray(reset_env(), self.dtype)
+        self.obs = self._taken(reset_env())
         self.resets_next = np.zeros(self.num_envs, np.bool_)
         self.is_cut = np.zeros(self.num_envs, np.bool_)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._length_marks = self._lengths.copy()
         self._return_marks = self._returns.copy()
-        if self._frame_stack and self._unchecked_steps:
-            self._frame_stack.check(self.obs, self.obs, ~self.resets_next)
+        if self._unchecked_steps:
+            self._check_stacks(self.obs, ~self.resets_next)
         for episode in self._episodes:
             self._announce("on_episode_start", episode)
 
@@ -107,7 +118,7 @@ class EnvStreams:
         if result is ENV_STEP_FAILURE:
             return None
         obs, rewards, terminated, truncated, _ = result
-        self.obs = np.asarray(obs, self.dtype)
+        self.obs = self._taken(obs)
         was_reset = self.resets_next
         if was_reset.any():
             # Nothing happened there but a reset, whatever a vector environment says of it.
@@ -125,17 +136,27 @@ class EnvStreams:
         return rewards, terminated, truncated
 
     def _checked_step(self, actions: Int64s) -> Row | None:
-        assert self._frame_stack is not None
-        before, resets = self.obs.copy(), self.resets_next
+        before, resets = map_leaves(np.copy, self.obs), self.resets_next
         self._unchecked_steps, remaining = 0, self._unchecked_steps
         try:
             row = self.step(actions)
             if row is not None:
-                self._frame_stack.check(before, self.obs, resets)
+                self._check_stacks(before, resets)
             remaining -= 1
         finally:
             self._unchecked_steps = remaining
         return row
+
+    def _check_stacks(self, before: Observations, resets: Bools) -> None:
+        older, newer = leaves_of(before), leaves_of(self.obs)
+        for path, stack in self._frame_stacks.items():
+            stack.check(older[path], newer[path], resets)
+
+    def _taken(self, obs: Any) -> Observations:
+        """An environment's observations as columns; not copied where the dtype is kept."""
+        if self._single_dtype is not None:
+            return np.asarray(obs, self._single_dtype)
+        return {leaf.path: np.asarray(leaf.of(obs), leaf.stored_dtype) for leaf in self.tree.leaves}
 
     def cut(self, max_length: int) -> None:
         """End, as truncated, every episode that has gone on for `max_length` env steps."""

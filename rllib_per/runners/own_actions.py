@@ -35,8 +35,8 @@ class OwnActions:
         self._module, self._num_actions = module, num_actions
         self._explore, self._env_step, self._num_runners = explore, env_step, num_runners
 
-    def choose(self, obs: Any) -> Int64s:
-        """(N,) actions in N observations on the module's device.
+    def choose(self, obs: Any, num_envs: int) -> Int64s:
+        """(N,) actions in N observations on the module's device, as its space has them.
 
         Raises:
             ValueError: The module gives no actions, or wrong ones.
@@ -46,11 +46,11 @@ class OwnActions:
             output = self._module.forward_exploration(batch, t=self._env_step)
         else:
             output = self._module.forward_inference(batch)
-        self._env_step += len(obs) * self._num_runners
+        self._env_step += num_envs * self._num_runners
         actions = self._actions(output)
-        if actions.shape != (len(obs),) or actions.is_floating_point():
+        if actions.shape != (num_envs,) or actions.is_floating_point():
             raise ValueError(
-                f"{self._name} must give one integer per environment, ({len(obs)},), as 'actions': "
+                f"{self._name} must give one integer per environment, ({num_envs},), as 'actions': "
                 f"got {tuple(actions.shape)} of {actions.dtype}"
             )
         chosen: Int64s = actions.cpu().numpy().astype("int64", copy=False)

@@ -3,43 +3,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.wrappers import FrameStackObservation
 
 from rllib_per.frame_stack import FrameStack
+from rllib_per.replay.leaves import ObservationTree
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
 
 
-def find_frame_stack(
+def find_frame_stacks(
     env: gym.vector.VectorEnv, size: int | None, padding: str
-) -> FrameStack | None:
-    """The stack that config names, else the one that the environment declares, else None.
+) -> dict[str, FrameStack]:
+    """The stacks of leaves by path: those that config names, else those that are declared.
 
     A size of 1 means none, whatever the environment declares: observations are stored whole.
-    A vector environment declares it by an attribute `frame_stack` (a `FrameStack`), a single one by
-    Gymnasium's FrameStackObservation among its wrappers.
+    A vector environment declares them by an attribute `frame_stack`, a `FrameStack` of all leaves
+    that are as long, or a mapping of them by path; a single one by Gymnasium's
+    FrameStackObservation among its wrappers.
 
     Raises:
-        ValueError: The observation's first axis is not `size` long.
+        ValueError: The first axis of an observation, or of one of its leaves, is not `size` long.
     """
-    shape = env.single_observation_space.shape or ()
+    leaves = ObservationTree(env.single_observation_space).leaves
     if size == 1:
-        return None
+        return {}
     if size is not None:
-        if not shape or shape[0] != size:
-            raise ValueError(
-                f"`frame_stack` is {size}, so an observation's first axis must hold {size} frames: "
-                f"its shape is {shape}. Set `frame_stack` to 1 if it is a single frame"
-            )
-        return FrameStack(size, padding)
+        for leaf in leaves:
+            if leaf.shape[:1] != (size,):
+                raise ValueError(
+                    f"`frame_stack` is {size}, so an observation's first axis must hold {size} "
+                    f"frames: the {leaf} has the shape {leaf.shape}. Set `frame_stack` to 1 if it "
+                    "is a single frame"
+                )
+        return {leaf.path: FrameStack(size, padding) for leaf in leaves}
     declared: Any = getattr(env, "frame_stack", None)
-    if not isinstance(declared, FrameStack):  # An attribute of this name may mean something else.
-        declared = _find_wrapper(env)
-    # A wrapper further out may have changed the shape; then an observation is no stack any more.
-    return declared if declared is not None and shape[:1] == (declared.size,) else None
+    # An attribute of this name may mean something else.
+    if not isinstance(declared, Mapping):
+        if not isinstance(declared, FrameStack):
+            declared = _find_wrapper(env)
+        declared = {leaf.path: declared for leaf in leaves}
+    # A wrapper further out may have changed the shape; then a leaf is no stack any more.
+    found = ((leaf, declared.get(leaf.path)) for leaf in leaves)
+    return {
+        leaf.path: stack
+        for leaf, stack in found
+        if isinstance(stack, FrameStack) and leaf.shape[:1] == (stack.size,)
+    }
 
 
 def _find_wrapper(env: gym.vector.VectorEnv) -> FrameStack | None:

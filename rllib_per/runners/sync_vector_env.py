@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from rllib_per.arrays import Array
+from rllib_per.replay.leaves import ObservationTree
 from rllib_per.runners.env_answers import EnvAnswers
 
 
 class ColumnSyncVectorEnv(SyncVectorEnv):
-    """Steps its environments one after another, with Box observations and discrete actions.
+    """Steps its environments one after another, whose actions are discrete.
 
     As SyncVectorEnv does in next-step autoreset, but the arrays that `step` returns are its own and
     overwritten by the next step, and infos, which no column holds, are not merged. What it takes
@@ -22,8 +24,12 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
     def __init__(self, env_fns: Any) -> None:
         super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._answers = [EnvAnswers(env, i) for i, env in enumerate(self.envs)]
-        space = self.single_observation_space
-        self._declared = (np.ndarray, np.dtype(space.dtype), space.shape)
+        tree = ObservationTree(self.single_observation_space)
+        leaf = tree.single
+        # Of one array with any values; of all else `EnvAnswers` looks at every leaf.
+        is_box = leaf is not None and leaf.categories is None
+        self._declared = (leaf.dtype, leaf.shape) if leaf is not None and is_box else None
+        self._columns = [leaf.of(self._observations) for leaf in tree.leaves]
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -32,14 +38,13 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         seeds: Any = [None] * self.num_envs if seed is None else seed
         if np.ndim(seeds) == 0:
             seeds = [seeds + i for i in range(self.num_envs)]
-        observations: Any = self._observations
         for i, (env, own_seed) in enumerate(zip(self.envs, seeds, strict=True)):
             # Environments take a Python int and nothing like it.
             own_seed = None if own_seed is None else int(own_seed)
-            observations[i] = self._reset(i, env, seed=own_seed, options=options)
+            self._reset(i, env, seed=own_seed, options=options)
         for flags in (self._terminations, self._truncations, self._autoreset_envs):
             flags[:] = False
-        return observations, {}
+        return self._observations, {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One step of every environment, or its reset where its episode ended the step before."""
@@ -48,21 +53,24 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         terminated, truncated = self._terminations, self._truncations
         resets = self._autoreset_envs.tolist()
         # What is right at a glance is written as it is; `EnvAnswers` decides on the rest.
-        array, dtype, shape = self._declared
+        array = np.ndarray
+        dtype, shape = self._declared or (None, None)
         for i, env in enumerate(self.envs):
             if resets[i]:
-                observations[i] = self._reset(i, env)
+                self._reset(i, env)
                 rewards[i], terminated[i], truncated[i] = 0.0, False, False
                 continue
             try:
                 obs, reward, is_terminated, is_truncated, _ = env.step(actions[i])
             except Exception as error:
                 self._answers[i].raise_failed_step(error)
-            if type(obs) is not array or obs.dtype is not dtype or obs.shape != shape:
-                obs = self._answers[i].observation(obs)
+            if type(obs) is array and obs.dtype is dtype and obs.shape == shape:
+                observations[i] = obs
+            else:
+                self._write(i, self._answers[i].leaves(obs))
             if type(reward) is not float:
                 reward = self._answers[i].reward(reward)
-            observations[i], rewards[i] = obs, reward
+            rewards[i] = reward
             # Both are False here: a reset comes between an episode's end and its next step.
             if is_terminated is not False:
                 terminated[i] = self._answers[i].flag(is_terminated, "terminated")
@@ -71,10 +79,14 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         np.logical_or(terminated, truncated, out=self._autoreset_envs)
         return observations, rewards, terminated, truncated, {}
 
-    def _reset(self, i: int, env: Any, **options: Any) -> Any:
+    def _reset(self, i: int, env: Any, **options: Any) -> None:
         try:
             answer = env.reset(**options)
         except Exception as error:
             self._answers[i].say_where(error, "reset")
             raise
-        return self._answers[i].first_observation(answer)
+        self._write(i, self._answers[i].first_leaves(answer))
+
+    def _write(self, i: int, leaves: list[Array]) -> None:
+        for column, leaf in zip(self._columns, leaves, strict=True):
+            column[i] = leaf

@@ -19,6 +19,7 @@ import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.arrays import Bools
 from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
+from rllib_per.replay.leaves import ObservationTree
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.settings.algorithm import PlaySettings
@@ -189,13 +190,10 @@ def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:
             "The vector environment must reset on the step after an episode's end, "
             f"metadata['autoreset_mode'] = AutoresetMode.NEXT_STEP: it has {mode}"
         )
-    if not isinstance(env.single_observation_space, gym.spaces.Box):
-        raise ValueError(
-            f"Observations must be a Box: got {env.single_observation_space}. Name an environment "
-            "of your own that wraps this one, for example in gymnasium.wrappers.FlattenObservation "
-            "(in YAML by its dotted path, with --allow-custom-classes); or, in Python only, set "
-            "RLlib's connector FlattenObservations as `env_to_module_connector`"
-        )
+    try:
+        ObservationTree(env.single_observation_space)
+    except ValueError as error:
+        raise ValueError(f"The environment cannot be played: {error}") from error
     actions = env.single_action_space
     if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
         raise ValueError(

@@ -65,7 +65,11 @@ class WithSpaces(CountingEnv):
     [
         ({"action_space": gym.spaces.Box(0, 1, (1,))}, "Actions must be Discrete"),
         ({"action_space": gym.spaces.Discrete(2, start=1)}, "start at 0"),
-        ({"observation_space": gym.spaces.Discrete(4)}, "Observations must be a Box"),
+        ({"observation_space": gym.spaces.Text(4)}, "arrays of numbers: got the Text"),
+        (
+            {"observation_space": gym.spaces.Dict(a=gym.spaces.Discrete(2), b=gym.spaces.Text(4))},
+            r"leaf 'b' .* got the Text .*drop_leaves=\['b'\]",
+        ),
     ],
 )
 def test_spaces_that_cannot_be_learned_are_refused(spaces, message):
