@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -57,6 +57,9 @@ class ApexDQNConfig(DQNConfig):
     Beyond DQNConfig, whose methods and defaults all hold (what a key means stands beside it in
     `rllib_per.settings`, and in docs/configuration.md):
 
+    environment()
+        drop_leaves: Parts of Dict observations that are left out, by key, "mission", or "goal/name"
+            within another Dict.
     training()
         replay_ratio, target_network_update_unit, objective, optimizer, broadcast_interval: See
             `Training`. An objective may be a class, too.
@@ -99,6 +102,7 @@ class ApexDQNConfig(DQNConfig):
         self.objective: Any = as_dict(Training.objective)
         self.optimizer = as_dict(Training.optimizer)
         self.broadcast_interval = Training.broadcast_interval
+        self.drop_leaves: Sequence[str] = ()
         self.per_env_epsilon = EnvRunners.per_env_epsilon
         self.frame_stack = EnvRunners.frame_stack
         self.frame_stack_padding: str = EnvRunners.frame_stack_padding
@@ -109,6 +113,13 @@ class ApexDQNConfig(DQNConfig):
         self.channels_last = LearnerSettings.channels_last
         self.learner_timeout_s = LearnerSettings.learner_timeout_s
         self.max_learner_restarts = LearnerSettings.max_learner_restarts
+
+    def environment(
+        self, env: Any = NotProvided, *, drop_leaves: Sequence[str] = NotProvided, **kwargs: Any
+    ) -> ApexDQNConfig:
+        """AlgorithmConfig's `environment`, and the setting named in the class docstring."""
+        super().environment(env, **kwargs)
+        return self._assign(drop_leaves=drop_leaves)
 
     def training(
         self,

@@ -246,12 +246,13 @@ def _model_config(config: ApexDQNConfig) -> Iterator[str]:
     if kind is not None and not issubclass(kind, ApexDQNModule):
         return
     errors = []
-    for is_image in (False, True):
+    for kinds in ([False], [True], [False, True]):  # Vectors, images, or both in one observation.
         try:
-            network_config(given, is_image=is_image)
+            for is_image in kinds:
+                network_config(given, is_image=is_image, is_mixed=len(kinds) > 1)
         except (ValueError, TypeError) as error:
             errors.append(str(error))
-    if len(errors) == 2:
+    if len(errors) == 3:
         yield f"`model_config`: {errors[0]}"
 
 

@@ -85,6 +85,7 @@ def _play(config: ApexDQNConfig, *, records_q: bool) -> PlaySettings:
     return PlaySettings(
         env=config.env,
         env_config=config.env_config,
+        drop_leaves=tuple(config.drop_leaves),
         is_remote=config.remote_worker_envs,
         restarts_failed_envs=config.restart_failed_sub_environments,
         num_sample_rows=config.get_rollout_fragment_length() if plays_rows else None,

@@ -178,6 +178,10 @@ def _is_ours(env_runner_cls: type) -> bool:
     return issubclass(env_runner_cls, ApexEnvRunner)
 
 
+def _is_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+
+
 def _half_open_range(n_step: Any) -> Iterator[str]:
     if isinstance(n_step, (list, tuple)) and len(n_step) == 2 and n_step[0] == n_step[1]:
         yield (
@@ -214,6 +218,13 @@ def _structure(config: ApexDQNConfig) -> Iterator[str]:
         yield (
             "`max_env_steps_per_episode` needs ApexEnvRunner, as RLlib's plays every episode to "
             f"its end: {_WHY_NOT_OURS}, or wrap the environment in gymnasium.wrappers.TimeLimit"
+        )
+    if not _is_names(config.drop_leaves):
+        yield f"`drop_leaves` must be a list of names: got {config.drop_leaves!r}"
+    elif config.drop_leaves and not _is_ours(config.env_runner_cls):
+        yield (
+            f"`drop_leaves` needs ApexEnvRunner: {_WHY_NOT_OURS}, or let the environment leave "
+            "these parts out"
         )
     if config.per_env_epsilon and not _is_ours(config.env_runner_cls):
         yield "`per_env_epsilon` needs ApexEnvRunner: " + _WHY_NOT_OURS

@@ -103,4 +103,5 @@ def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
         env_context(play, min(num_env_runners, 1), num_env_runners),
         num_envs=1,
         vectorize_mode="sync" if mode == "async" else mode,  # One needs no process of its own.
+        drop_leaves=play.drop_leaves,
     )

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
+import tree
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
@@ -25,6 +26,7 @@ from rllib_per.experiments.yaml_source import described
 from rllib_per.observations import WrongDataError
 from rllib_per.replay import TrainingDivergedError
 from rllib_per.replay.columns import first_not_finite
+from rllib_per.replay.leaves import Observations, leaves_of
 from rllib_per.runners.vector_env import (
     episodes_over,
     find_long_episodes,
@@ -160,16 +162,17 @@ class GreedyPolicy:
             EnvContext(env_config, worker_index=0),
             num_envs=num_envs,
             vectorize_mode=self._config.gym_env_vectorize_mode,
+            drop_leaves=self._config.drop_leaves,
         )
 
     def max_length(self, env: VectorEnv) -> int:
         """Env steps after which an episode is cut."""
         return longest_episode(env, self._config.max_env_steps_per_episode)
 
-    def actions(self, obs: Array) -> Int64s:
-        """Greedy actions (B,) for observations (B, ...)."""
+    def actions(self, obs: Observations) -> Int64s:
+        """Greedy actions (B,) for observations (B, ...), as the vector environment gives them."""
         with torch.inference_mode():
-            batch = {Columns.OBS: torch.from_numpy(np.asarray(obs))}
+            batch = {Columns.OBS: tree.map_structure(_as_tensor, obs)}
             q_values = self._module.compute_q_values(batch)["qf_preds"]
         actions: Int64s = q_values.argmax(dim=1).numpy()
         return actions
@@ -209,7 +212,7 @@ class GreedyPolicy:
 
 def play_episodes(
     env: VectorEnv,
-    act: Callable[[Array], Int64s],
+    act: Callable[[Observations], Int64s],
     num_episodes: int,
     seed: int | list[int],
     *,
@@ -286,13 +289,20 @@ def evaluation_config(experiment: ExperimentConfig) -> ApexDQNConfig:
     return config
 
 
+def _as_tensor(array: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(array))
+
+
 def _env_seeds(sequence: np.random.SeedSequence, num_envs: int) -> list[int]:
     """Well mixed, so that no evaluation shares an environment's seed with training or another."""
     return [int(word) for word in sequence.generate_state(num_envs)]
 
 
-def _check_finite(rewards: Array, obs: Array, lengths: Int64s) -> None:
-    for name, values in (("reward", rewards), ("observation", obs)):
+def _check_finite(rewards: Array, obs: Observations, lengths: Int64s) -> None:
+    columns = [("reward", rewards)]
+    for path, leaf in leaves_of(obs).items():
+        columns.append((f"{path} of the observation" if path else "observation", leaf))
+    for name, values in columns:
         at = first_not_finite(values)
         if at is not None:
             raise WrongDataError(

@@ -145,6 +145,7 @@ class ExperimentConfig(sections.Section):
             env=import_class(name) if is_dotted_path(name) else name,
             env_config=self.environment.env_config,
             clip_rewards=self.environment.clip_rewards,
+            drop_leaves=self.environment.drop_leaves,
         )
         config.env_runners(**as_dict(self.env_runners))
         return config

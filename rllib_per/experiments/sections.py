@@ -59,6 +59,9 @@ class Environment(Section):
     it as its one argument, as with RLlib."""
     clip_rewards: RewardClip = None
     """Clip what replay stores, at ±1 if true, at ± a number; reported returns are never clipped."""
+    drop_leaves: list[str] = []
+    """Parts of a Dict observation that are left out, such as a text: [mission], or [goal/name] of
+    a Dict within it."""
 
 
 def _tag(settings: Any) -> str:

@@ -51,6 +51,7 @@ from rllib_per.learning.transfer import make_transfer
 from rllib_per.objectives import Expected, Losses, ObjectiveSettings, build_objective
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
+from rllib_per.replay.leaves import ObservationTree
 from rllib_per.schedules import schedule
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.section import as_dict
@@ -96,6 +97,12 @@ class ApexDQNLearner(DQNTorchLearner):
         for api in self.rl_module_required_apis():
             if not isinstance(net, api):
                 raise TypeError(f"{type(net).__name__} must implement RLlib's {api.__name__}")
+        if net.is_stateful():
+            raise ValueError(
+                f"{type(net).__name__} is stateful (`get_initial_state` gives a state), and replay "
+                "has transitions and no sequences: take a module without a state, and let the "
+                "environment stack its last observations"
+            )
         return module_id, net
 
     def _bind(self) -> None:
@@ -103,6 +110,7 @@ class ApexDQNLearner(DQNTorchLearner):
         asked: Settings = self.config.get_config_for_module(self.module_id).settings()
         training, learners = asked.training, asked.learners
         self._gamma = training.gamma
+        self._nested = ObservationTree(self._net.observation_space).nested
         hooks = overridden(type(self), ApexDQNLearner)
         self._calls_before = "before_gradient_based_update" in hooks
         self._calls_after = "after_gradient_based_update" in hooks
@@ -268,7 +276,7 @@ class ApexDQNLearner(DQNTorchLearner):
 
     def evaluate_by_hooks(self, columns: Any) -> tuple[Any, Losses]:
         """The loss as RLlib computes it: `forward_train`, `compute_losses`, for overriding."""
-        batch = rllib_columns(columns, self._gamma)
+        batch = rllib_columns(columns, self._gamma, self._nested)
         fwd_out = self._net.forward_train(batch)
         self._losses = None
         losses = self.compute_losses(

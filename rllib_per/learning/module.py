@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     QF_NEXT_PREDS,
@@ -20,40 +17,42 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetwo
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
+from rllib_per.actions import num_actions
+from rllib_per.learning.encoders import make_encoder
 from rllib_per.learning.initializers import initialize
-from rllib_per.learning.network_config import as_mapping, network_config
+from rllib_per.learning.network_config import as_mapping, head_config, network_configs
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
 from rllib_per.objectives.objective import Observations
 from rllib_per.own_forwards import what_columns_do
 from rllib_per.replay.divergence import TrainingDivergedError
+from rllib_per.replay.leaves import ObservationTree
 from rllib_per.schedules import schedule
-
-# Of a camera's image. Atari's have 84 or 42; boards of games have 20 at most on their longer side.
-_SMALLEST_SIDE = 16
 
 
 class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
-    """Q(s, ·) for Box observations and Discrete actions; `model_config` as in `NetworkConfig`.
+    """Q(s, ·) of any arrays, and of trees of them; `model_config` as in `NetworkConfig`.
 
-    Vectors (and stacks of them), boards and planes are flattened into an MLP. Images are (stack,
-    H, W), oldest frame first, or a single (H, W) of uint8; uint8 pixels are scaled to [0, 1] on
-    the device.
+    Each leaf has an encoder of its own, and the features of all stand one after the other.
+    Vectors (and stacks of them), boards and planes are flattened into an MLP, categories become
+    ones among zeros. Images go through convolutions: (H, W), or with channels or stacked frames on
+    the first axis, or channels on the last, or a stack of these; their bytes are scaled to [0, 1]
+    on the device.
     """
 
     def setup(self) -> None:
-        obs_shape = _obs_shape(self.observation_space)
-        model_config = self.model_config
-        is_image = _is_image(self.observation_space, as_mapping(model_config))
-        config = network_config(model_config, is_image=is_image)
-        if config.network != "mlp":
-            _check_image(obs_shape)
-        given = model_config if isinstance(model_config, dict) else {}
+        tree = ObservationTree(self.observation_space)
+        configs = network_configs(self.model_config, tree)
+        given = self.model_config if isinstance(self.model_config, dict) else {}
         self.objective = build_objective(given.get("objective", "expected"))
-        num_actions = _num_actions(self.action_space)
-        self.q_network = QNetwork(config, obs_shape, num_actions, self.objective)
-        initialize(self.q_network, as_mapping(model_config))
+        self.q_network = QNetwork(
+            head_config(configs),
+            make_encoder(tree, configs),
+            num_actions(self.action_space),
+            self.objective,
+        )
+        initialize(self.q_network, as_mapping(self.model_config))
         self._epsilon = schedule(given.get("epsilon", 0.0))
         self._double_q = given.get("double_q", True)
 
@@ -76,7 +75,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     @what_columns_do
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         with torch.no_grad():
-            return {Columns.ACTIONS: self.q_network(batch[Columns.OBS]).q.argmax(dim=1)}
+            return self._actions(self.q_network(batch[Columns.OBS]).q.argmax(dim=1))
 
     @what_columns_do
     def _forward_exploration(
@@ -89,7 +88,13 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         chance = torch.rand(size, device=q_values.device)
         anything = torch.randint(q_values.shape[1], size, device=q_values.device)
         explores = chance < self._epsilon(int(t))
-        return {Columns.ACTIONS: torch.where(explores, anything, q_values.argmax(dim=1))}
+        return self._actions(torch.where(explores, anything, q_values.argmax(dim=1)))
+
+    def _actions(self, actions: Tensor) -> dict[str, Tensor]:
+        """Counted from 0, and for RLlib's env runners as the environment counts them."""
+        start = int(getattr(self.action_space, "start", 0))
+        for_env = {Columns.ACTIONS_FOR_ENV: actions + start} if start else {}
+        return {Columns.ACTIONS: actions, **for_env}
 
     @what_columns_do
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
@@ -121,54 +126,15 @@ def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
             "objective 'expected'"
         )
 
+    nested = ObservationTree(module.observation_space).nested
+
     def online(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
-        return Outputs(module.compute_q_values({Columns.OBS: obs})[QF_PREDS])
+        return Outputs(module.compute_q_values({Columns.OBS: nested(obs)})[QF_PREDS])
 
     def target(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
-        return Outputs(module.forward_target({Columns.OBS: obs})[QF_PREDS])
+        return Outputs(module.forward_target({Columns.OBS: nested(obs)})[QF_PREDS])
 
     return online, target
-
-
-def _obs_shape(space: gym.Space[Any]) -> tuple[int, ...]:
-    if not isinstance(space, gym.spaces.Box):
-        raise ValueError(
-            f"ApexDQNModule needs a Box observation space: got {space}; flatten it in the "
-            "environment, or give a module of your own in `config.rl_module(rl_module_spec=...)`"
-        )
-    return tuple(space.shape)
-
-
-def _is_image(space: gym.Space[Any], given: dict[str, Any]) -> bool:
-    """Whether convolutions are the default: pixels of a camera, or settings of convolutions.
-
-    Three axes, or two of bytes, of which two neighbours are at least 16 long. Boards, planes and
-    memory are shorter. `network` overrules it.
-    """
-    shape = space.shape or ()
-    if len(shape) != 3 and not (len(shape) == 2 and space.dtype == np.uint8):
-        return False
-    if given.get("conv_filters") is not None or given.get("channels") is not None:
-        return True
-    return max(map(min, itertools.pairwise(shape))) >= _SMALLEST_SIDE
-
-
-def _num_actions(space: gym.Space[Any]) -> int:
-    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        raise ValueError(f"Q-learning needs a Discrete action space that starts at 0: got {space}")
-    return int(space.n)
-
-
-def _check_image(shape: tuple[int, ...]) -> None:
-    if len(shape) not in (2, 3):
-        raise ValueError(f"images must be (stack, height, width) or (height, width): got {shape}")
-    if len(shape) == 3 and shape[2] < min(shape[:2]):
-        raise ValueError(
-            f"images must be (stack, height, width): got {shape}, which looks like (height, width, "
-            "channels); transpose the observations, for example with "
-            "gymnasium.wrappers.TransformObservation, or set model_config network='mlp' if they "
-            "are no images"
-        )
 
 
 def require_finite(net: nn.Module, num_updates: int) -> None:

@@ -8,8 +8,10 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from rllib_per.learning.encoders import IMAGE_FORMATS, looks_like_image
 from rllib_per.learning.initializers import INITIALIZER_KEYS, check_initializers
 from rllib_per.learning.networks import (
     IMPALA_CHANNELS,
@@ -17,6 +19,7 @@ from rllib_per.learning.networks import (
     ConvFilters,
     NetworkConfig,
 )
+from rllib_per.replay.leaves import Leaf, ObservationTree
 
 # Each network's own encoder and stream sizes; the streams' 512 are those of Wang et al. (2016).
 _DEFAULT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -30,6 +33,10 @@ _RLLIB_MLP_NAMES = {"encoder_hiddens": "fcnet_hiddens", "activation": "fcnet_act
 _RLLIB_CNN_NAMES = {"conv_filters": "conv_filters", "activation": "conv_activation"}
 _RLLIB_HEAD_NAMES = {"hiddens": "head_fcnet_hiddens", "head_activation": "head_fcnet_activation"}
 
+# What speaks of vectors, and of images, where an observation has both.
+_OF_VECTORS = frozenset(_RLLIB_MLP_NAMES.values())
+_OF_IMAGES = frozenset({"network", "channels", "width", *_RLLIB_CNN_NAMES.values()})
+
 # RLlib keys that mean nothing for a feed-forward Q-network, whatever their value ...
 _WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
 # ... and what the config adds to them; the learner and the runner look after these.
@@ -38,8 +45,35 @@ _DQN_KEYS = frozenset(
 )
 
 
+def network_configs(model_config: Any, tree: ObservationTree) -> dict[str, NetworkConfig]:
+    """A `network_config` for each leaf's encoder, by path, each as if the leaf was all there is.
+
+    `network` names the convolutions that images get, or "mlp" where nothing is one. Convolutions
+    make an image of every leaf that has the axes of one.
+
+    Raises:
+        ValueError: A key is unknown, or has no effect on any leaf.
+    """
+    given = as_mapping(model_config)
+    images = {leaf.path: _is_image(leaf, given) for leaf in tree.leaves}
+    is_mixed = len(set(images.values())) > 1
+    return {
+        path: network_config(given, is_image=is_image, is_mixed=is_mixed)
+        for path, is_image in images.items()
+    }
+
+
+def head_config(configs: Mapping[str, NetworkConfig]) -> NetworkConfig:
+    """The one whose sizes the head has: an image's, if there is one."""
+    images = (each for each in configs.values() if each.network != "mlp")
+    return next(images, next(iter(configs.values())))
+
+
 def network_config(
-    model_config: Mapping[str, Any] | DefaultModelConfig | None, *, is_image: bool
+    model_config: Mapping[str, Any] | DefaultModelConfig | None,
+    *,
+    is_image: bool,
+    is_mixed: bool = False,
 ) -> NetworkConfig:
     """Read our keys, or RLlib's `DefaultModelConfig` in their place.
 
@@ -47,11 +81,18 @@ def network_config(
     `conv_activation` (for images), `head_fcnet_hiddens` and `head_fcnet_activation` win over
     ours, so that a program written for DQNConfig keeps its network's sizes.
 
+    Args:
+        is_image: What is encoded, where `network` does not say so.
+        is_mixed: There is the other kind beside it, of which some keys speak.
+
     Raises:
         ValueError: A key is unknown, or asks for what these networks do not have.
     """
     given = as_mapping(model_config)
     _check_keys(given)
+    if is_mixed:
+        others = _OF_VECTORS if is_image else _OF_IMAGES
+        given = {key: value for key, value in given.items() if key not in others}
     network = given.get("network") or ("nature" if is_image else "mlp")
     if network not in _DEFAULT_SIZES:
         known = ", ".join(map(repr, _DEFAULT_SIZES))
@@ -64,7 +105,21 @@ def network_config(
     settings["conv_filters"] = _conv_filters(settings.get("conv_filters", NATURE_FILTERS))
     for sizes in ("encoder_hiddens", "hiddens", "channels"):
         settings[sizes] = _sizes(sizes, settings.get(sizes, IMPALA_CHANNELS))
+    if settings.get("image_format") not in (None, *IMAGE_FORMATS):
+        raise ValueError(
+            f"model_config['image_format'] must be one of {IMAGE_FORMATS}, or None: got "
+            f"{settings['image_format']!r}"
+        )
     return NetworkConfig(**(settings | {"network": network}))
+
+
+def _is_image(leaf: Leaf, given: Mapping[str, Any]) -> bool:
+    """What a leaf is encoded as."""
+    if given.get("network") == "mlp" or leaf.categories is not None:
+        return False
+    is_asked = any(given.get(key) is not None for key in ("network", "conv_filters", "channels"))
+    has_axes = len(leaf.shape) in (3, 4) or (len(leaf.shape) == 2 and leaf.dtype == np.uint8)
+    return (is_asked and has_axes) or looks_like_image(leaf)
 
 
 def as_mapping(model_config: Any) -> dict[str, Any]:

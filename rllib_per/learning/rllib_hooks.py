@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
 from rllib_per.learning.step import UpdateStep
 from rllib_per.objectives import Losses, TensorBatch
+from rllib_per.replay.leaves import flat
 
 logger = logging.getLogger(__name__)
 
@@ -176,8 +177,10 @@ class HookedStep(UpdateStep):
 # -- RLlib's batch ---------------------------------------------------------------------------
 
 
-def rllib_columns(columns: TensorBatch, gamma: float) -> dict[str, Any]:
-    """A batch from replay as RLlib's DQN loss reads it.
+def rllib_columns(
+    columns: TensorBatch, gamma: float, nested: Callable[[Any], Any] = lambda obs: obs
+) -> dict[str, Any]:
+    """A batch from replay as RLlib's DQN loss reads it; `nested` makes trees of observations.
 
     Its target is R + γ^n_step (1 − terminated) Q, and n_step is found from our discount γᵏ.
     """
@@ -188,10 +191,10 @@ def rllib_columns(columns: TensorBatch, gamma: float) -> dict[str, Any]:
         exponents = (torch.log(discounts) / torch.log(torch.tensor(gamma))).round()
         lengths = torch.where(terminated, lengths, exponents)
     return {
-        Columns.OBS: columns.obs,
+        Columns.OBS: nested(columns.obs),
         Columns.ACTIONS: columns.actions,
         Columns.REWARDS: columns.n_step_returns,
-        Columns.NEXT_OBS: columns.next_obs,
+        Columns.NEXT_OBS: nested(columns.next_obs),
         Columns.TERMINATEDS: terminated,
         Columns.TRUNCATEDS: torch.zeros_like(terminated),
         "n_step": lengths,
@@ -203,10 +206,10 @@ def columns_of_rllib(batch: Mapping[str, Any], gamma: float) -> TensorBatch:
     """The other way: what an objective reads of RLlib's batch."""
     goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
     return TensorBatch(
-        obs=batch[Columns.OBS],
+        obs=flat(batch[Columns.OBS]),
         actions=batch[Columns.ACTIONS].long(),
         n_step_returns=batch[Columns.REWARDS],
-        next_obs=batch[Columns.NEXT_OBS],
+        next_obs=flat(batch[Columns.NEXT_OBS]),
         bootstrap_discounts=goes_on * gamma ** batch["n_step"],
         importance_weights=batch["weights"],
     )

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector.utils import batch_space
 
 from rllib_per.arrays import Array, Bools
 from rllib_per.error_notes import note
@@ -157,6 +158,11 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
         super().__init__(env)
         self._tree = ObservationTree(env.single_observation_space)
         self._leading = (env.num_envs,)
+        # Whoever steps this counts actions from 0.
+        actions: Any = env.single_action_space
+        self._first_action = int(actions.start)
+        self.single_action_space = gym.spaces.Discrete(int(actions.n))
+        self.action_space = batch_space(self.single_action_space, env.num_envs)
         self._unbounded_steps = NUM_BOUNDED_STEPS
 
     @property
@@ -171,7 +177,7 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
         return self._observations(answer[0], "reset"), answer[1]
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        answer: Any = self.env.step(actions)
+        answer: Any = self.env.step(actions + self._first_action if self._first_action else actions)
         if not isinstance(answer, tuple) or len(answer) != 5:
             rule = "step() must return five values, (observations, rewards, terminations, "
             self._refuse(rule + "truncations, infos)", "step", answer)

@@ -71,6 +71,7 @@ class ApexEnvRunner(SaveableRunner):
             context,
             num_envs=self.num_envs,
             vectorize_mode=runners.gym_env_vectorize_mode,
+            drop_leaves=play.drop_leaves,
         )
         if self._collector is not None:
             self._seed_anew(self.num_env_steps_sampled_lifetime + self._collector.next_row)

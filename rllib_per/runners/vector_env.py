@@ -13,14 +13,16 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
+from rllib_per.actions import num_actions
 from rllib_per.arrays import Bools
 from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
-from rllib_per.replay.leaves import ObservationTree
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
+from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.settings.algorithm import PlaySettings
 
@@ -86,13 +88,21 @@ def longest_episode(env: Any, max_env_steps: int | None = None) -> int:
 
 
 def make_vector_env(
-    env: Any, context: EnvContext, *, num_envs: int, vectorize_mode: str | VectorizeMode
+    env: Any,
+    context: EnvContext,
+    *,
+    num_envs: int,
+    vectorize_mode: str | VectorizeMode,
+    drop_leaves: Sequence[str] = (),
 ) -> gym.vector.VectorEnv:
     """`num_envs` environments, stepped together as `gym_env_vectorize_mode` says.
+
+    Their actions are counted from 0, wherever the environment's own Discrete space starts.
 
     Args:
         env: As RLlib takes it: an id of Gymnasium, whose constructor gets `env_config`, or a class,
             a function or a name of `ray.tune.register_env`, which get the EnvContext.
+        drop_leaves: Parts of the observations that are left out, by path.
 
     Raises:
         ValueError: There is no environment, or it is none that a discrete-action learner can play.
@@ -105,11 +115,18 @@ def make_vector_env(
         mode = VectorizeMode.VECTOR_ENTRY_POINT
     if mode is VectorizeMode.SYNC:
         made: gym.vector.VectorEnv = ColumnSyncVectorEnv(
-            [lambda: gym.make(spec, **kwargs) for _ in range(num_envs)]
+            [lambda: _make_single(spec, kwargs, drop_leaves) for _ in range(num_envs)]
         )
     elif mode is VectorizeMode.ASYNC:
-        made = AsyncVectorEnv([partial(_make_checked, spec, kwargs, i) for i in range(num_envs)])
+        made = AsyncVectorEnv(
+            [partial(_make_checked, spec, kwargs, drop_leaves, i) for i in range(num_envs)]
+        )
         made.spec = replace(spec, kwargs=spec.kwargs | kwargs)
+    elif drop_leaves:
+        raise ValueError(
+            f"drop_leaves = {list(drop_leaves)} has no effect on an environment with its own "
+            "vectorization: leave the parts out there, or set gym_env_vectorize_mode='sync'"
+        )
     else:
         made = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
     _check(made, num_envs)
@@ -117,8 +134,20 @@ def make_vector_env(
     return CheckedVectorEnv(made) if is_users else made
 
 
-def _make_checked(spec: EnvSpec, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any]:
-    return CheckedEnv(gym.make(spec, **kwargs), index)
+def _make_checked(
+    spec: EnvSpec, kwargs: dict[str, Any], drop_leaves: Sequence[str], index: int
+) -> gym.Env[Any, Any]:
+    return CheckedEnv(_make_single(spec, kwargs, drop_leaves), index)
+
+
+def _make_single(
+    spec: EnvSpec, kwargs: dict[str, Any], drop_leaves: Sequence[str]
+) -> gym.Env[Any, Any]:
+    env: gym.Env[Any, Any] = gym.make(spec, **kwargs)
+    if drop_leaves:
+        env = DropLeaves(env, drop_leaves)
+    num_actions(env.action_space)
+    return env if getattr(env.action_space, "start", 0) == 0 else ActionsFromZero(env)
 
 
 def resolve_env(env: Any) -> Any:
@@ -156,7 +185,7 @@ def _create(creator: Any, context: Any) -> Any:
         TypeError: Also where the creator takes keywords; the message says what to write then.
     """
     try:
-        return creator(context)
+        env = creator(context)
     except TypeError as error:
         if not _takes_keywords(creator):
             raise
@@ -167,6 +196,12 @@ def _create(creator: Any, context: Any) -> Any:
             f"register lambda config: {name}(**config) with ray.tune.register_env, or {name} with "
             "gymnasium.register, whose environments get env_config as keywords"
         ) from error
+    if isinstance(env, MultiAgentEnv):
+        raise ValueError(
+            f"{type(env).__name__} is a MultiAgentEnv, and multi-agent environments are not "
+            "supported: use one policy for one agent"
+        )
+    return env
 
 
 def _takes_keywords(creator: Any) -> bool:
@@ -190,13 +225,4 @@ def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:
             "The vector environment must reset on the step after an episode's end, "
             f"metadata['autoreset_mode'] = AutoresetMode.NEXT_STEP: it has {mode}"
         )
-    try:
-        ObservationTree(env.single_observation_space)
-    except ValueError as error:
-        raise ValueError(f"The environment cannot be played: {error}") from error
-    actions = env.single_action_space
-    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
-        raise ValueError(
-            f"Actions must be Discrete and start at 0, as Q-learning numbers them: got {actions}. "
-            "Wrap the environment so that it offers such actions"
-        )
+    num_actions(env.single_action_space)

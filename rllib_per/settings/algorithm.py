@@ -63,6 +63,8 @@ class PlaySettings(Section):
     """As `ApexDQNConfig.environment` takes it."""
     env_config: Any = None
     """The environment's own."""
+    drop_leaves: tuple[str, ...] = ()
+    """Parts of the observations that are left out."""
     is_remote: bool = False
     """RLlib's `remote_worker_envs`, for the environment to know."""
     restarts_failed_envs: bool = False

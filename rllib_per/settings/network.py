@@ -34,5 +34,10 @@ class Network(Section):
     """Of "impala": channels of each residual block."""
     width: Positive = 1
     """Of "impala": factor of the channels."""
+    image_format: Literal["CHW", "HWC"] | None = None
+    """Of images: channels first or last; null finds it from the space: they are on the last of
+    three axes if that is the shortest, else on the first."""
+    scale_bytes: bool | None = None
+    """Divide bytes by 255; null: those of images, and not codes such as a small board's."""
     module_class: str | None = None
     """The dotted path of an RLModule class instead, behind --allow-custom-classes."""

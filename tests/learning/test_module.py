@@ -3,11 +3,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import tree
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
 from rllib_per.learning.module import ApexDQNModule
+from rllib_per.replay.leaves import leaves_of
 
 VECTOR = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 
@@ -203,13 +205,17 @@ def test_what_dqn_config_adds_to_a_model_config_is_accepted():
         (VECTOR, {"network": "resnet"}, "must be one of 'mlp', 'nature', 'impala': got 'resnet'"),
         (VECTOR, {"hiddens": [0]}, "integers >= 1"),
         (VECTOR, {"activation": "sin"}, "must be one of relu, tanh"),
-        (VECTOR, {"network": "nature"}, r"images must be \(stack, height, width\).*got \(4,\)"),
+        (VECTOR, {"network": "nature"}, r"images must be \(height, width\).*shape \(4,\)"),
         (images(4, 20, 20), {}, "need images of 36×36 at least: got 20×20.*network='mlp'"),
         (images(4, 10, 10), {"network": "nature"}, "36×36 at least: got 10×10"),
-        (images(64, 64, 4), {}, "looks like.*network='mlp' if they are no images"),
-        (images(84, 84, 4), {}, "looks like"),
+        (
+            images(84, 84, 4),
+            {"image_format": "WHC"},
+            r"one of \('CHW', 'HWC'\), or None: got 'WHC'",
+        ),
         (images(4, 84, 84), {"conv_filters": [[32, 8]]}, "rows: got"),
-        (gym.spaces.Discrete(4), {}, "needs a Box observation space"),
+        (gym.spaces.Text(4), {}, "arrays of numbers: got the Text"),
+        (gym.spaces.Discrete(4), {"network": "nature"}, "images must be"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_fix(space, model_config, message):
@@ -217,10 +223,17 @@ def test_what_cannot_be_built_is_refused_with_the_fix(space, model_config, messa
         module(space, model_config)
 
 
-@pytest.mark.parametrize("actions", [gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3, start=1)])
-def test_actions_must_be_discrete_from_zero(actions):
-    with pytest.raises(ValueError, match="Discrete action space that starts at 0"):
-        ApexDQNModule(observation_space=VECTOR, action_space=actions, model_config={})
+def test_rllibs_runners_get_actions_as_the_environment_counts_them():
+    from_five = ApexDQNModule(
+        observation_space=VECTOR,
+        action_space=gym.spaces.Discrete(3, start=5),
+        model_config={"epsilon": 1.0},
+    )
+    batch = {"obs": observations(VECTOR)}
+    for output in (from_five.forward_inference(batch), from_five.forward_exploration(batch, t=0)):
+        assert torch.equal(output["actions_for_env"], output["actions"] + 5)
+        assert output["actions"].max() < 3
+    assert "actions_for_env" not in module().forward_inference(batch)
 
 
 def test_target_networks_start_equal_and_take_no_gradient():
@@ -280,3 +293,145 @@ def test_exploration_follows_the_epsilon_schedule_of_model_config():
     assert (shares - 0.25).abs().max() < 0.034
     half = (each.forward_exploration(batch, t=500)["actions"] == greedy).float().mean()
     assert abs(half - 0.625) < 5 * (0.625 * 0.375 / 4000) ** 0.5
+
+
+# -- images and trees ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int16])
+@pytest.mark.parametrize(
+    ("shape", "moved"), [((40, 48, 3), (3, 40, 48)), ((44, 40, 1), (1, 44, 40))]
+)
+def test_channels_last_images_are_those_with_channels_first(shape, moved, dtype):
+    last, first = module(images(*shape, dtype=dtype)), module(images(*moved, dtype=dtype))
+    first.set_state(last.get_state())
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (5, *shape)).astype(dtype))
+    torch.testing.assert_close(last.q_network(obs).q, first.q_network(obs.movedim(-1, 1)).q)
+
+
+def test_channels_are_moved_without_a_copy():
+    encoder = module(images(40, 48, 3, dtype=np.float32)).q_network.encoder
+    obs = torch.rand(2, 40, 48, 3)
+    assert encoder._inputs(obs).data_ptr() == obs.data_ptr()
+
+
+def test_stacks_of_colour_images_are_joined_frame_by_frame():
+    last, first = module(images(2, 40, 48, 3)), module(images(2, 3, 40, 48))
+    joined = module(images(6, 40, 48))
+    obs = observations(images(2, 3, 40, 48))
+    for each in (first, last):
+        each.set_state(joined.get_state())
+    expected = joined.q_network(obs.reshape(5, 6, 40, 48)).q
+    torch.testing.assert_close(first.q_network(obs).q, expected)
+    torch.testing.assert_close(last.q_network(obs.movedim(2, -1)).q, expected)
+
+
+def test_a_guess_of_the_format_is_overruled():
+    def channels(space, **model_config):
+        network = module(space, model_config).q_network
+        return next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d)).in_channels
+
+    assert channels(images(40, 44, 36)) == 36
+    assert channels(images(40, 44, 36), image_format="CHW") == 40
+    assert channels(images(40, 44, 48)) == 40
+    assert channels(images(40, 44, 48), image_format="HWC") == 48
+
+
+@pytest.mark.parametrize(
+    ("space", "model_config", "scaled"),
+    [
+        (images(7, 7, 3), {}, False),  # MiniGrid's codes.
+        (images(128), {}, False),
+        (images(4, 84, 84), {"network": "mlp"}, True),
+        (images(7, 7, 3), {"scale_bytes": True}, True),
+        (images(4, 36, 36), {"scale_bytes": False}, False),
+        (images(4, 10, 10), {"conv_filters": [[16, 3, 1]]}, True),
+        (gym.spaces.Box(0, 255, (4,), np.float32), {"scale_bytes": True}, False),
+    ],
+    ids=str,
+)
+def test_only_the_bytes_of_images_are_scaled(space, model_config, scaled):
+    obs = observations(space)
+    inputs = module(space, model_config).q_network.encoder._inputs(obs)
+    expected = obs.float().movedim(-1, -3) if inputs.shape != obs.shape else obs.float()
+    torch.testing.assert_close(inputs, expected / 255 if scaled else expected)
+
+
+def test_categories_become_ones_among_zeros():
+    encoder = module(gym.spaces.Discrete(4, start=2)).q_network.encoder
+    assert encoder._inputs(torch.tensor([2, 5])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    encoder = module(gym.spaces.MultiDiscrete([2, 3], start=[0, 5])).q_network.encoder
+    given = torch.tensor([[1, 5], [0, 7]], dtype=torch.int16)
+    assert encoder._inputs(given).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    grid = module(gym.spaces.MultiDiscrete([[2, 2], [2, 2]])).q_network.encoder
+    assert grid._inputs(torch.tensor([[[0, 1], [1, 0]]])).shape == (1, 8)
+    bits = module(gym.spaces.MultiBinary(3)).q_network.encoder
+    assert bits._inputs(torch.tensor([[0, 1, 1]], dtype=torch.int8)).tolist() == [[0, 1, 1]]
+
+
+TREE = gym.spaces.Dict(
+    camera=images(36, 40, 3),
+    items=gym.spaces.Tuple([VECTOR, gym.spaces.Discrete(3)]),
+)
+
+
+def test_every_leaf_is_encoded_as_if_it_was_alone():
+    sizes = {"fcnet_hiddens": [6], "conv_filters": [[4, 8, 4]], "hiddens": [5]}
+    network = module(TREE, sizes).q_network
+    assert sorted(network.encoder) == ["obs/camera", "obs/items/0", "obs/items/1"]
+    for path, space in (("camera", TREE["camera"]), ("items/0", VECTOR)):
+        keys = {"conv_filters"} if path == "camera" else {"fcnet_hiddens"}
+        alone = module(space, {key: sizes[key] for key in keys} | {"hiddens": [5]}).q_network
+        assert str(alone.encoder) == str(network.encoder[f"obs/{path}"])
+    assert linear_shapes(network.encoder["obs/items/1"]) == [(6, 3)]
+    num_features = sum(encoder.num_features for encoder in network.encoder.values())
+    assert num_features == 4 * 8 * 9 + 6 + 6
+    assert linear_shapes(network.head.value)[0] == (5, num_features)
+
+
+@pytest.mark.parametrize("leaf", ["camera", "items/0", "items/1"])
+def test_every_leaf_reaches_the_q_values(leaf):
+    each = module(TREE)
+    TREE.seed(3)
+    obs = tree.map_structure(
+        lambda *parts: torch.from_numpy(np.stack(parts)), *[TREE.sample() for _ in range(2)]
+    )
+    q_values = each.compute_q_values({"obs": obs})["qf_preds"]
+    columns = leaves_of(obs)
+    assert torch.equal(each.q_network(columns).q, q_values)
+    changed = columns | {leaf: columns[leaf].flip(0)}
+    assert not torch.allclose(each.q_network(changed).q, q_values)
+
+
+def test_the_heads_sizes_are_an_images_where_there_is_one():
+    assert module(TREE).q_network.head.value[0].out_features == 512
+    assert module(gym.spaces.Tuple([VECTOR, VECTOR])).q_network.head.value[0].out_features == 256
+
+
+@pytest.mark.parametrize(
+    ("space", "model_config", "message"),
+    [
+        (gym.spaces.Dict(a=VECTOR), {"conv_filters": [[16, 4, 2]]}, "no effect on .* 'mlp'"),
+        (gym.spaces.Dict(a=VECTOR), {"network": "nature"}, r"the leaf 'a' has the shape \(4,\)"),
+        (TREE, {"network": "nature", "fcnet_hidden": [7]}, "did you mean 'fcnet_hiddens'"),
+        (
+            gym.spaces.Dict(a=images(40, 40), b=gym.spaces.Text(4)),
+            {},
+            r"leaf 'b' of .* got the Text .*drop_leaves=\['b'\]",
+        ),
+    ],
+)
+def test_a_tree_that_cannot_be_encoded_is_refused_with_the_fix(space, model_config, message):
+    with pytest.raises(ValueError, match=message):
+        module(space, model_config)
+
+
+@pytest.mark.parametrize("name", ["items", "keys", "values", "pop", "encoder", "0"])
+def test_a_leaf_may_have_any_name(name):
+    space = gym.spaces.Dict({name: VECTOR})
+    each = module(space)
+    each.make_target_networks()
+    other = module(space)
+    other.make_target_networks()
+    other.set_state(each.get_state())
+    assert each.compute_q_values({"obs": {name: observations(VECTOR)}})["qf_preds"].shape == (5, 3)

@@ -49,14 +49,20 @@ WITHOUT_RAY = """
 import sys
 sys.modules["ray"] = None  # An import of it fails.
 import copy, numpy as np, torch
+from types import SimpleNamespace
+from rllib_per.learning.encoders import make_encoder
 from rllib_per.learning.networks import NetworkConfig, QNetwork
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
 from rllib_per.objectives import Expected, ObjectiveSettings
 from rllib_per.replay import TransitionBatch
+from rllib_per.replay.leaves import ObservationTree
 objective, device = Expected(ObjectiveSettings()), torch.device("cpu")
-online = QNetwork(NetworkConfig("mlp", (8,), (8,)), (4,), 2, objective)
+space = SimpleNamespace(shape=(4,), dtype=np.dtype(np.float32))
+config = NetworkConfig("mlp", (8,), (8,))
+encoder = make_encoder(ObservationTree(space), {"": config})
+online = QNetwork(config, encoder, 2, objective)
 target = copy.deepcopy(online)
 step = UpdateStep(
     NetworkPair(online, target, device), objective,

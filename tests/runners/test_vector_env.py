@@ -5,6 +5,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from ray import tune
 from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.runners.vector_env import make_vector_env
@@ -63,8 +64,15 @@ class WithSpaces(CountingEnv):
 @pytest.mark.parametrize(
     ("spaces", "message"),
     [
-        ({"action_space": gym.spaces.Box(0, 1, (1,))}, "Actions must be Discrete"),
-        ({"action_space": gym.spaces.Discrete(2, start=1)}, "start at 0"),
+        (
+            {"action_space": gym.spaces.Box(0, 1, (1,))},
+            r"Discrete.*rllib_per\.drop_in\.sac",
+        ),
+        (
+            {"action_space": gym.spaces.MultiDiscrete([3, 2])},
+            r"6 comb.*\(3, 2\).*Discrete\(6\)",
+        ),
+        ({"action_space": gym.spaces.MultiBinary(3)}, r"of the 8 .*\(2, 2, 2\)"),
         ({"observation_space": gym.spaces.Text(4)}, "arrays of numbers: got the Text"),
         (
             {"observation_space": gym.spaces.Dict(a=gym.spaces.Discrete(2), b=gym.spaces.Text(4))},
@@ -86,3 +94,80 @@ def test_no_environment_and_another_autoreset_are_refused():
 
     with pytest.raises(ValueError, match=r"NEXT_STEP: it has AutoresetMode\.SAME_STEP"):
         make(runner_config(create, gym_env_vectorize_mode="vector_entry_point"))
+
+
+class Echo(gym.Env):
+    """Its reward is the action that it got."""
+
+    observation_space = gym.spaces.Dict(
+        mission=gym.spaces.Text(10),
+        goal=gym.spaces.Dict(name=gym.spaces.Text(10), x=gym.spaces.Discrete(3)),
+    )
+    action_space = gym.spaces.Discrete(3, start=5)
+
+    def reset(self, *, seed=None, options=None):
+        return {"mission": "go", "goal": {"name": "door", "x": 1}}, {}
+
+    def step(self, action):
+        return self.reset()[0], float(action), False, False, {}
+
+
+DROPPED = ["mission", "goal/name"]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_actions_are_counted_from_zero_and_parts_left_out(mode):
+    context = EnvContext({}, worker_index=0)
+    env = make_vector_env(
+        lambda context: Echo(), context, num_envs=2, vectorize_mode=mode, drop_leaves=DROPPED
+    )
+    assert env.single_action_space == gym.spaces.Discrete(3)
+    assert env.single_observation_space == gym.spaces.Dict(
+        goal=gym.spaces.Dict(x=gym.spaces.Discrete(3))
+    )
+    assert env.reset()[0]["goal"]["x"].tolist() == [1, 1]
+    observations, rewards, *_ = env.step(np.array([0, 2]))
+    env.close()
+    assert rewards.tolist() == [5, 7]
+    assert list(observations["goal"]) == ["x"]
+
+
+def test_a_vector_environment_of_ones_own_gets_its_own_actions():
+    def create(context):
+        plain = gym.spaces.Discrete(3)
+        return SyncVectorEnv(
+            [
+                lambda: gym.wrappers.TransformObservation(Echo(), lambda obs: 0, plain)
+                for _ in range(context["num_envs"])
+            ]
+        )
+
+    env = make(runner_config(create, 2, gym_env_vectorize_mode="vector_entry_point"))
+    env.reset()
+    assert env.single_action_space == gym.spaces.Discrete(3)
+    assert env.action_space == gym.spaces.MultiDiscrete([3, 3])
+    assert env.step(np.array([0, 2]))[1].tolist() == [5, 7]
+
+
+def test_what_cannot_be_left_out_is_refused():
+    context = EnvContext({}, worker_index=0)
+
+    def make_without(paths, mode="sync", env=Echo):
+        make_vector_env(
+            lambda context: env(), context, num_envs=1, vectorize_mode=mode, drop_leaves=paths
+        )
+
+    with pytest.raises(ValueError, match="there is no 'goal/y' in"):
+        make_without(["goal/y"])
+    with pytest.raises(ValueError, match=r"drop_leaves = \['mission'\] has no effect"):
+        make_without(["mission"], "vector_entry_point")
+    with pytest.raises(ValueError, match=r"leaf 'goal/name' .*drop_leaves=\['goal/name'\]"):
+        make_without(["mission"])
+
+
+def test_multi_agent_environments_are_refused_by_name():
+    class Two(MultiAgentEnv):
+        pass
+
+    with pytest.raises(ValueError, match=r"Two is a MultiAgentEnv.*not supported"):
+        make(runner_config(lambda context: Two()))

@@ -141,7 +141,8 @@ ABOUT_THE_CONFIG = {
     "dqn/translation.py",
     "dqn/validation.py",
 }
-OF_A_NETWORK = {"learning/module.py", "learning/networks.py"}  # Their `config` is one.
+# Whose `config` is one.
+OF_A_NETWORK = {"learning/module.py", "learning/networks.py", "learning/encoders.py"}
 READ_AT_A_DOOR = {
     "dqn/algorithm.py": {
         "settings", "replay_buffer_config", "env", "stats_cls_lookup", "build_learner_group",
