@@ -284,6 +284,7 @@ class ApexDQNConfig(DQNConfig):
             "hiddens": self.hiddens,
             "channels_last": self.channels_last,
             "objective": self.objective,
+            "noisy": self.noisy,
         }
         return super()._model_config_auto_includes | ours
 

@@ -12,6 +12,7 @@ from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.network_config import as_mapping, network_config
 from rllib_per.learning.rllib_hooks import problem_of_learner_class
 from rllib_per.own_forwards import has_own_forward
+from rllib_per.settings.training import Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
@@ -25,7 +26,7 @@ _NO_EPOCHS = (
 _ONE_POLICY = "belongs to multi-agent training; there is one policy here: leave it out"
 _COMPILE = "compiles methods that the gradient step here passes by: set `compile_module=True`"
 _TF = "belongs to TensorFlow; this is PyTorch: leave it out"
-_NOISY_OR_ATOMS = "belongs to noisy networks and Q-distributions, which are off: leave it out"
+_ATOMS = "belongs to Q-distributions, which are off: leave it out"
 _ACTIONS_ARE_DISCRETE = "has no meaning for Discrete actions: leave it out"
 _UNUSED = "is read by nobody in RLlib's new API stack: leave it out"
 
@@ -97,7 +98,7 @@ REFUSED: dict[str, str] = {
         "tf_session_args _tf_policy_handles_more_than_one_loss",
         _TF,
     ),
-    **_names("sigma0 v_max v_min", _NOISY_OR_ATOMS),
+    **_names("v_max v_min", _ATOMS),
     **_names(
         "always_attach_evaluation_results custom_async_evaluation_function disable_env_checking "
         "evaluation_num_episodes render_env",
@@ -177,6 +178,7 @@ def find_refusals(config: ApexDQNConfig) -> Iterator[str]:
             yield f"`{name}` = {_shown(value)} {why}"
     yield from _learner_class(config)
     yield from _own_exploration(config)
+    yield from _noise(config)
     yield from _action_distributions(config)
     yield from _needs_episodes(config)
     yield from _model_config(config)
@@ -210,6 +212,30 @@ def _own_exploration(config: ApexDQNConfig) -> Iterator[str]:
             f"`per_env_epsilon` has no effect on {kind.__name__}, which chooses actions by its own "
             "`_forward_exploration`: leave it out, or explore there as it does"
         )
+
+
+def _noise(config: ApexDQNConfig) -> Iterator[str]:
+    """Who does passes through the network by himself does them without noise."""
+    kind = _module_class(config)
+    if config.sigma0 != Training.sigma0 and not config.noisy:
+        yield (
+            f"`sigma0` = {config.sigma0} has no effect without `noisy`: leave it out, or set "
+            "noisy=True"
+        )
+    if not config.noisy or kind is None:
+        return
+    if not issubclass(kind, ApexDQNModule):
+        yield (
+            f"`noisy` has no effect on {kind.__name__}, which is no ApexDQNModule: set "
+            "noisy=False, or derive it from ApexDQNModule"
+        )
+        return
+    for name in ("exploration", "train"):
+        if has_own_forward(kind, name):
+            yield (
+                f"`noisy` has no effect on {kind.__name__}._forward_{name}, whose passes through "
+                "the network are its own: set noisy=False, or leave the method out"
+            )
 
 
 def _action_distributions(config: ApexDQNConfig) -> Iterator[str]:

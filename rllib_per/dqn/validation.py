@@ -44,7 +44,6 @@ for _name in ("num_torch_threads", "gym_env_vectorize_mode"):  # Of YAML only, o
 
 # DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
 _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("noisy", lambda v: not v, "set noisy=False and explore with `epsilon`"),
     ("num_atoms", lambda v: v == 1, "set num_atoms=1; distributional Q-learning is not offered"),
     ("burn_in_len", lambda v: not v, "set burn_in_len=0; stateful modules are not offered"),
     ("before_learn_on_batch", lambda v: v is None, "transform rewards in the environment instead"),

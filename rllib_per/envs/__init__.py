@@ -11,6 +11,7 @@ _SINGLE_ENVS: tuple[tuple[str, str, int | None], ...] = (
     ("ObservationProbe-v1", "probes:ObservationProbe", None),
     ("DiscountProbe-v1", "probes:DiscountProbe", None),
     ("ActionProbe-v1", "probes:ActionProbe", None),
+    ("ChainProbe-v1", "probes:ChainProbe", None),
     ("BlindCliffwalk-v1", "blind_cliffwalk:BlindCliffwalk", None),
     ("MinAtar-v1", "minatar:MinAtarGame", None),
     ("FailureCartPole-v1", "failure_cartpole:make_failure_cartpole", 4000),

@@ -89,3 +89,39 @@ class ActionProbe(gym.Env[Float32s, int]):
 
     def step(self, action: int) -> tuple[Float32s, float, bool, bool, dict[str, Any]]:
         return np.zeros(1, np.float32), 1.0 if action == 1 else -1.0, True, False, {}
+
+
+class ChainProbe(gym.Env[Float32s, int]):
+    """Is anything found that greedy play does not come upon?
+
+    A chain of states (Osband et al. 2016, §5): the right action goes on and any other goes back.
+    The first state pays 0.001, the last 1, all others nothing; play begins in the second one and
+    lasts 9 steps more than there are states, so that 12 is the most that can be earned. Which
+    action is right alternates from state to state, and observations are one-hot, so that nothing
+    can be generalized.
+    """
+
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def __init__(self, num_states: int = 6) -> None:
+        self.num_states = num_states
+        self.observation_space = gym.spaces.Box(0.0, 1.0, (num_states,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32s, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state, self._num_steps = 1, 0
+        return self._observation(), {}
+
+    def step(self, action: int) -> tuple[Float32s, float, bool, bool, dict[str, Any]]:
+        self._num_steps += 1
+        forward = 1 if action == self._state % 2 else -1
+        self._state = min(max(self._state + forward, 0), self.num_states - 1)
+        reward = {0: 0.001, self.num_states - 1: 1.0}.get(self._state, 0.0)
+        return self._observation(), reward, self._num_steps == self.num_states + 9, False, {}
+
+    def _observation(self) -> Float32s:
+        observation = np.zeros(self.num_states, np.float32)
+        observation[self._state] = 1.0
+        return observation

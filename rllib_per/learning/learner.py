@@ -32,7 +32,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_per.arrays import Allocator
-from rllib_per.learning.module import networks_of, require_finite
+from rllib_per.learning.module import networks_of, noise_of, require_finite
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.rllib_hooks import (
     HOOKS_OF_A_STEP,
@@ -137,6 +137,7 @@ class ApexDQNLearner(DQNTorchLearner):
                 self._device,
                 mixed_precision=learners.mixed_precision,
                 compile_networks=learners.compile_module,
+                noise=noise_of(self._net, asked.transitions.seed, self._device),
             ),
             objective,
             self._default_optimizer,
@@ -243,10 +244,8 @@ class ApexDQNLearner(DQNTorchLearner):
         if self._default_optimizer is not None and not self._is_in_step:
             self._set_optimizer_lr(self._default_optimizer, self._lr_schedule(env_steps))
         episodes = timesteps.get(NUM_EPISODES_LIFETIME, 0)
-        updates = self._weights_seq_no
-        self._step.update_targets(
-            {"env_steps": env_steps, "episodes": episodes, "updates": updates}
-        )
+        counts = {"env_steps": env_steps, "episodes": episodes, "updates": self._weights_seq_no}
+        self._step.update_targets(counts)
         if not self._is_in_step:
             self._log_pending_metrics()
 
@@ -269,6 +268,8 @@ class ApexDQNLearner(DQNTorchLearner):
                 module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
             )
         columns = columns_of_rllib(batch, self._gamma)
+        if not self._is_in_step:
+            self._step.begin_update({"updates": self._weights_seq_no + 1})
         loss, self._losses = UpdateStep.evaluate(self._step, columns)
         if not self._is_in_step:
             log_losses(self.metrics, self.module_id, loss.detach(), self._losses)

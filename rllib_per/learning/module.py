@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from rllib_per.learning.network_config import as_mapping, head_config, network_c
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
+from rllib_per.objectives.noise import UpdateNoise, noise, noisy_layers
 from rllib_per.objectives.objective import Observations
 from rllib_per.own_forwards import what_columns_do
 from rllib_per.replay.divergence import TrainingDivergedError
@@ -46,8 +48,9 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         configs = network_configs(self.model_config, tree)
         given = self.model_config if isinstance(self.model_config, dict) else {}
         self.objective = build_objective(given.get("objective", "expected"))
+        config = head_config(configs)
         self.q_network = QNetwork(
-            head_config(configs),
+            config,
             make_encoder(tree, configs),
             num_actions(self.action_space),
             self.objective,
@@ -55,9 +58,24 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         initialize(self.q_network, as_mapping(self.model_config))
         self._epsilon = schedule(given.get("epsilon", 0.0))
         self._double_q = given.get("double_q", True)
+        self._noisy_layers = noisy_layers(self.q_network)
+        self.is_noisy = config.noisy
+        # Of the learner that trains it.
+        self.update_noise: UpdateNoise | None = None
 
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {QF_PREDS: self.q_network(batch[Columns.OBS]).q}
+
+    def exploring(
+        self, num_rows: int, generator: torch.Generator | None = None
+    ) -> AbstractContextManager[None]:
+        """Within, Q-values are noisy, each of `num_rows` its own, if there are noisy layers.
+
+        Args:
+            num_rows: Of the batch.
+            generator: Of the noise, on the module's device; None: PyTorch's own.
+        """
+        return noise(self._noisy_layers, generator, num_rows)
 
     def make_target_networks(self) -> None:
         self.target_q_network = make_target_network(self.q_network)
@@ -81,8 +99,8 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     def _forward_exploration(
         self, batch: dict[str, Any], t: int = 0, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """ε-greedy at env step `t`, for RLlib's own env runners; ours explores by itself."""
-        with torch.no_grad():
+        """ε-greedy at env step `t`, and noisy, for RLlib's env runners; ours explores by itself."""
+        with torch.no_grad(), self.exploring(len(batch[Columns.OBS])):
             q_values = self.q_network(batch[Columns.OBS]).q
         size = q_values.shape[:1]
         chance = torch.rand(size, device=q_values.device)
@@ -100,10 +118,15 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """What RLlib's own DQN loss reads, for `Learner.update`."""
         next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
-        output = self.compute_q_values(batch)
-        output[QF_TARGET_NEXT_PREDS] = self.forward_target(next_batch)[QF_PREDS]
+        noisy = self.update_noise
+        online: Any = nullcontext if noisy is None else noisy.online
+        target: Any = nullcontext if noisy is None else noisy.target
+        with online():
+            output = self.compute_q_values(batch)
+        with target():
+            output[QF_TARGET_NEXT_PREDS] = self.forward_target(next_batch)[QF_PREDS]
         if self._double_q:
-            with torch.no_grad():
+            with torch.no_grad(), online():
                 output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
         return output
 
@@ -135,6 +158,18 @@ def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
         return Outputs(module.forward_target({Columns.OBS: nested(obs)})[QF_PREDS])
 
     return online, target
+
+
+def noise_of(module: Any, seed: int | None, device: torch.device) -> UpdateNoise | None:
+    """The noise of the updates of a module, which its `_forward_train` has, too.
+
+    None if it has no noisy layers.
+    """
+    if not (isinstance(module, ApexDQNModule) and module.is_noisy):
+        return None
+    networks = module.q_network, module.target_q_network
+    module.update_noise = UpdateNoise(*networks, seed or 0, device)
+    return module.update_noise
 
 
 def require_finite(net: nn.Module, num_updates: int) -> None:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from rllib_per.objectives import Objective, Outputs
 from rllib_per.objectives.heads import Streams
+from rllib_per.objectives.noise import noisy_layers
 from rllib_per.objectives.objective import Observations
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
@@ -42,6 +43,8 @@ class NetworkConfig:
         channels: "impala" only, of each residual block, times `width`.
         width: "impala" only.
         dueling: Separate value and advantage streams (Wang et al. 2016).
+        noisy: Noise in the streams' layers (Fortunato et al. 2018).
+        std_init: Of the noise, RLlib's `sigma0`.
         channels_last: Memory layout of images and convolutions.
     """
 
@@ -54,6 +57,8 @@ class NetworkConfig:
     channels: tuple[int, ...] = IMPALA_CHANNELS
     width: int = Network.width
     dueling: bool = Training.dueling
+    noisy: bool = Training.noisy
+    std_init: float = Training.sigma0
     channels_last: bool = LearnerSettings.channels_last
     image_format: str | None = Network.image_format
     scale_bytes: bool | None = Network.scale_bytes
@@ -74,8 +79,11 @@ class QNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        streams = Streams(config.hiddens, config.head_activation, config.dueling)
+        sigma0 = config.std_init if config.noisy else None
+        streams = Streams(config.hiddens, config.head_activation, config.dueling, sigma0)
         self.head = objective.head(encoder.num_features, num_actions, streams)
+        if config.noisy:
+            _check_is_noisy(self.head, objective)
         self._objective = objective
         if config.channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,3 +97,12 @@ class QNetwork(nn.Module):
         taus = torch.rand(len(features), num_taus, device=features.device) if num_taus else None
         raw = self.head(features, mask, taus)
         return Outputs(self._objective.q_values(raw), raw, taus)
+
+
+def _check_is_noisy(head: Any, objective: Objective) -> None:
+    if not noisy_layers(head):
+        raise ValueError(
+            f"`noisy` has no effect on the head of {type(objective).__name__}, which has no noisy "
+            "layers: make its layers with `streams.linear` or "
+            "`rllib_per.objectives.heads.stream`, or set noisy=False"
+        )

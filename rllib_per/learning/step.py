@@ -17,6 +17,7 @@ from rllib_per.learning.transfer import Transfer
 from rllib_per.learning.update_metrics import UpdateMetrics
 from rllib_per.objectives import Losses, Objective, Outputs, TensorBatch
 from rllib_per.objectives.losses import weighted_mean
+from rllib_per.objectives.noise import UpdateNoise
 from rllib_per.objectives.objective import Observations
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 
@@ -33,6 +34,7 @@ class NetworkPair:
         device: Where they compute.
         mixed_precision: Forward in bfloat16.
         compile_networks: Let torch.compile have them.
+        noise: Of their noisy layers; None: they have none.
     """
 
     def __init__(
@@ -43,23 +45,32 @@ class NetworkPair:
         *,
         mixed_precision: bool = False,
         compile_networks: bool = False,
+        noise: UpdateNoise | None = None,
     ) -> None:
         self._online, self._target = online, target
         if compile_networks:
             self._online, self._target = torch.compile(online), torch.compile(target)
         self._device, self._mixed_precision = device, mixed_precision
+        self._noise = noise
+        self._online_noise: Any = nullcontext if noise is None else noise.online
+        self._target_noise: Any = nullcontext if noise is None else noise.target
+
+    def begin_update(self, counts: Mapping[str, int]) -> None:
+        """Passes belong to the update of lifetime `counts` from now on."""
+        if self._noise is not None:
+            self._noise.begin(counts["updates"])
 
     def online(
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
-        with self._precision():
+        with self._precision(), self._online_noise():
             outputs = self._online(obs, mask, num_taus)
         return _as_float32(outputs) if self._mixed_precision else outputs
 
     def target(
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), self._precision(), self._target_noise():
             outputs = self._target(obs, mask, num_taus)
         return _as_float32(outputs) if self._mixed_precision else outputs
 
@@ -124,7 +135,8 @@ class UpdateStep:
 
         Args:
             batch: Stays untouched, and must stay so until its TD errors are back.
-            counts: Lifetime counts by unit, this update included, for the target networks' clock.
+            counts: Lifetime counts by unit, this update included, for the target networks' clock
+                and for noise.
 
         Returns:
             What the objective hands back to replay, beside the ids: this batch's on a CPU; on a GPU
@@ -132,6 +144,7 @@ class UpdateStep:
             gives what is left.
         """
         columns = self._transfer.load(batch)
+        self.begin_update(counts)
         loss, losses = self.evaluate(columns)
         gradients_norm = self.descend(loss)
         self.metrics.record(
@@ -140,6 +153,10 @@ class UpdateStep:
         if self._updates_targets:
             self.update_targets(counts)
         return self._transfer.hand_over(batch, losses.priority)
+
+    def begin_update(self, counts: Mapping[str, int]) -> None:
+        """Calls of `evaluate` belong to the update of lifetime `counts` from now on."""
+        self._networks.begin_update(counts)
 
     def evaluate(self, columns: TensorBatch) -> tuple[Tensor, Losses]:
         """The importance-weighted mean loss, with its gradient, and what it is the mean of."""

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from rllib_per.objectives.losses import dueling_q_values
+from rllib_per.objectives.noise import NoisyLinear
 
 _ACTIVATIONS: dict[str | None, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -31,11 +32,19 @@ class Streams:
         hiddens: Units of each dense layer of each stream.
         activation: Behind each of them.
         dueling: Two streams, of the state's value and the actions' advantages, instead of one.
+        sigma0: Of the noise of every layer (`NoisyLinear`); None: no noise.
     """
 
     hiddens: Sequence[int] = ()
     activation: str | None = "relu"
     dueling: bool = True
+    sigma0: float | None = None
+
+    def linear(self, num_inputs: int, num_outputs: int) -> nn.Linear:
+        """A layer of a head."""
+        if self.sigma0 is None:
+            return nn.Linear(num_inputs, num_outputs)
+        return NoisyLinear(num_inputs, num_outputs, self.sigma0)
 
 
 class Head(Protocol):
@@ -95,17 +104,20 @@ def dueling_head(
 def stream(num_features: int, num_outputs: int, streams: Streams) -> nn.Sequential:
     """Dense layers, and a linear one with the outputs on top."""
     last = (num_features, *streams.hiddens)[-1]
-    hidden = dense_layers(num_features, streams.hiddens, streams.activation)
-    return nn.Sequential(*hidden, nn.Linear(last, num_outputs))
+    hidden = dense_layers(num_features, streams.hiddens, streams.activation, streams.linear)
+    return nn.Sequential(*hidden, streams.linear(last, num_outputs))
 
 
 def dense_layers(
-    num_features: int, hiddens: Sequence[int], activation: str | None
+    num_features: int,
+    hiddens: Sequence[int],
+    activation: str | None,
+    linear: Callable[[int, int], nn.Linear] = nn.Linear,
 ) -> list[nn.Module]:
     """Linear layers of these sizes, each with its activation behind it."""
     layers: list[nn.Module] = []
     for size in hiddens:
-        layers += [nn.Linear(num_features, size), make_activation(activation)]
+        layers += [linear(num_features, size), make_activation(activation)]
         num_features = size
     return layers
 

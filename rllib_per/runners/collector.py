@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
 
-from rllib_per.arrays import Array, Int64s
+from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.error_notes import note
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.observations import WrongDataError
@@ -36,6 +36,7 @@ class Collector:
             acting leaves it as it is: it acts in evaluation mode, and has its own mode afterwards.
         next_row: The number of the streams' next row.
         streams: The environments.
+        is_noisy: Whether Q-values have the noise with which the module explores, if it does.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Collector:
         self.module = module
         self.next_row = next_row
         self.device = device
+        self.is_noisy = False
         self.streams = streams
         self._frames = streams.row_spec.frames
         self._policy = policy
@@ -99,7 +101,7 @@ class Collector:
             own: Chooses the actions instead.
         """
         streams, out = self.streams, self._new_fragment(num_rows)
-        explores, random_actions = self._policy.draw(num_rows, epsilon)
+        explores, random_actions = self._draw(num_rows, epsilon)
         _write(out.obs, 0, streams.frames)
         if self._begins_with_reset:
             self._write_reset_row(out)
@@ -136,7 +138,7 @@ class Collector:
             WrongDataError: A reward or an observation was no finite number.
         """
         if own is None:
-            explores, random_actions = self._policy.draw(1, epsilon)
+            explores, random_actions = self._draw(1, epsilon)
             actions = random_actions[0]
             if not explores.all():
                 actions = choose(self._q_values(), explores[0], actions)
@@ -157,13 +159,31 @@ class Collector:
     def module(self, module: Any) -> None:
         self._module = module
         self._depends_on_mode = module is not None and _depends_on_mode(module)
+        self._has_noise = getattr(module, "is_noisy", False)
+
+    def _draw(self, num_rows: int, epsilon: float) -> tuple[Bools, Int64s]:
+        """The random numbers of so many rows, those that the noise is drawn from among them."""
+        drawn = self._policy.draw(num_rows, epsilon)
+        if self._has_noise and self.is_noisy:
+            self._generator = torch.Generator(self.device)
+            self._generator.manual_seed(int(self._policy.rng.integers(2**63)))
+        return drawn
+
+    def _noise(self) -> AbstractContextManager[None]:
+        """Of one step of every environment."""
+        if not (self._has_noise and self.is_noisy):
+            return nullcontext()
+        exploring: AbstractContextManager[None] = self._module.exploring(
+            self.streams.num_envs, self._generator
+        )
+        return exploring
 
     def _q_values(self) -> Array:
         """(N, A) of the current observations; each is computed once."""
         if self._cached_q is not None:
             q_values, self._cached_q = self._cached_q, None
             return q_values
-        with self._acting() as obs:
+        with self._acting() as obs, self._noise():
             preds = self._module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
             computed: Array = preds.float().cpu().numpy()
         return computed

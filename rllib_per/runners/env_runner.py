@@ -153,6 +153,7 @@ class ApexEnvRunner(SaveableRunner):
             fragment = None
             while fragment is None:
                 collector = self._begin("collect")
+                collector.is_noisy = self._settings.explore and not random_actions
                 self._streams.mark()
                 own = self._own_actions(self._settings.explore, random_actions)
                 fragment = collector.collect(
@@ -222,6 +223,7 @@ class ApexEnvRunner(SaveableRunner):
         epsilon = sampling_epsilon(self._settings, env_step, explore, random_actions)
         explores = self._settings.explore if explore is None else explore
         own = self._own_actions(explores, random_actions)
+        self._require_env().is_noisy = explores
         with self._runner_metrics.sampling(), self._anew_after_an_error():
             if force_reset or num_episodes is not None:
                 self._purpose = None

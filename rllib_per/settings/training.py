@@ -10,6 +10,7 @@ from rllib_per.settings.replay import TransitionSettings
 from rllib_per.settings.rules import (
     Count,
     NameOrClass,
+    NotNegative,
     Positive,
     PositiveFloat,
     Schedule,
@@ -58,6 +59,11 @@ class Training(Section):
     """Streams of their own for the state's value and the actions' advantages."""
     epsilon: UnitSchedule = ((0, 1.0), (10_000, 0.05))
     """Share of random actions."""
+    noisy: bool = False
+    """Explore with noise in the layers of the streams (Fortunato et al. 2018), and with `epsilon`,
+    which may be 0 then."""
+    sigma0: NotNegative = 0.5
+    """Of `noisy`: the noise before it is learned, σ = sigma0/√p in a layer of p inputs."""
     target_network_update_freq: Positive = 500
     """Between two updates of the target network, in the unit below."""
     target_network_update_unit: Literal["env_steps", "updates", "episodes"] = "env_steps"
@@ -89,3 +95,5 @@ class Training(Section):
         super().__post_init__()
         if self.replay_ratio is not None and self.training_intensity is not None:
             raise ValueError("replay_ratio and training_intensity are the same: give one of them")
+        if self.sigma0 != Training.sigma0 and not self.noisy:
+            raise ValueError("sigma0 has no effect without noisy: leave it out, or set noisy too")

@@ -176,7 +176,7 @@ DQN_PROGRAMS = (
         atari_dqn,
         "`learner_connector` = ",
         FAILS_ANYWAY,
-        "no noisy networks, Q-distributions or learner connectors; what is there for Atari is in "
+        "no Q-distributions or learner connectors; what is there for Atari is in "
         "`configs/atari`. RLlib's `FrameStackingLearner` raises on episodes of one step",
     ),
     Program(

@@ -77,7 +77,9 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"lr": -1e-3}, "`lr`"),
         ({"epsilon": 2.0}, "`epsilon`"),
         ({"epsilon": {"type": "linaer"}}, "`epsilon`"),
-        ({"noisy": True}, "`noisy`"),
+        ({"noisy": 1.5}, "`noisy` must be one of True, False: got 1.5"),
+        ({"noisy": True, "sigma0": -0.5}, "`sigma0` must be a number >= 0: got -0.5"),
+        ({"sigma0": 0.4}, "`sigma0` = 0.4 has no effect without `noisy`"),
         ({"num_atoms": 51}, "`num_atoms`"),
         ({"burn_in_len": 4}, "`burn_in_len`"),
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
@@ -157,8 +159,8 @@ def test_learners_that_would_share_a_gpu_are_refused():
 
 def test_all_problems_are_reported_at_once():
     with pytest.raises(ValueError, match="ApexDQNConfig") as error:
-        config(gamma=7, tau=-1, noisy=True).validate()
-    assert all(f"`{name}`" in str(error.value) for name in ("gamma", "tau", "noisy"))
+        config(gamma=7, tau=-1, burn_in_len=4).validate()
+    assert all(f"`{name}`" in str(error.value) for name in ("gamma", "tau", "burn_in_len"))
 
 
 def test_a_misspelt_key_of_a_config_dict_is_refused():

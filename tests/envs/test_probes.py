@@ -7,7 +7,14 @@ from gymnasium.utils.env_checker import check_env
 import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.envs.blind_cliffwalk import BlindCliffwalk
 
-PROBES = ["ValueProbe", "ObservationProbe", "DiscountProbe", "ActionProbe", "BlindCliffwalk"]
+PROBES = [
+    "ValueProbe",
+    "ObservationProbe",
+    "DiscountProbe",
+    "ActionProbe",
+    "ChainProbe",
+    "BlindCliffwalk",
+]
 
 
 def make(name, **kwargs):
@@ -54,6 +61,14 @@ def test_the_discount_probe_pays_late():
 
 def test_the_action_probe_pays_for_the_action():
     assert [play(make("ActionProbe"), [action])[1] for action in (0, 1)] == [[-1.0], [1.0]]
+
+
+def test_the_chain_pays_most_at_its_far_end():
+    forth = [state % 2 for state in (1, 2, 3, 4)] + [1] * 11
+    assert play(make("ChainProbe"), forth)[1:] == ([0.0] * 3 + [1.0] * 12, (True, False))
+    observations, rewards, _ = play(make("ChainProbe"), [0] + [1] * 14)
+    assert rewards == [0.001] * 15
+    np.testing.assert_array_equal(observations[:2], np.eye(6)[[1, 0]])
 
 
 def test_the_cliffwalk_pays_only_at_its_end():

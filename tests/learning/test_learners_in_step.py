@@ -30,22 +30,32 @@ def train(learner, part=slice(None)):
     return np.stack(td_errors), module.get_state()
 
 
-def train_one_of_several(rank, num_learners, folder):
+def build(random_seed, **settings):
+    """Parameters come from `random_seed`; noise from the config's seed, and there is none."""
+    torch.manual_seed(random_seed)
+    return build_learner(**SETTINGS, **settings, seed=None)
+
+
+def train_one_of_several(rank, num_learners, folder, settings):
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_learners
     )
     size = 12 // num_learners
     # A seed of its own, so that equal parameters are the group's doing.
-    learner = build_learner(num_learners=num_learners, **SETTINGS, seed=7 + rank)
+    learner = build(7 + rank, num_learners=num_learners, **settings)
     torch.save(train(learner, slice(rank * size, (rank + 1) * size)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("num_learners", [2, 3])
-def test_several_learners_learn_what_one_learns_from_the_whole_batch(num_learners, tmp_path):
-    alone_td_errors, alone_state = train(build_learner(**SETTINGS))
-    multiprocessing.spawn(train_one_of_several, (num_learners, str(tmp_path)), num_learners)
+@pytest.mark.parametrize(("num_learners", "settings"), [(2, {"noisy": True}), (3, {})])
+def test_several_learners_learn_what_one_learns_from_the_whole_batch(
+    num_learners, settings, tmp_path
+):
+    alone_td_errors, alone_state = train(build(7, **settings))
+    multiprocessing.spawn(
+        train_one_of_several, (num_learners, str(tmp_path), settings), num_learners
+    )
     results = [
         torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(num_learners)
     ]
