@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
 
-_OPTIMIZERS: dict[str, type[Adam] | type[RMSprop]] = {"adam": Adam, "rmsprop": RMSprop}
+_OPTIMIZERS: dict[str, type[Adam] | type[RMSprop]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
 
 
 def build_optimizer(
@@ -25,12 +29,15 @@ def build_optimizer(
     adam_epsilon: float = Training.adam_epsilon,
     fused: bool = LearnerSettings.fused_optimizer,
 ) -> Optimizer:
-    """The optimizer that `spec` names: {"type": "adam" | "rmsprop", and PyTorch's own keywords}.
+    """The optimizer that `spec` names: {"type": one of these, and PyTorch's own keywords}.
+
+    Adam (Kingma & Ba 2015); AdamW, whose `weight_decay` of all parameters is no part of the
+    gradient (Loshchilov & Hutter 2019), as Adam's is; RMSprop, whose ρ is called alpha there.
 
     Args:
-        spec: RMSprop's ρ is called alpha there. "lr" belongs to the config's own `lr`.
-        adam_epsilon: RLlib's setting, Adam's `eps` where `spec` has none.
-        fused: Adam as one kernel over all parameters. RMSprop has none.
+        spec: "lr" belongs to the config's own `lr`.
+        adam_epsilon: RLlib's setting, Adam's and AdamW's `eps` where `spec` has none.
+        fused: Adam and AdamW as one kernel over all parameters. RMSprop has none.
 
     Raises:
         ValueError: The type is unknown, or has no such keyword.
@@ -38,7 +45,7 @@ def build_optimizer(
     check_optimizer(spec)
     settings = dict(spec)
     kind = settings.pop("type")
-    if kind == "adam":
+    if kind in ("adam", "adamw"):
         settings = {"eps": adam_epsilon, "fused": fused} | settings
     return _OPTIMIZERS[kind](list(parameters), lr=lr, **settings)
 
@@ -49,12 +56,13 @@ def check_optimizer(spec: Any) -> None:
         raise ValueError(f"optimizer must be a mapping with a 'type': got {spec!r}")
     kind = spec.get("type")
     if kind not in _OPTIMIZERS:
-        raise ValueError(f"optimizer['type'] must be 'adam' or 'rmsprop': got {kind!r}")
+        known = ", ".join(map(repr, _OPTIMIZERS))
+        raise ValueError(f"optimizer['type'] must be one of {known}: got {kind!r}")
     keywords = inspect.signature(_OPTIMIZERS[kind]).parameters
-    known = [name for name in keywords if name not in ("params", "lr")]
-    unknown = [name for name in spec if name != "type" and name not in known]
+    taken = [name for name in keywords if name not in ("params", "lr")]
+    unknown = [name for name in spec if name != "type" and name not in taken]
     if unknown:
-        raise ValueError(f"optimizer {kind!r} takes {', '.join(known)}: got {', '.join(unknown)}")
+        raise ValueError(f"optimizer {kind!r} takes {', '.join(taken)}: got {', '.join(unknown)}")
 
 
 def keep_settings(optimizer: Optimizer) -> None:

@@ -28,8 +28,8 @@ OBJECTIVE_TYPES = ("expected",)
 class Optimizer(OpenSection):
     """The optimizer; further keys are those of the PyTorch optimizer."""
 
-    type: Literal["adam", "rmsprop"] = "adam"
-    """Which one."""
+    type: Literal["adam", "adamw", "rmsprop"] = "adam"
+    """Which one; "adamw" takes `weight_decay` out of the gradient (Loshchilov & Hutter 2019)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     """The optimizer; further keys are those of the PyTorch optimizer."""
     adam_epsilon: PositiveFloat = 1e-8
-    """ε of Adam."""
+    """ε of Adam and AdamW."""
     num_steps_sampled_before_learning_starts: Count = 1000
     """Transitions that replay must have seen before the first update."""
     replay_ratio: PositiveFloat | None = None

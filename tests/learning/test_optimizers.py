@@ -42,6 +42,20 @@ def test_adam_takes_rllibs_epsilon_unless_it_has_its_own():
     assert own.defaults["eps"] == 1e-4
 
 
+def test_adamw_decays_weights_beside_the_gradient():
+    """θ = 1, g = 0.5, lr = 0.1, λ = 0.2: Adam's first step is lr whatever g is."""
+    after = {}
+    for kind in ("adam", "adamw"):
+        weight = torch.nn.Parameter(torch.ones(1))
+        spec = {"type": kind, "weight_decay": 0.2}
+        optimizer = build_optimizer(spec, [weight], lr=0.1, adam_epsilon=1e-12)
+        weight.grad = torch.full((1,), 0.5)
+        optimizer.step()
+        after[kind] = weight.item()
+    assert after["adam"] == pytest.approx(0.9)
+    assert after["adamw"] == pytest.approx(1.0 - 0.1 * 0.2 - 0.1)
+
+
 def images(**layout):
     return [torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=seeded()).to(**layout))]
 
@@ -51,12 +65,13 @@ def seeded():
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_state_of_another_memory_layout_is_gone_on_from_exactly(fused):
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_a_state_of_another_memory_layout_is_gone_on_from_exactly(fused, kind):
     """Fused kernels read a state's elements in the order of the parameter's."""
     first_weights, second_weights = images(), images(memory_format=torch.channels_last)
     gradient = torch.randn(4, 3, 2, 2, generator=seeded())
     first, second = (
-        build_optimizer({"type": "adam"}, weights, lr=0.1, fused=fused)
+        build_optimizer({"type": kind}, weights, lr=0.1, fused=fused)
         for weights in (first_weights, second_weights)
     )
     first_weights[0].grad = gradient
@@ -104,7 +119,7 @@ def test_rmsprop_steps_by_hand_worked_numbers():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, "must be 'adam' or 'rmsprop': got None"),
+        ({}, "must be one of 'adam', 'adamw', 'rmsprop': got None"),
         ({"type": "sgd"}, "got 'sgd'"),
         ({"type": "adam", "alpha": 0.9}, "optimizer 'adam' takes .*: got alpha"),
         ({"type": "rmsprop", "lr": 0.9}, "got lr"),
