@@ -98,7 +98,7 @@ class ApexDQN(SaveableDQN):
         self.progress = Progress()
         self.schedules = Schedules.of(self.settings)
         self.learners = Learners(
-            self.learner_group, self._rebuild_learner_group, self.settings.learners, training.gamma
+            self.learner_group, self._rebuild_learner_group, self.settings.learners, training
         )
         self.rollouts = self._build_rollouts()
         self.replay = self.local_replay_buffer = self._build_replay(self.rollouts.row_spec)

@@ -61,8 +61,8 @@ class ApexDQNConfig(DQNConfig):
         drop_leaves: Parts of Dict observations that are left out, by key, "mission", or "goal/name"
             within another Dict.
     training()
-        replay_ratio, target_network_update_unit, objective, optimizer, broadcast_interval: See
-            `Training`. An objective may be a class, too.
+        replay_ratio, target_network_update_unit, priority, objective, optimizer,
+        broadcast_interval: See `Training`. An objective may be a class, too.
         replay_buffer_config: "type", and the keys of its class in `settings.replay`. RLlib's own
             names "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean "prioritized" and
             "uniform". A class, or its dotted path, is one of your own
@@ -99,6 +99,7 @@ class ApexDQNConfig(DQNConfig):
         self.hiddens: list[int] | None = None  # The network's own; DQNConfig has one for vectors.
         self.replay_ratio = Training.replay_ratio
         self.target_network_update_unit: str = Training.target_network_update_unit
+        self.priority: str | None = Training.priority
         self.objective: Any = as_dict(Training.objective)
         self.optimizer = as_dict(Training.optimizer)
         self.broadcast_interval = Training.broadcast_interval
@@ -127,6 +128,7 @@ class ApexDQNConfig(DQNConfig):
         replay_ratio: float | None = NotProvided,
         target_network_update_unit: str = NotProvided,
         broadcast_interval: int = NotProvided,
+        priority: str | None = NotProvided,
         objective: Any = NotProvided,
         **kwargs: Any,
     ) -> ApexDQNConfig:
@@ -136,6 +138,7 @@ class ApexDQNConfig(DQNConfig):
             replay_ratio=replay_ratio,
             target_network_update_unit=target_network_update_unit,
             broadcast_interval=broadcast_interval,
+            priority=priority,
             objective=objective,
         )
 

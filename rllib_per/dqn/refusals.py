@@ -26,7 +26,6 @@ _NO_EPOCHS = (
 _ONE_POLICY = "belongs to multi-agent training; there is one policy here: leave it out"
 _COMPILE = "compiles methods that the gradient step here passes by: set `compile_module=True`"
 _TF = "belongs to TensorFlow; this is PyTorch: leave it out"
-_ATOMS = "belongs to Q-distributions, which are off: leave it out"
 _ACTIONS_ARE_DISCRETE = "has no meaning for Discrete actions: leave it out"
 _UNUSED = "is read by nobody in RLlib's new API stack: leave it out"
 
@@ -98,7 +97,6 @@ REFUSED: dict[str, str] = {
         "tf_session_args _tf_policy_handles_more_than_one_loss",
         _TF,
     ),
-    **_names("v_max v_min", _ATOMS),
     **_names(
         "always_attach_evaluation_results custom_async_evaluation_function disable_env_checking "
         "evaluation_num_episodes render_env",
@@ -266,8 +264,12 @@ def _model_config(config: ApexDQNConfig) -> Iterator[str]:
             "`model_config['use_lstm']` = True is not supported, as replay has transitions and no "
             "sequences: set use_lstm=False, and let the environment stack its last observations"
         )
-    if config.num_atoms != 1:
-        given.pop("num_atoms", None)  # Said of the setting.
+    for name in ("objective", "num_atoms", "v_min", "v_max"):
+        if name in given and given[name] != getattr(config, name):
+            yield (
+                f"`model_config[{name!r}]` = {_shown(given[name])} would not reach the learner: "
+                f"set it in `training({name}=...)`"
+            )
     kind = _module_class(config)
     if kind is not None and not issubclass(kind, ApexDQNModule):
         return

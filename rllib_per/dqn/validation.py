@@ -17,6 +17,7 @@ from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.objectives import OTHER_UNIT, priority_of, problems_of_objective
 from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of, section_of
 from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
@@ -44,7 +45,6 @@ for _name in ("num_torch_threads", "gym_env_vectorize_mode"):  # Of YAML only, o
 
 # DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
 _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("num_atoms", lambda v: v == 1, "set num_atoms=1; distributional Q-learning is not offered"),
     ("burn_in_len", lambda v: not v, "set burn_in_len=0; stateful modules are not offered"),
     ("before_learn_on_batch", lambda v: v is None, "transform rewards in the environment instead"),
     ("lr_schedule", lambda v: v is None, "give the schedule as `lr`"),
@@ -138,7 +138,12 @@ def _replay(config: ApexDQNConfig) -> Iterator[str]:
 
 
 def _relations(config: ApexDQNConfig) -> Iterator[str]:
-    """What only a whole set of replay's settings can have wrong."""
+    """What only a whole set of settings can have wrong."""
+    training = {name: getattr(config, name) for name in names_of(Training)}
+    yield from problems_of_objective(training)
+    initial = config.replay_buffer_config.get("initial_priority")
+    if initial == "td_error" and priority_of(training) != "td_error":
+        yield f"`replay_buffer_config['initial_priority']` {OTHER_UNIT}"
     try:
         replay_of(config.replay_buffer_config)
     except (ValueError, TypeError) as error:

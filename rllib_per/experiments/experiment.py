@@ -30,6 +30,7 @@ from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
+from rllib_per.settings.objectives import OTHER_UNIT, priority_of
 from rllib_per.settings.replay import (
     OLD_NAMES,
     REPLAY_SECTIONS,
@@ -39,7 +40,7 @@ from rllib_per.settings.replay import (
 from rllib_per.settings.rules import Count, is_dotted_path
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
-from rllib_per.settings.training import OBJECTIVE_TYPES, Training
+from rllib_per.settings.training import Objective, Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
@@ -64,7 +65,7 @@ def _is_known_env(name: str) -> bool:
 # Keys whose value may name a class, and the values that are ours.
 _NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
     ("environment", "env"): _is_known_env,
-    ("training", "objective", "type"): lambda name: name in OBJECTIVE_TYPES,
+    ("training", "objective", "type"): lambda name: name == Objective.type,
     ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
     ("model", "module_class"): lambda _: False,
     ("callbacks", "callbacks_class"): lambda _: False,
@@ -128,6 +129,15 @@ class ExperimentConfig(sections.Section):
                 "must be 'max' or 'td_error': 'given' needs an env runner class of your own, which "
                 "only Python can name",
                 {"path": ("replay", "initial_priority")},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _priorities_compare(self) -> ExperimentConfig:
+        of_td_errors = isinstance(self.replay, Prioritized) and self.replay.records_q
+        if of_td_errors and priority_of(as_dict(self.training)) != "td_error":
+            raise PydanticCustomError(
+                "relation", OTHER_UNIT, {"path": ("replay", "initial_priority")}
             )
         return self
 

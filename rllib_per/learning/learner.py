@@ -54,6 +54,7 @@ from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.leaves import ObservationTree
 from rllib_per.schedules import schedule
 from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.objectives import objective_of, priority_of
 from rllib_per.settings.section import as_dict
 from rllib_per.settings.training import Training
 from rllib_per.sharding.batches import join
@@ -119,8 +120,11 @@ class ApexDQNLearner(DQNTorchLearner):
             hooks |= LOSS_HOOKS
         hooks &= HOOKS_OF_A_STEP
         self._transfer = make_transfer(self._device)
-        settings = ObjectiveSettings(training.double_q, training.td_error_loss_fn)
-        objective = build_objective(as_dict(training.objective), settings)
+        given = as_dict(training)
+        settings = ObjectiveSettings(
+            training.double_q, training.td_error_loss_fn, priority_of(given)
+        )
+        objective = build_objective(objective_of(given), settings)
         if self._has_own_forward_train and type(objective) is not Expected:
             raise ValueError(
                 f"{type(self._net).__name__} has a `_forward_train` of its own, which belongs to "

@@ -16,11 +16,18 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_per.arrays import Allocator
+from rllib_per.learning.atom_range import AtomRange
 from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
 from rllib_per.learning.q_proportion import QProportion
-from rllib_per.learning.update_metrics import QF_ABS_MEAN_KEY, RETURN_ABS_MAX_KEY
+from rllib_per.learning.update_metrics import (
+    QF_ABS_MEAN_KEY,
+    RETURN_ABS_MAX_KEY,
+    TARGET_MAX_KEY,
+    TARGET_MIN_KEY,
+)
 from rllib_per.replay import PriorityUpdate, TransitionBatch
 from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.training import Training
 from rllib_per.sharding import BatchPart
 
 _TD_ERRORS = "the TD errors"
@@ -53,7 +60,7 @@ class Learners:
         group: LearnerGroup,
         rebuild: Callable[[], LearnerGroup],
         settings: LearnerSettings,
-        gamma: float,
+        training: Training,
     ) -> None:
         self._local = group._learner if group.is_local else None
         self._remote = (
@@ -68,7 +75,8 @@ class Learners:
         self._weights: ray.ObjectRef | None = None
         # For each request of weights: a reference that is ready with them, and one to the weights.
         self._asked: deque[tuple[ray.ObjectRef, ray.ObjectRef]] = deque()
-        self._q_proportion = QProportion(gamma)
+        self._q_proportion = QProportion(training.gamma)
+        self._atom_range = AtomRange(training.num_atoms, training.v_min, training.v_max)
         self.num_updates_lost_lifetime = 0
 
     @property
@@ -234,7 +242,8 @@ class Learners:
     def pop_metrics(self) -> list[dict[str, Any]]:
         """RLlib's result dict of each learner since the last call.
 
-        Logs a warning, once, if Q-values are out of all proportion to the rewards.
+        Logs a warning, once, if Q-values are out of all proportion to the rewards, and one if they
+        leave the atoms of their distribution.
         """
         if self._local is not None:
             results = [self._local.pop_metrics()]
@@ -245,6 +254,9 @@ class Learners:
             if QF_ABS_MEAN_KEY in figures:
                 self._q_proportion.look(
                     figures[QF_ABS_MEAN_KEY].peek(), figures[RETURN_ABS_MAX_KEY].peek()
+                )
+                self._atom_range.look(
+                    figures[TARGET_MIN_KEY].peek(), figures[TARGET_MAX_KEY].peek()
                 )
         return results
 

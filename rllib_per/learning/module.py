@@ -31,6 +31,7 @@ from rllib_per.own_forwards import what_columns_do
 from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.leaves import ObservationTree
 from rllib_per.schedules import schedule
+from rllib_per.settings.objectives import objective_of
 
 
 class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
@@ -47,7 +48,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         tree = ObservationTree(self.observation_space)
         configs = network_configs(self.model_config, tree)
         given = self.model_config if isinstance(self.model_config, dict) else {}
-        self.objective = build_objective(given.get("objective", "expected"))
+        self.objective = build_objective(objective_of(given))
         config = head_config(configs)
         self.q_network = QNetwork(
             config,

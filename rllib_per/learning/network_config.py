@@ -184,11 +184,6 @@ def _check_keys(given: Mapping[str, Any]) -> None:
                 "out, or give a module of your own in `config.rl_module(rl_module_spec=...)`"
             )
     check_initializers(given)
-    atoms = given.get("num_atoms", 1)
-    if atoms != 1:
-        raise ValueError(
-            f"num_atoms must be 1: got {given['num_atoms']}; there are no Q-distributions"
-        )
 
 
 def _sizes(name: str, sizes: Any) -> tuple[int, ...]:

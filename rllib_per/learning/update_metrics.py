@@ -19,6 +19,12 @@ GRADIENTS_NORM_KEY = "gradients_default_optimizer_global_norm"
 # Of the Q-values of actions taken, and of the n-step returns that they learn from.
 QF_ABS_MEAN_KEY = "qf_abs_mean"
 RETURN_ABS_MAX_KEY = "n_step_return_abs_max_lifetime"
+# Of R + γᵏ·Q, which those Q-values move to.
+TARGET_MIN_KEY = "qf_target_min"
+TARGET_MAX_KEY = "qf_target_max"
+
+_REDUCE_MAX = (QF_MAX_KEY, TARGET_MAX_KEY)
+_REDUCE_MIN = (QF_MIN_KEY, TARGET_MIN_KEY)
 
 # Updates are kept as they are, references to small tensors, and reduced so many at a time.
 _FOLD_EVERY = 64
@@ -64,14 +70,17 @@ class UpdateMetrics:
         largest = float(np.abs(np.concatenate(self._recent_returns)).max())
         self._largest_return = max(self._largest_return, largest)
         self._recent, self._recent_returns = [], []
-        q_values = torch.cat(q_taken)
+        q_values, errors = torch.cat(q_taken), torch.cat(td_errors)
+        targets = q_values + errors
         folded = {
             QF_LOSS_KEY: torch.stack(losses).sum(),
             QF_MEAN_KEY: q_values.sum(),
             QF_ABS_MEAN_KEY: q_values.abs().sum(),
             QF_MAX_KEY: q_values.max(),
             QF_MIN_KEY: q_values.min(),
-            TD_ERROR_MEAN_KEY: torch.cat(td_errors).abs_().sum(),
+            TARGET_MAX_KEY: targets.max(),
+            TARGET_MIN_KEY: targets.min(),
+            TD_ERROR_MEAN_KEY: errors.abs_().sum(),
         }
         if norms[0] is not None:
             folded[GRADIENTS_NORM_KEY] = torch.stack(norms).sum()
@@ -87,9 +96,9 @@ class UpdateMetrics:
         values: dict[str, float] = {}
         for key in self._folded[0] if self._folded else ():
             column = torch.stack([folded[key] for folded in self._folded])
-            if key == QF_MAX_KEY:
+            if key in _REDUCE_MAX:
                 values[key] = column.max().item()
-            elif key == QF_MIN_KEY:
+            elif key in _REDUCE_MIN:
                 values[key] = column.min().item()
             else:
                 by_update = key in (QF_LOSS_KEY, GRADIENTS_NORM_KEY)

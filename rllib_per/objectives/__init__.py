@@ -17,9 +17,9 @@ from rllib_per.objectives.objective import (
     Outputs,
     TensorBatch,
 )
+from rllib_per.settings.objectives import OBJECTIVES
 
 __all__ = [
-    "OBJECTIVES",
     "Expected",
     "Losses",
     "Networks",
@@ -29,9 +29,6 @@ __all__ = [
     "TensorBatch",
     "build_objective",
 ]
-
-# Their names stand in `settings.training.OBJECTIVE_TYPES`, too, which knows no torch.
-OBJECTIVES: dict[str, type[Objective]] = {"expected": Expected}
 
 
 def build_objective(spec: Any, settings: ObjectiveSettings | None = None) -> Objective:

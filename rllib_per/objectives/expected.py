@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from rllib_per.objectives.losses import greedy_actions, q_targets, select_actions, td_losses
+from rllib_per.objectives.losses import q_targets, select_actions, td_losses
 from rllib_per.objectives.objective import Losses, Networks, Objective, TensorBatch
 
 
@@ -16,15 +16,10 @@ class Expected(Objective):
     """
 
     def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
-        mask, next_mask = batch.action_mask, batch.next_action_mask
         with torch.no_grad():
-            next_q = choosing_q = networks.target(batch.next_obs, next_mask).q
-            if self.settings.double_q:
-                choosing_q = networks.online(batch.next_obs, next_mask).q
-            next_actions = greedy_actions(choosing_q, next_mask)
-            bootstraps = select_actions(next_q, next_actions)
+            bootstraps = self.next_outputs(batch, networks)
             targets = q_targets(batch.n_step_returns, batch.bootstrap_discounts, bootstraps)
-        q_taken = select_actions(networks.online(batch.obs, mask).q, batch.actions)
+        q_taken = select_actions(networks.online(batch.obs, batch.action_mask).q, batch.actions)
         loss = td_losses(q_taken, targets, self.settings.td_error_loss_fn)
         q_taken = q_taken.detach()
         td_errors = targets - q_taken

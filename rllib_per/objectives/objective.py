@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from torch import Tensor
 
 from rllib_per.objectives.heads import Head, Streams, dueling_head
+from rllib_per.objectives.losses import greedy_actions, select_actions
 
 # Observations: one tensor, or one for each leaf of a tree of spaces, by its path.
 Observations: TypeAlias = Any
@@ -117,10 +118,12 @@ class ObjectiveSettings:
     Attributes:
         double_q: The online network chooses the action whose value the target network gives.
         td_error_loss_fn: "huber" or "mse".
+        priority: What goes back to replay, "td_error" or "kl".
     """
 
     double_q: bool = True
     td_error_loss_fn: str = "huber"
+    priority: str = "td_error"
 
 
 class Objective(ABC):
@@ -151,6 +154,19 @@ class Objective(ABC):
     def q_values(self, raw: Tensor) -> Tensor:
         """The one place where outputs become Q: the mean of K. (B, A, K) -> (B, A)."""
         return raw if raw.ndim == 2 else raw.mean(dim=2)
+
+    def next_outputs(
+        self, batch: TensorBatch, networks: Networks, num_taus: int | None = None
+    ) -> Tensor:
+        """The target network's outputs of the greedy action in `next_obs`: (B,), or (B, K).
+
+        With `double_q` the online network chooses it (van Hasselt et al. 2016, eq. 4).
+        """
+        next_obs, mask = batch.next_obs, batch.next_action_mask
+        judging = networks.target(next_obs, mask, num_taus)
+        choosing_q = networks.online(next_obs, mask).q if self.settings.double_q else judging.q
+        outputs = judging.q if judging.raw is None else judging.raw
+        return select_actions(outputs, greedy_actions(choosing_q, mask))
 
     @abstractmethod
     def losses(self, batch: TensorBatch, networks: Networks) -> Losses:

@@ -89,6 +89,25 @@ class Bound(Rule):
         return core_schema.no_info_before_validator_function(as_float, number)
 
 
+class FiniteNumber(Rule):
+    """Any number but NaN and infinity; never a bool."""
+
+    def admits(self, value: Any) -> bool:
+        return self.is_of_kind(value) and -_LARGEST <= value <= _LARGEST
+
+    def is_of_kind(self, value: Any) -> bool:
+        return isinstance(value, Real) and not isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "a finite number"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        number = core_schema.float_schema(strict=True, allow_inf_nan=False)
+        return core_schema.no_info_before_validator_function(as_float, number)
+
+
 @dataclass(frozen=True)
 class OneOf(Rule):
     """Some values and no others."""
@@ -238,6 +257,7 @@ _AT_LEAST_ONE = Bound(1, is_integer=True)
 
 Count = Annotated[int, Bound(0, is_integer=True)]
 Positive = Annotated[int, _AT_LEAST_ONE]
+Finite = Annotated[float, FiniteNumber()]
 PositiveFloat = Annotated[float, Bound(0, above=True)]
 NotNegative = Annotated[float, Bound(0)]
 Unit = Annotated[float, Bound(0, 1)]

@@ -6,9 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from rllib_per.settings.objectives import (
+    NUM_ATOMS,
+    V_MAX,
+    V_MIN,
+    problems_of_objective,
+)
 from rllib_per.settings.replay import TransitionSettings
 from rllib_per.settings.rules import (
     Count,
+    Finite,
     NameOrClass,
     NotNegative,
     Positive,
@@ -19,9 +26,7 @@ from rllib_per.settings.rules import (
     Unit,
     UnitSchedule,
 )
-from rllib_per.settings.section import OpenSection, Section
-
-OBJECTIVE_TYPES = ("expected",)
+from rllib_per.settings.section import OpenSection, Section, as_dict
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Optimizer(OpenSection):
 class Objective(OpenSection):
     """What is learned; further keys are those of the class."""
 
-    type: Annotated[Any, NameOrClass(OBJECTIVE_TYPES)] = "expected"
-    """"expected": Q(s, a); or behind --allow-custom-classes the dotted path of a class
-    (docs/objectives.md)."""
+    type: Annotated[Any, NameOrClass(("expected",))] = "expected"
+    """"expected": what the keys beside `objective` say, which by default is Q(s, a); or behind
+    --allow-custom-classes the dotted path of a class (docs/objectives.md)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,16 @@ class Training(Section):
     """What is bounded: the norm of all gradients, of each one, or every value."""
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
     """Loss of a TD error."""
+    num_atoms: Positive = NUM_ATOMS
+    """1: Q(s, a); more: the distribution of returns on so many atoms (C51, Bellemare et al. 2017;
+    theirs are 51)."""
+    v_min: Finite = V_MIN
+    """The lowest atom: no return should be less."""
+    v_max: Finite = V_MAX
+    """The highest atom: no return should be more."""
+    priority: Literal["td_error", "kl"] | None = None
+    """What a transition's priority comes from: the TD error, or with atoms the KL divergence of its
+    target from what the network says (Hessel et al. 2018); null is "kl" with atoms."""
     objective: Objective = Objective()
     """What is learned; further keys are those of the class."""
     optimizer: Optimizer = Optimizer()
@@ -97,3 +112,5 @@ class Training(Section):
             raise ValueError("replay_ratio and training_intensity are the same: give one of them")
         if self.sigma0 != Training.sigma0 and not self.noisy:
             raise ValueError("sigma0 has no effect without noisy: leave it out, or set noisy too")
+        for problem in problems_of_objective(as_dict(self)):
+            raise ValueError(problem)

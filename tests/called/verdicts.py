@@ -31,14 +31,15 @@ HAS_AN_EFFECT = _names(
     "max_requests_in_flight_per_env_runner "
     "merge_env_runner_states metrics_num_episodes_for_smoothing "
     "min_sample_timesteps_per_iteration min_time_s_per_iteration "
-    "min_train_timesteps_per_iteration n_step noisy num_consecutive_env_runner_failures_tolerance "
+    "min_train_timesteps_per_iteration n_step noisy num_atoms "
+    "num_consecutive_env_runner_failures_tolerance "
     "num_cpus_per_env_runner num_env_runners num_envs_per_env_runner num_gpus_per_env_runner "
     "num_gpus_per_learner num_learners num_steps_sampled_before_learning_starts "
     "observation_space optimizer policies remote_worker_envs replay_buffer_config "
     "restart_failed_env_runners restart_failed_sub_environments rollout_fragment_length "
     "sample_timeout_s seed sigma0 stats_cls_lookup store_buffer_in_checkpoints "
     "target_network_update_freq tau td_error_loss_fn train_batch_size training_intensity "
-    "validate_env_runners_after_construction _dont_auto_sync_env_runner_states "
+    "v_max v_min validate_env_runners_after_construction _dont_auto_sync_env_runner_states "
     "_env_to_module_connector _is_online _learner_class _model_config _module_to_env_connector "
     "_rl_module_spec _train_batch_size_per_learner"
 )
@@ -67,13 +68,12 @@ BOOKKEEPING = _names(
 
 # Refused whatever the env runner is; the values that are not the default, where not any will do.
 REFUSED_FOR_A_REASON_OF_THEIR_OWN = _names(
-    "before_learn_on_batch burn_in_len compress_observations lr_schedule num_atoms "
+    "before_learn_on_batch burn_in_len compress_observations lr_schedule "
     "num_aggregator_actors_per_learner policies_to_train torch_skip_nan_gradients "
     "_learner_connector batch_mode"
 )
 VALUES = {
     "batch_mode": "complete_episodes",
-    "num_atoms": 51,
     "burn_in_len": 3,
 }
 

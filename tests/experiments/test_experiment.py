@@ -24,7 +24,7 @@ from rllib_per.settings.replay import (
 )
 from rllib_per.settings.runners import EnvRunners
 from rllib_per.settings.section import as_dict, names_of
-from rllib_per.settings.training import OBJECTIVE_TYPES, Training
+from rllib_per.settings.training import Training
 
 ROOT = Path(__file__).parents[2]
 SOUND = "environment: {env: CartPole-v1}\nstop: {env_steps: 1000}\n"
@@ -134,12 +134,6 @@ def test_a_replay_buffer_of_ones_own_needs_trust_and_gets_its_options():
     }
 
 
-def test_the_objectives_of_yaml_are_those_of_the_algorithm():
-    from rllib_per.objectives import OBJECTIVES
-
-    assert tuple(OBJECTIVES) == OBJECTIVE_TYPES
-
-
 def test_an_objective_is_a_name_or_a_section_with_keywords():
     path = "tests.support.objectives.OtherPriority"
     for written, expected in (
@@ -153,6 +147,30 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
     (problem,) = problems(SOUND + "training: {objective: expectd}")
     assert problem.startswith("x.yaml:3: training.objective")
     assert "did you mean expected?: got 'expectd'" in problem
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ("{num_atoms: 51, v_min: 3, v_max: 3}", "`v_min` must be less than `v_max`: got 3 and 3"),
+        ("{v_max: 100}", "`v_max` belongs to a distribution on atoms"),
+        ("{priority: kl}", "`priority` = 'kl' needs a distribution on atoms"),
+        ("{num_atoms: 51, td_error_loss_fn: mse}", "`td_error_loss_fn` = 'mse' has no effect"),
+        ("{num_atoms: 51, objective: own.Kind}", "give one of them, got own.Kind"),
+        ("{num_atoms: 51, v_min: .inf}", "v_min: must be a finite number: got inf"),
+        ("{priority: entropy}", "must be 'td_error' or 'kl'"),
+    ],
+)
+def test_keys_of_what_is_learned_that_contradict_each_other_are_refused(training, message):
+    (problem,) = problems(SOUND + f"training: {training}", allow_custom_classes=True)
+    assert message in problem
+
+
+def test_priorities_in_nats_and_in_units_of_reward_are_not_mixed():
+    text = SOUND + "replay: {initial_priority: td_error}\ntraining: {num_atoms: 51}"
+    (problem,) = problems(text)
+    assert problem.startswith("x.yaml:3: replay.initial_priority: must be 'max', or `priority`")
+    assert read(text, "training.priority=td_error").training.num_atoms == 51
 
 
 def test_rllibs_buffers_get_their_own_options_only():

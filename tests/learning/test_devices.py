@@ -12,7 +12,14 @@ import tree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.apex import apex_config, train_for
-from tests.support.learner import build_from, build_learner, learner_config, random_batch
+from tests.support.learner import (
+    DISTRIBUTIONS,
+    OBJECTIVES,
+    build_from,
+    build_learner,
+    learner_config,
+    random_batch,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -43,14 +50,20 @@ def learn(learner, seeds):
         learner.update_from_replay(random_batch(seed), timesteps=START)
 
 
-@pytest.mark.parametrize("optimizer", [{"type": "adam"}, {"type": "rmsprop", "centered": True}])
-@pytest.mark.parametrize("fused_optimizer", [True, False])
-def test_a_restored_learner_goes_on_exactly(gpus, optimizer, fused_optimizer, tmp_path):
-    settings = {
-        "num_gpus_per_learner": gpus,
-        "optimizer": optimizer,
-        "fused_optimizer": fused_optimizer,
-    }
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(
+            {"optimizer": optimizer, "fused_optimizer": is_fused}
+            for optimizer in ({"type": "adam"}, {"type": "rmsprop", "centered": True})
+            for is_fused in (True, False)
+        ),
+        *DISTRIBUTIONS.values(),
+    ],
+    ids=str,
+)
+def test_a_restored_learner_goes_on_exactly(gpus, settings, tmp_path):
+    settings = settings | {"num_gpus_per_learner": gpus}
     first, second = build_learner(**settings), build_learner(**settings | {"seed": 8})
     learn(first, range(5))
     first.save_to_path(tmp_path)
@@ -69,12 +82,16 @@ def test_weights_are_handed_out_as_arrays_of_the_host(gpus):
 
 
 @pytest.mark.parametrize(
-    "setting", ["mixed_precision", pytest.param("compile_module", marks=pytest.mark.gpu)]
+    "setting",
+    [
+        "mixed_precision",
+        pytest.param("compile_module", marks=pytest.mark.slow),
+    ],
 )
-def test_precision_and_compilation_change_the_step_by_rounding_only(gpus, setting):
-    plain, other = (
-        build_learner(num_gpus_per_learner=gpus, **{setting: value}) for value in (False, True)
-    )
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_precision_and_compilation_change_the_step_by_rounding_only(gpus, setting, objective):
+    settings = OBJECTIVES[objective] | {"num_gpus_per_learner": gpus}
+    plain, other = (build_learner(**settings, **{setting: value}) for value in (False, True))
     for learner in (plain, other):
         learn(learner, range(5))
     assert (parameters(plain) - parameters(other)).abs().max() < 1e-2
@@ -96,9 +113,14 @@ class ReadsNoted(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize("grad_clip_by", ["global_norm", "norm", "value"])
-def test_an_update_reads_nothing_back(gpus, grad_clip_by):
-    learner = build_learner(num_gpus_per_learner=gpus, grad_clip=0.1, grad_clip_by=grad_clip_by)
+@pytest.mark.parametrize(
+    "settings",
+    [{"grad_clip_by": "global_norm"}, {"grad_clip_by": "norm"}, {"grad_clip_by": "value"},
+     *DISTRIBUTIONS.values()],
+    ids=str,
+)  # fmt: skip
+def test_an_update_reads_nothing_back(gpus, settings):
+    learner = build_learner(num_gpus_per_learner=gpus, grad_clip=0.1, **settings)
     learn(learner, range(2))
     with ReadsNoted() as noted:
         learn(learner, range(2, 70))  # Metrics are folded once among so many.

@@ -12,6 +12,7 @@ from rllib_per.learning.learners import Learners
 from rllib_per.learning.q_proportion import QProportion
 from rllib_per.replay import TrainingDivergedError
 from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.training import Training
 from tests.support.learner import build_learner, random_batch
 
 START = {"env_steps": 0, "episodes": 0, "updates": 0}
@@ -19,7 +20,7 @@ START = {"env_steps": 0, "episodes": 0, "updates": 0}
 
 def one_learner():
     group = SimpleNamespace(is_local=True, _learner=build_learner())
-    return Learners(group, lambda: group, LearnerSettings(), gamma=0.9)
+    return Learners(group, lambda: group, LearnerSettings(), Training(gamma=0.9))
 
 
 def train(learners, *, lr, num_updates=200):

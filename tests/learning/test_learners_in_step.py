@@ -7,7 +7,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from rllib_per.replay import TransitionBatch
-from tests.support.learner import build_learner, random_batch
+from tests.support.learner import DISTRIBUTIONS, build_learner, random_batch
 
 NUM_UPDATES = 20
 SETTINGS = {
@@ -33,7 +33,7 @@ def train(learner, part=slice(None)):
 def build(random_seed, **settings):
     """Parameters come from `random_seed`; noise from the config's seed, and there is none."""
     torch.manual_seed(random_seed)
-    return build_learner(**SETTINGS, **settings, seed=None)
+    return build_learner(**SETTINGS | settings, seed=None)
 
 
 def train_one_of_several(rank, num_learners, folder, settings):
@@ -48,14 +48,20 @@ def train_one_of_several(rank, num_learners, folder, settings):
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("num_learners", "settings"), [(2, {"noisy": True}), (3, {})])
+@pytest.mark.parametrize(
+    ("num_learners", "settings"),
+    [
+        (2, {"noisy": True}),
+        (3, {}),
+        *(pytest.param(2, each, marks=pytest.mark.slow) for each in DISTRIBUTIONS.values()),
+    ],
+)
 def test_several_learners_learn_what_one_learns_from_the_whole_batch(
     num_learners, settings, tmp_path
 ):
     alone_td_errors, alone_state = train(build(7, **settings))
-    multiprocessing.spawn(
-        train_one_of_several, (num_learners, str(tmp_path), settings), num_learners
-    )
+    arguments = (num_learners, str(tmp_path), settings)
+    multiprocessing.spawn(train_one_of_several, arguments, num_learners)
     results = [
         torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(num_learners)
     ]

@@ -191,13 +191,20 @@ def test_what_dqn_config_adds_to_a_model_config_is_accepted():
     assert linear_shapes(module(VECTOR, added).q_network.head.value) == [(32, 256), (1, 32)]
 
 
+def test_rllibs_names_give_a_distribution_on_atoms():
+    net = module(VECTOR, {"num_atoms": 51, "v_min": 0.0, "v_max": 1.0, "hiddens": [32]})
+    assert linear_shapes(net.q_network.head.value) == [(32, 256), (51, 32)]
+    q_values = net.q_network(torch.zeros(1, *VECTOR.shape)).q
+    assert ((q_values > 0) & (q_values < 1)).all()
+
+
 @pytest.mark.parametrize(
     ("space", "model_config", "message"),
     [
         (VECTOR, {"hidens": [3]}, "no key 'hidens'; did you mean 'hiddens'"),
         (VECTOR, {"use_lstm": True}, r"'use_lstm'\] = True is not supported"),
         (VECTOR, {"fcnet_use_layernorm": True}, "'fcnet_use_layernorm'"),
-        (VECTOR, {"num_atoms": 51}, "num_atoms must be 1"),
+        (VECTOR, {"num_atoms": 51, "v_min": 10.0}, "v_min < v_max: got 51 from 10 to 10"),
         (VECTOR, {"conv_filters": [[16, 4, 2]]}, "no effect on the network 'mlp'"),
         (images(4, 42, 42), {"fcnet_hiddens": [7]}, "no effect on the network 'nature'"),
         (images(4, 42, 42), {"conv_filters": [[16, [4, 3], 2]]}, "rows: got"),

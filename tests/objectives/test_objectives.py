@@ -6,58 +6,16 @@ import pytest
 import torch
 
 from rllib_per.objectives import (
-    OBJECTIVES,
     Expected,
     Objective,
     ObjectiveSettings,
-    Outputs,
     TensorBatch,
     build_objective,
 )
 from rllib_per.objectives.heads import Streams
+from rllib_per.settings.objectives import OBJECTIVES
 from tests.support.objectives import OtherPriority
-
-B, A = 6, 3
-
-
-class Table:
-    """Networks that answer from tables: row i of `obs` is state number obs[i]."""
-
-    def __init__(self, online, target):
-        self._online, self._target = online, target
-        self.calls = []
-
-    def online(self, obs, mask=None, num_taus=None):
-        self.calls.append(("online", mask))
-        return Outputs(self._online[obs])
-
-    def target(self, obs, mask=None, num_taus=None):
-        self.calls.append(("target", mask))
-        return Outputs(self._target[obs])
-
-
-def tables(seed=0, num_states=12):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, num_states, A, generator=generator).unbind()
-
-
-def batch(seed=0, size=B, masked=False):
-    rng = np.random.default_rng(seed)
-    masks = torch.from_numpy(rng.random((2, size, A)) < 0.6)
-    masks[:, :, 1] = True
-    masks[1, 0] = False  # No legal action, behind a termination.
-    discounts = np.where(rng.random(size) < 0.3, 0, 0.9).astype(np.float32)
-    discounts[0] = 0
-    return TensorBatch(
-        obs=torch.arange(size),
-        actions=torch.from_numpy(rng.integers(0, A, size)),
-        n_step_returns=torch.from_numpy(rng.standard_normal(size, dtype=np.float32)),
-        next_obs=torch.arange(size) + size,
-        bootstrap_discounts=torch.from_numpy(discounts),
-        importance_weights=torch.ones(size),
-        action_mask=masks[0] if masked else None,
-        next_action_mask=masks[1] if masked else None,
-    )
+from tests.support.tables import A, B, Table, batch, tables
 
 
 def naive_td_errors(columns, online, target, double_q):
@@ -173,5 +131,6 @@ def test_what_is_no_objective_is_refused(spec, message):
 
 
 def test_every_name_stands_for_an_objective():
-    for name, kind in OBJECTIVES.items():
-        assert type(build_objective(name)) is kind
+    for name, path in OBJECTIVES.items():
+        kind = type(build_objective(name))
+        assert f"{kind.__module__}.{kind.__qualname__}" == path

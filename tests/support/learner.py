@@ -15,6 +15,13 @@ from rllib_per.replay.fragment import TransitionBatch
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 NUM_ACTIONS = 3
 
+# What can be learned, each as settings of the config.
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "expected": {},
+    "atoms": {"num_atoms": 21, "v_min": -4.0, "v_max": 4.0},
+}
+DISTRIBUTIONS = {name: OBJECTIVES[name] for name in ("atoms",)}
+
 
 def learner_config(**settings: Any) -> ApexDQNConfig:
     """A small network and no surprises; `settings` are the config's attributes."""

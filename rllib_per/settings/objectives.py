@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""What is learned: the objectives by name, and which of them the keys of `training` mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# The class of each, which is imported when it is built: this room knows no torch.
+OBJECTIVES = {
+    "expected": "rllib_per.objectives.expected.Expected",
+    "categorical": "rllib_per.objectives.categorical.Categorical",
+}
+
+# RLlib's keys, and its defaults.
+NUM_ATOMS, V_MIN, V_MAX = 1, -10.0, 10.0
+
+# Of `initial_priority`, where `priority_of` is not "td_error".
+OTHER_UNIT = (
+    "must be 'max', or `priority` 'td_error': of new transitions there are TD errors, in units of "
+    "reward, which do not compare with later priorities in nats"
+)
+
+_OF_ATOMS = {"v_min": V_MIN, "v_max": V_MAX}
+
+
+def objective_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `build_objective` takes, of the keys of `training`.
+
+    RLlib's `model_config` has those of them that a network must know of.
+    """
+    if settings.get("num_atoms", NUM_ATOMS) > 1:
+        support = {name: settings.get(name, default) for name, default in _OF_ATOMS.items()}
+        return {"type": "categorical", "num_atoms": settings["num_atoms"], **support}
+    given = settings.get("objective", "expected")
+    return dict(given) if isinstance(given, Mapping) else {"type": given}
+
+
+def priority_of(settings: Mapping[str, Any]) -> str:
+    """What goes back to replay where `priority` says nothing: of Rainbow's, or |δ|."""
+    given: str | None = settings.get("priority")
+    return given or ("kl" if settings["num_atoms"] > 1 else "td_error")
+
+
+def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each key of `training` that contradicts another, or has no effect beside it.
+
+    Args:
+        settings: Values that the keys may have, each by itself.
+    """
+    has_atoms = settings["num_atoms"] > 1
+    if has_atoms and settings["v_min"] >= settings["v_max"]:
+        yield (
+            f"`v_min` must be less than `v_max`: got {settings['v_min']:g} and "
+            f"{settings['v_max']:g}"
+        )
+    for name, default in _OF_ATOMS.items():
+        if not has_atoms and settings[name] != default:
+            yield (
+                f"`{name}` belongs to a distribution on atoms: leave it out, or set `num_atoms`, "
+                "51 for example"
+            )
+    if settings["priority"] == "kl" and not has_atoms:
+        yield "`priority` = 'kl' needs a distribution on atoms: set `num_atoms`, or leave it out"
+    if not has_atoms:
+        return
+    kind = objective_of({**settings, "num_atoms": 1})["type"]
+    if kind != "expected":
+        yield f"`num_atoms` and `objective` both say what is learned: give one of them, got {kind}"
+    if settings["td_error_loss_fn"] != "huber":
+        yield (
+            f"`td_error_loss_fn` = {settings['td_error_loss_fn']!r} has no effect on a "
+            "distribution on atoms, whose loss is a cross-entropy: leave it out"
+        )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""Learned distributions of returns, through RLlib's learner, against one that is known."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+
+from rllib_per.learning.atom_range import AtomRange
+from rllib_per.replay.fragment import TransitionBatch
+from tests.support.learner import build_learner
+
+START = {"env_steps": 0, "episodes": 0}
+FIRST, SECOND = np.float32([1, 0, 0, 0]), np.float32([0, 1, 0, 0])
+
+# Of the second state: -1 in three games of ten, and 1 in seven. The first brings 0.5 and half that.
+RETURNS, SHARES = np.array([-1.0, 1.0]), np.array([0.3, 0.7])
+KNOWN = {"first": 0.5 + 0.5 * RETURNS, "second": RETURNS}
+
+
+def two_steps(num_actions=3):
+    """All that there is to know of a game of two steps, ten times, whatever is played."""
+    actions = np.repeat(np.arange(num_actions), 20)
+    is_first = np.tile([True] * 10 + [False] * 10, num_actions)
+    ends = np.tile([-1.0] * 3 + [1.0] * 7, 2 * num_actions)
+    ones = np.ones(len(actions), np.float32)
+    return TransitionBatch(
+        obs=np.where(is_first[:, None], FIRST, SECOND),
+        actions=actions,
+        n_step_returns=np.where(is_first, 0.5, ends).astype(np.float32),
+        next_obs=np.where(is_first[:, None], SECOND, FIRST),
+        bootstrap_discounts=np.where(is_first, 0.5, 0.0).astype(np.float32),
+        importance_weights=ones,
+        ids=np.arange(len(actions)),
+    )
+
+
+def atoms_of(raw):
+    return np.linspace(-1.5, 1.5, 61), torch.softmax(raw, dim=0)
+
+
+# Of each kind: how it is asked for, and what its outputs of an action say: values, and shares.
+KINDS = {
+    "atoms": ({"num_atoms": 61, "v_min": -1.5, "v_max": 1.5}, atoms_of),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_distribution_of_two_peaks_is_learned(kind):
+    settings, distribution_of = KINDS[kind]
+    learner, batch = build_learner(**settings, target_network_update_freq=1), two_steps()
+    for update in range(400):
+        lr = 1e-2 if update < 300 else 1e-3
+        learner.update_from_replay(batch, timesteps={"env_steps": update, "episodes": 0}, lr=lr)
+    net = learner.module["default_policy"].unwrapped().q_network
+    with torch.no_grad():
+        outputs = net(torch.from_numpy(np.stack([FIRST, SECOND])))
+    for state, known in enumerate(KNOWN.values()):
+        for action in range(3):
+            values, shares = distribution_of(outputs.raw[state, action])
+            assert wasserstein_distance(values, known, shares, SHARES) < 0.05
+    np.testing.assert_allclose(outputs.q[0], 0.7, atol=0.02)
+    np.testing.assert_allclose(outputs.q[1], 0.4, atol=0.02)
+    # The mean alone, which is what Q-values say, is far from it.
+    assert wasserstein_distance([0.4], RETURNS, None, SHARES) > 0.8
+
+
+# -- returns beyond the atoms --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_atoms", "targets", "is_told"),
+    [
+        (51, (-10.0, 10.0), False),
+        (51, (-10.001, 10.001), False),  # Rounding.
+        (51, (0.0, 10.9), True),
+        (51, (-10.9, 0.0), True),
+        (51, (float("nan"), float("nan")), False),  # Another error's business.
+        (1, (-99.0, 99.0), False),
+    ],
+)
+def test_targets_beyond_the_atoms_are_told_once(caplog, num_atoms, targets, is_told):
+    atom_range = AtomRange(num_atoms, -10.0, 10.0)
+    for _ in range(3):
+        atom_range.look(*targets)
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(told) == is_told
+    assert all("cut at v_min -10 and v_max 10" in message for message in told)
+
+
+def test_updates_report_the_range_of_their_targets():
+    learner, batch = build_learner(num_atoms=21, v_min=0.0, v_max=4.0), two_steps()
+    learner.update_from_replay(batch, timesteps=START)
+    figures = learner.pop_metrics()["default_policy"]
+    assert figures["qf_target_min"].peek() == -1.0
+    assert figures["qf_target_max"].peek() == pytest.approx(0.5 + 0.5 * 2.0, abs=0.2)
