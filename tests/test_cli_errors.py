@@ -182,13 +182,15 @@ def test_output_onto_a_full_disk_comes_again_once_there_is_room(monkeypatch, tmp
     assert path.read_text().splitlines()[-1] == "there"
 
 
-def test_an_environment_that_takes_keywords_is_told_what_it_gets(tmp_path):
+def test_a_keyword_that_an_environment_does_not_take_is_told_with_those_that_it_does(tmp_path):
     env = ("--set", "environment.env=tests.support.wrong_env.TakesKeywords")
-    arguments = ("--runs", tmp_path, "--allow-custom-classes", *env)
+    keywords = ("--set", "environment.env_config={renders_mode: 1}")
+    arguments = ("--runs", tmp_path, "--allow-custom-classes", *env, *keywords)
     done = call("train", CONFIGS / "cartpole.yaml", *arguments)
     expect_one_line(done, 2, "environment.env = tests.support.wrong_env.TakesKeywords: ")
-    assert "RLlib calls TakesKeywords(config), with env_config as one dict" in done.output
-    assert "keywords: (*, render_mode=None)" in done.output
+    assert "must hold keywords of TakesKeywords(*, render_mode=None)" in done.output
+    assert "'renders_mode' is none of them; did you mean 'render_mode'?" in done.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_that_fails_in_a_users_code_is_two_lines(tmp_path, monkeypatch, without_ray):

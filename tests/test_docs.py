@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """README and docs: programs run, YAML is that of the schema, and what is named exists."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from rllib_per.experiments.tuning.plan import load_plan
-from tests.support.documentation import NOTES, PAGES, ROOT, blocks, name_of
+from tests.support.documentation import NOTES, PAGES, ROOT, blocks, files, name_of
 
 SEARCH = ROOT / "configs" / "tune" / "cartpole.yaml"
 
@@ -26,9 +27,13 @@ def found(language):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("program", found("python"))
-def test_a_program_runs(program):
+def test_a_program_runs(program, tmp_path):
+    for name, text in files().items():
+        (tmp_path / name).write_text(text)
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-c", program]
-    subprocess.run(command, check=True, cwd=ROOT, timeout=280)
+    environment = os.environ | {"PYTHONPATH": path}
+    subprocess.run(command, check=True, cwd=ROOT, timeout=280, env=environment)
 
 
 @pytest.mark.parametrize("text", found("yaml"))
@@ -53,3 +58,4 @@ def test_the_files_that_a_page_names_exist(page):
 def test_the_patterns_find_what_is_there():
     assert len(found("python")) >= 7
     assert len(found("yaml")) >= 2
+    assert {"grid.py", "grid.yaml"} <= files().keys()

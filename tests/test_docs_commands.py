@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from ray.scripts.scripts import cli as ray_cli
 
 from rllib_per.cli import main
-from tests.support.documentation import ROOT, Command, commands, inline_commands
+from tests.support.documentation import ROOT, Command, commands, files, inline_commands
 
 # What a command that trains does at the least: everything once.
 SMALLEST = {
@@ -133,6 +133,8 @@ def shell(tmp_path_factory):
     ray = pytest.importorskip("ray")
     folder = tmp_path_factory.mktemp("reader")
     (folder / "configs").symlink_to(ROOT / "configs")
+    for name, text in files().items():
+        (folder / name).write_text(text)
     ray.init(
         "local",
         num_cpus=8,
@@ -157,6 +159,10 @@ def shell(tmp_path_factory):
 def test_a_command_runs(shell, command):
     if "runs/tune/cartpole/latest" in command.words:
         shell.run(Command(ROOT, ("rllib-per", "tune", "configs/tune/cartpole.yaml")))
+    for own in ("grid", "gated"):
+        if f"runs/{own}/latest" in command.words:
+            train = ("rllib-per", "train", f"{own}.yaml", "--allow-custom-classes")
+            shell.run(Command(ROOT, train))
     done = shell.run(command)
     if command.shown:
         assert done.exit_code == 2

@@ -174,6 +174,7 @@ TO_PLAY = {
     ),
     "an environment that does not exist": (environment("CartPol-v1"), "CartPol"),
     "an environment of one's own": (environment("os.system"), "--allow-custom-classes"),
+    "a folder to import from": (with_settings(import_from="/tmp"), "--allow-custom-classes"),
     "another module's environment": (environment("evil:CartPole-v1"), "--allow-custom-classes"),
     "a configuration of megabytes": (
         with_file("config.yaml", "#" * 2_000_000),

@@ -29,8 +29,8 @@ allow_custom_classes = click.option(
     "--allow-custom-classes",
     is_flag=True,
     callback=_import_from_here,
-    help="Import the classes that the YAML names by dotted path, also from the current folder: "
-    "their code will run.",
+    help="Import the classes that the YAML names, also from its folder and the current one: their "
+    "code will run.",
 )
 
 cluster_address = click.option(

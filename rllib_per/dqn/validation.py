@@ -15,6 +15,7 @@ from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
 from rllib_per.dqn.refusals import find_refusals
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
+from rllib_per.runners.env_creation import takes_config
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.objectives import OTHER_UNIT, priority_of, problems_of_objective
@@ -229,6 +230,12 @@ def _structure(config: ApexDQNConfig) -> Iterator[str]:
         yield (
             f"`drop_leaves` needs ApexEnvRunner: {_WHY_NOT_OURS}, or let the environment leave "
             "these parts out"
+        )
+    env, is_ours = config.env, _is_ours(config.env_runner_cls)
+    if isinstance(env, type) and not is_ours and not takes_config(env, config.env_config):
+        yield (
+            f"`env`: RLlib's env runner calls {env.__name__}(config), which takes keywords: let it "
+            f"take `config` as its first parameter, or {_WHY_NOT_OURS}"
         )
     if config.per_env_epsilon and not _is_ours(config.env_runner_cls):
         yield "`per_env_epsilon` needs ApexEnvRunner: " + _WHY_NOT_OURS

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rllib_per.experiments import sections
+from rllib_per.experiments.import_path import class_file, enter_folder, import_class, names_class
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 from rllib_per.settings.learners import LearnerSettings
@@ -37,7 +37,7 @@ from rllib_per.settings.replay import (
     Prioritized,
     replay_buffer_config,
 )
-from rllib_per.settings.rules import Count, is_dotted_path
+from rllib_per.settings.rules import Count
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
 from rllib_per.settings.training import Objective, Training
@@ -59,7 +59,7 @@ def _is_known_env(name: str) -> bool:
     module, colon, _ = name.rpartition(":")
     if colon:
         return module in _ENV_MODULES
-    return not is_dotted_path(name)
+    return not names_class(name)
 
 
 # Keys whose value may name a class, and the values that are ours.
@@ -69,6 +69,7 @@ _NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
     ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
     ("model", "module_class"): lambda _: False,
     ("callbacks", "callbacks_class"): lambda _: False,
+    ("import_from",): lambda _: False,
 }
 
 
@@ -88,23 +89,22 @@ class ExperimentConfig(sections.Section):
     checkpoint: sections.Checkpoint = sections.Checkpoint()
     seed: Count = 0
     """Of everything that is random."""
+    import_from: str | None = None
+    """Folder that classes of your own are imported from, behind --allow-custom-classes; null: that
+    of this file. A run's own copy has it, so that the run finds them again."""
 
     @field_validator(*dict.fromkeys(str(path[0]) for path in _NAMES_OF_CLASSES))
     @classmethod
     def _classes_are_known(cls, section: Any, info: ValidationInfo) -> Any:
         """Naming a class runs its module's code, which reading a file must not do unasked."""
         if not (info.context or {}).get("allow_custom_classes", True):
-            for path, is_known in _NAMES_OF_CLASSES.items():
-                if path[0] != info.field_name:
-                    continue
-                name = functools.reduce(getattr, map(str, path[1:]), section)
-                if name is not None and not is_known(name):
-                    raise PydanticCustomError(
-                        "custom_class",
-                        "{name} would be imported and run; if you trust this file, give "
-                        "--allow-custom-classes",
-                        {"name": repr(name), "path": path},
-                    )
+            for path, name in _custom_classes(str(info.field_name), section):
+                raise PydanticCustomError(
+                    "custom_class",
+                    "{name} would be imported and run; if you trust this file, give "
+                    "--allow-custom-classes",
+                    {"name": repr(name), "path": path},
+                )
         return section
 
     @model_validator(mode="after")
@@ -152,7 +152,7 @@ class ExperimentConfig(sections.Section):
         config = ApexDQNConfig()
         name = self.environment.env
         config.environment(
-            env=import_class(name) if is_dotted_path(name) else name,
+            env=self._import(name) if names_class(name) else name,
             env_config=self.environment.env_config,
             clip_rewards=self.environment.clip_rewards,
             drop_leaves=self.environment.drop_leaves,
@@ -184,11 +184,23 @@ class ExperimentConfig(sections.Section):
         if module_class is None:
             config.rl_module(model_config=model)
         else:
-            imported = import_class(module_class, RLModule)
+            imported = self._import(module_class, RLModule)
             config.rl_module(rl_module_spec=RLModuleSpec(module_class=imported, model_config=model))
         if self.callbacks.callbacks_class is not None:
-            config.callbacks(import_class(self.callbacks.callbacks_class, RLlibCallback))
+            config.callbacks(self._import(self.callbacks.callbacks_class, RLlibCallback))
         return config
+
+    def _import(self, name: str, base: type | None = None) -> Any:
+        return import_class(name, base, self.import_from)
+
+
+def _custom_classes(key: str, section: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Where `section`, which stands under `key`, names somebody's own class, and its name."""
+    for path, is_known in _NAMES_OF_CLASSES.items():
+        if path[0] == key:
+            name = functools.reduce(getattr, map(str, path[1:]), section)
+            if name is not None and not is_known(name):
+                yield path, name
 
 
 Model = TypeVar("Model", bound=ExperimentConfig)
@@ -244,26 +256,25 @@ def build(model: type[Model], source: Source, *, allow_custom_classes: bool = Fa
         problems += _problems(error, source, model)
     if problems:
         raise ConfigError(problems)
-    return experiment
+    return _importing(experiment, source.folder) if allow_custom_classes else experiment
 
 
-def import_class(name: str, base: type | None = None) -> Any:
-    """The class that a dotted path names.
+def _importing(experiment: Model, beside: Path | None) -> Model:
+    """Let its classes be imported from the folder that it names, or from that of its file.
 
-    Raises:
-        ValueError: There is none, or it is not derived from `base`.
+    Args:
+        experiment: With classes of somebody's own, or without.
+        beside: The folder of its file; None: it was in none.
     """
-    module, _, attribute = name.rpartition(".")
-    try:
-        named = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"{name} cannot be imported: {error}; it must be installed, or stand in the current "
-            "folder or in one that PYTHONPATH names"
-        ) from error
-    if base is not None and not (isinstance(named, type) and issubclass(named, base)):
-        raise ValueError(f"{name} must be a class derived from {base.__name__}: got {named!r}")
-    return named
+    if beside is None and experiment.import_from is None:
+        return experiment
+    folder = Path(beside or "", experiment.import_from or "").resolve()
+    enter_folder(folder)
+    names = [name for key, section in experiment for _, name in _custom_classes(key, section)]
+    for name in names:
+        if file := class_file(name, str(folder)):
+            enter_folder(file.parent)
+    return experiment.model_copy(update={"import_from": str(folder)}) if names else experiment
 
 
 def _problems(

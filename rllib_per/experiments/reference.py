@@ -36,10 +36,12 @@ Programs need no YAML: `rllib_per.ApexDQNConfig` is a `DQNConfig`, and the docst
 [rllib_per/schedules.py](../rllib_per/schedules.py), such as
 `{type: linear, initial: 1.0, final: 0.05, steps: 10000}`.
 
-**Classes.** Reading a file runs nobody's code: the dotted path of a class is refused without
-`--allow-custom-classes`. With it, modules are also looked for in the current folder, after all
-others, by the command and by its actors alike. Without it nothing is imported from there, unless
-PYTHONPATH names the folder.
+**Classes.** Reading a file runs nobody's code: `package.module.Class` and `file.py:Class` are
+refused without `--allow-custom-classes`. With it, modules are also looked for in the current folder
+and in the file's own (or in the one that `import_from` names), after all others, by the command and
+by its actors alike. A run's `config.yaml` says which folder that was, so `resume`, `evaluate`,
+`play` and `export` find them too. Without it nothing is imported from there, unless PYTHONPATH
+names the folder.
 
 **Searches.** A file with a section `tune` is for `rllib-per tune`. In `training`, `replay`, `model`
 and `env_runners`, and for `seed`, it may have `{uniform: [low, high]}`,

@@ -53,10 +53,11 @@ class Environment(Section):
     """What is to be learned."""
 
     env: str
-    """A Gymnasium id, or behind --allow-custom-classes the dotted path of an environment class."""
+    """A Gymnasium id; or behind --allow-custom-classes `module:Id-v0`, `module.Class` or
+    `file.py:Class`, a path from this file (docs/own_environment.md)."""
     env_config: dict[str, Any] = {}
-    """Keywords of `gymnasium.make`, `max_episode_steps` among them. A class of your own gets all of
-    it as its one argument, as with RLlib."""
+    """Keywords of `gymnasium.make`, `max_episode_steps` among them, or of a class of your own; one
+    whose first parameter is `config` gets all of it there, as with RLlib."""
     clip_rewards: RewardClip = None
     """Clip what replay stores, at ±1 if true, at ± a number; reported returns are never clipped."""
     drop_leaves: list[str] = []
@@ -118,7 +119,7 @@ class Callbacks(Section):
     """Code of your own that runs on the way."""
 
     callbacks_class: str | None = None
-    """The dotted path of an RLlibCallback class, behind --allow-custom-classes."""
+    """An RLlibCallback class, `module.Class` or `file.py:Class`, behind --allow-custom-classes."""
 
 
 class Evaluation(Section):

@@ -45,10 +45,15 @@ class ConfigError(ValueError):
 
 @dataclass
 class Source:
-    """The plain data of a YAML file, and where each value stands."""
+    """The plain data of a YAML file, and where each value stands.
+
+    Attributes:
+        folder: Of the file; None: it is none.
+    """
 
     data: dict[str, Any]
     name: str
+    folder: Path | None = None
     places: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -136,7 +141,9 @@ def read_yaml(path: Path) -> Source:
         text = read.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(name, f"cannot be read: {error}")]) from error
-    return parse_yaml(text, name)
+    source = parse_yaml(text, name)
+    source.folder = path.parent
+    return source
 
 
 def parse_yaml(text: str, name: str) -> Source:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,6 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from ray.rllib.env.env_context import EnvContext
-from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import rllib_per.envs  # noqa: F401  (registers them)
@@ -22,6 +20,7 @@ from rllib_per.arrays import Bools
 from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
+from rllib_per.runners.env_creation import create_env
 from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.settings.algorithm import PlaySettings
@@ -101,7 +100,7 @@ def make_vector_env(
 
     Args:
         env: As RLlib takes it: an id of Gymnasium, whose constructor gets `env_config`, or a class,
-            a function or a name of `ray.tune.register_env`, which get the EnvContext.
+            a function or a name of `ray.tune.register_env`, for which see `create_env`.
         drop_leaves: Parts of the observations that are left out, by path.
 
     Raises:
@@ -168,49 +167,14 @@ def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, 
         return creator, dict(context)
 
     def make() -> Any:
-        return _create(creator, context)
+        return create_env(creator, context)
 
     def make_vec(num_envs: int) -> Any:
-        return _create(creator, context | {"num_envs": num_envs})
+        return create_env(creator, context | {"num_envs": num_envs})
 
     # The id is RLlib's; nothing is registered under it.
     spec: Any = EnvSpec
     return spec("rllib-single-agent-env-v0", entry_point=make, vector_entry_point=make_vec), {}
-
-
-def _create(creator: Any, context: Any) -> Any:
-    """As RLlib does: one argument, the context.
-
-    Raises:
-        TypeError: Also where the creator takes keywords; the message says what to write then.
-    """
-    try:
-        env = creator(context)
-    except TypeError as error:
-        if not _takes_keywords(creator):
-            raise
-        name = getattr(creator, "__name__", str(creator))
-        raise TypeError(
-            f"{error}. RLlib calls {name}(config), with env_config as one dict, and {name} takes "
-            f"keywords: {inspect.signature(creator)}. Let it take `config` as its one argument, or "
-            f"register lambda config: {name}(**config) with ray.tune.register_env, or {name} with "
-            "gymnasium.register, whose environments get env_config as keywords"
-        ) from error
-    if isinstance(env, MultiAgentEnv):
-        raise ValueError(
-            f"{type(env).__name__} is a MultiAgentEnv, and multi-agent environments are not "
-            "supported: use one policy for one agent"
-        )
-    return env
-
-
-def _takes_keywords(creator: Any) -> bool:
-    """Whether it has other parameters than one for the context."""
-    try:
-        parameters = list(inspect.signature(creator).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    return len(parameters) != 1 or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:

@@ -40,4 +40,5 @@ class Network(Section):
     scale_bytes: bool | None = None
     """Divide bytes by 255; null: those of images, and not codes such as a small board's."""
     module_class: str | None = None
-    """The dotted path of an RLModule class instead, behind --allow-custom-classes."""
+    """An RLModule class of your own instead, behind --allow-custom-classes: `module.Class` or
+    `file.py:Class`, a path from this file (docs/own_network.md)."""

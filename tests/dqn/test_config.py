@@ -7,6 +7,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from rllib_per import ApexDQNConfig
 from rllib_per.dqn.training_clock import Schedules
 from rllib_per.runners.env_runner import ApexEnvRunner
+from tests.support.wrong_env import TakesKeywords
 
 
 def config(**training):
@@ -133,6 +134,7 @@ def test_what_is_wrong_is_named(settings, complaint):
         ({"torch_skip_nan_gradients": True}, "`torch_skip_nan_gradients`"),
         ({"policies_to_train": []}, "`policies_to_train`"),
         ({"callbacks_on_episode_step": print, "per_env_epsilon": True}, "needs ApexEnvRunner"),
+        ({"callbacks_on_episode_step": print, "env": TakesKeywords}, "RLlib's env runner calls"),
         (
             {
                 "callbacks_on_episode_step": print,

@@ -68,6 +68,18 @@ def blocks(page: Path) -> Iterator[tuple[str, list[str]]]:
         was_blank = not line.strip()
 
 
+def files() -> dict[str, str]:
+    """The files that pages have their readers write: blocks that begin with `# name.py`, say."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        for _, lines in blocks(page):
+            named = re.fullmatch(r"# (\w+\.(?:py|yaml))", lines[0])
+            if named:
+                assert named[1] not in found, named[1]
+                found[named[1]] = "\n".join(lines) + "\n"
+    return found
+
+
 def commands() -> list[Command]:
     """All commands of all pages, those that a remote shell is given among them."""
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def _variants(source: Source, values: Sequence[SearchValue]) -> Iterator[Source]
     cases = [first]
     cases += [first | {value.path: v} for value in values for v in value.extremes[1:]]
     for case in cases:
-        yield Source(put(source.data, case), source.name, source.places, source.problems)
+        yield replace(source, data=put(source.data, case))
 
 
 def _shrink_search(source: Source) -> None:

@@ -27,7 +27,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from rllib_per.experiments.experiment import import_class
+from rllib_per.experiments.import_path import import_class
 from rllib_per.experiments.run_folder import EXIT_CODES, Ending
 from rllib_per.experiments.tuning.display import TuningDisplay, make_console, number_of
 from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder
@@ -200,7 +200,8 @@ def _checkpoints(plan: SearchPlan) -> CheckpointConfig:
 
 
 def _trackers(plan: SearchPlan) -> list[Callback]:
-    return [import_class(t.callback_class)(**t.options) for t in plan.tune.trackers]
+    folder = plan.config.import_from
+    return [import_class(t.callback_class, folder=folder)(**t.options) for t in plan.tune.trackers]
 
 
 def _trial_name(trial: tune.experiment.Trial) -> str:
