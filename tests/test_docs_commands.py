@@ -118,7 +118,7 @@ class Shell:
             for change in (*SMALLEST[verb], *QUICK):
                 arguments += ["--set", change]
         is_ended_search = verb == "resume" and "runs/tune" in words[0]
-        if not is_ended_search:
+        if not is_ended_search and verb not in ("list", "init"):
             arguments.append("--smoke")
         return [verb, *arguments]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`rllib-per`: train, tune, compare, resume, evaluate, play, export, plot, doctor and config.
+"""`rllib-per`: its verbs, and what all of them have in common.
 
 Ray, torch and matplotlib are imported by the commands that use them, after the configuration has
 been checked, so that help and configuration errors come at once.
@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from rllib_per.cli.beginning import init, list_experiments
 from rllib_per.cli.comparing import compare
 from rllib_per.cli.errors import unbroken_output
 from rllib_per.cli.exporting import export
@@ -48,5 +49,18 @@ def main() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-for command in (train, tune, compare, resume, evaluate, play, export, plot, doctor, show_config):
+for command in (
+    list_experiments,
+    init,
+    train,
+    tune,
+    compare,
+    resume,
+    evaluate,
+    play,
+    export,
+    plot,
+    doctor,
+    show_config,
+):
     main.add_command(command)

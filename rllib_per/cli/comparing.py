@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rllib_per.cli.errors import recorded, reported, saving, starting
-from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
+from rllib_per.cli.options import CONFIG, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE, no_longer_than
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
@@ -27,7 +27,7 @@ _PATIENCE_S = 8.0
 
 
 @click.command()
-@click.argument("config", type=FILE)
+@click.argument("config", type=CONFIG)
 @click.option(
     "--replay",
     "replays",

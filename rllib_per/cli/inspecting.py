@@ -10,7 +10,7 @@ import click
 
 from rllib_per.cli.errors import reported
 from rllib_per.cli.options import (
-    FILE,
+    CONFIG,
     FOLDER,
     RUNS,
     cluster_address,
@@ -39,7 +39,7 @@ def plot(runs: tuple[Path, ...], out: Path, smoke: bool) -> None:
 
 
 @click.command("config")
-@click.argument("path", type=FILE, metavar="CONFIG")
+@click.argument("path", type=CONFIG, metavar="CONFIG")
 @experiment_options
 def show_config(
     path: Path,

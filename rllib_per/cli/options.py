@@ -10,11 +10,28 @@ from typing import Any, TypeVar
 import click
 
 from rllib_per.experiments.import_path import enter_current_folder
+from rllib_per.experiments.shipped import shipped_file
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 RUNS = Path("runs")
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _ConfigFile(click.ParamType):  # type: ignore[type-arg]  # Older clicks have none.
+    """A YAML file, or the name of one that comes with the package."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if Path(value).is_file():
+            return Path(value)
+        try:
+            return shipped_file(str(value))
+        except FileNotFoundError as error:
+            self.fail(str(error), param, ctx)
+
+
+CONFIG = _ConfigFile()
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 RUN = click.Path(exists=True, path_type=Path)  # Its folder, or an archive of it.
 

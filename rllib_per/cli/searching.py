@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rllib_per.cli.errors import NO_RESULT, complain, reported
-from rllib_per.cli.options import FILE, RUNS, cluster_address, experiment_options
+from rllib_per.cli.options import CONFIG, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.yaml_source import printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("config", type=FILE)
+@click.argument("config", type=CONFIG)
 @experiment_options
 @click.option(
     "--runs", "root", type=click.Path(path_type=Path), default=RUNS / "tune", show_default=True

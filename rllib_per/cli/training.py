@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from rllib_per.cli.errors import recorded, reported, saving, starting
-from rllib_per.cli.options import FILE, FOLDER, RUNS, cluster_address, experiment_options
+from rllib_per.cli.options import CONFIG, FOLDER, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import no_longer_than
 from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder
@@ -23,13 +23,15 @@ _PATIENCE_AFTER_SIGNAL_S = 3.0
 
 
 @click.command()
-@click.argument("config", type=FILE, required=False)
+@click.argument("config", type=CONFIG, required=False)
+@click.option("--env", metavar="ID", help="In place of CONFIG: this environment, with defaults.")
 @experiment_options
 @click.option("--runs", "root", type=click.Path(path_type=Path), default=RUNS, show_default=True)
 @click.option("--resume", type=FOLDER, metavar="RUN", help="Go on from RUN's newest checkpoint.")
 @cluster_address
 def train(
     config: Path | None,
+    env: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
     smoke: bool,
@@ -40,12 +42,15 @@ def train(
 ) -> None:
     """Train the experiment CONFIG into runs/<config>/<time>.
 
+    CONFIG is a file, or a name that `rllib-per list` shows. With --env instead, what `rllib-per
+    init` would write is trained.
+
     Exit code 0: the target is met (or none was set); 1: it failed, and failure.txt in its folder
     says why; 3: the budget ended first; 4: checkpoints could not be saved; 130: interrupted, after
     a checkpoint. Ctrl-C twice leaves at once.
     """
-    if (config is None) == (resume is None):
-        raise click.UsageError("give either CONFIG or --resume RUN")
+    if sum(given is not None for given in (config, env, resume)) != 1:
+        raise click.UsageError("give one of CONFIG, --env ID and --resume RUN")
     if resume is not None and seed is not None:
         raise click.UsageError("--resume goes on as the run began: no --seed")
     if resume is not None and smoke:
@@ -54,22 +59,37 @@ def train(
         if resume is not None:
             run, experiment = reopen(resume, overrides, allow_custom_classes)
         else:
-            assert config is not None
-            experiment = load_experiment(
-                config,
-                overrides,
-                seed=seed,
-                smoke=smoke,
-                allow_custom_classes=allow_custom_classes,
-            )
+            name, experiment = _new(config, env, overrides, seed, smoke, allow_custom_classes)
             from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
             check_environment(experiment)
             check_algorithm(experiment)
-            run = RunFolder.create(root, config.stem, experiment)
+            run = RunFolder.create(root, name, experiment)
     if resume is not None:
         sys.exit(go_on(experiment, run, address))
     sys.exit(train_run(experiment, run, address))
+
+
+def _new(
+    config: Path | None,
+    env: str | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    smoke: bool,
+    allow_custom_classes: bool,
+) -> tuple[str, ExperimentConfig]:
+    """Name and experiment of a new run."""
+    if config is not None:
+        return config.stem, load_experiment(
+            config, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
+        )
+    from rllib_per.experiments.starter import load_starter
+
+    assert env is not None
+    experiment = load_starter(
+        env, overrides, seed=seed, smoke=smoke, allow_custom_classes=allow_custom_classes
+    )
+    return experiment.environment.game, experiment
 
 
 def rehearse(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -31,20 +32,30 @@ def check_environment(experiment: ExperimentConfig) -> None:
         ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays,
             or that this network or replay buffer takes.
     """
+    with made_once(experiment) as env:
+        problems = list(_misfits(experiment, env))
+    if problems:
+        raise ConfigError(problems)
+
+
+@contextmanager
+def made_once(experiment: ExperimentConfig) -> Iterator[gym.vector.VectorEnv[Any, Any, Any]]:
+    """The environment as the first env runner will have it, closed after the block.
+
+    Raises:
+        ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays.
+    """
+    place = f"environment.env = {experiment.environment.env}"
     try:
         env = _make(experiment)
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
-        place = f"environment.env = {experiment.environment.env}"
         raise ConfigError([Problem(place, str(error))]) from error
     except Exception as error:  # A constructor may raise anything about its `env_config`.
-        place = f"environment.env = {experiment.environment.env}"
         raise ConfigError([Problem(place, described(error))]) from error
     try:
-        problems = list(_misfits(experiment, env))
+        yield env
     finally:
         env.close()
-    if problems:
-        raise ConfigError(problems)
 
 
 def check_algorithm(experiment: ExperimentConfig) -> None:

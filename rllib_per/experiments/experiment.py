@@ -25,7 +25,8 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rllib_per.experiments import sections
-from rllib_per.experiments.import_path import class_file, enter_folder, import_class, names_class
+from rllib_per.experiments.import_path import enter_folder
+from rllib_per.experiments.named_classes import class_file, import_class, names_class
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 from rllib_per.settings.learners import LearnerSettings
@@ -227,7 +228,13 @@ def read_source(
     path: Path, overrides: Sequence[str], *, seed: int | None = None, smoke: bool = False
 ) -> Source:
     """The YAML at `path` with `overrides` in it, cut down for `smoke`, not checked yet."""
-    source = read_yaml(path)
+    return changed(read_yaml(path), overrides, seed=seed, smoke=smoke)
+
+
+def changed(
+    source: Source, overrides: Sequence[str], *, seed: int | None = None, smoke: bool = False
+) -> Source:
+    """A YAML file that was read, with `overrides` in it, cut down for `smoke`."""
     if smoke:
         shrink(source, overrides)
     for assignment in overrides:

@@ -23,8 +23,11 @@ its keys as their keywords, and defaults are those of `DQNConfig` where it has t
 in env steps unless a key says otherwise. A key that is not here is an error, with the line where it
 stands and the key that was probably meant.
 
-    rllib-per config configs/cartpole.yaml                        # with every default
+    rllib-per config cartpole                                     # with every default
     rllib-per train configs/cartpole.yaml --set replay.alpha=0.5  # with one key changed
+
+The files of the repository's `configs` come with the package: `rllib-per list` shows their names,
+which stand for them, from any folder.
 
 Only `environment.env` and one of `stop.env_steps`, `stop.updates` and `stop.time_s` must be given.
 

@@ -7,6 +7,7 @@ DQNConfig's where it has the key; counts are in env steps unless a key says othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any
@@ -63,6 +64,13 @@ class Environment(Section):
     drop_leaves: list[str] = []
     """Parts of a Dict observation that are left out, such as a text: [mission], or [goal/name] of
     a Dict within it."""
+
+    @property
+    def game(self) -> str:
+        """What is played, for the names of files and in pictures."""
+        game = self.env_config.get("game")
+        name = game if isinstance(game, str) else re.split(r"[/:]|\.(?=[A-Za-z_])", self.env)[-1]
+        return re.sub(r"[^\w.-]", "_", name).strip(".") or "game"
 
 
 def _tag(settings: Any) -> str:

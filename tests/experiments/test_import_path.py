@@ -167,3 +167,13 @@ def test_an_environment_of_the_current_folder_works_in_actors_where_it_is_allowe
     again = run(PROGRAM, *allowed)
     assert again.returncode == 0, again.stderr
     assert modules_that_ran(folder) == []
+
+
+def test_the_package_runs_as_a_module_without_the_current_folder(folder):
+    (folder / "click.py").write_text(SHADOW)
+    done = subprocess.run(
+        [sys.executable, "-m", "rllib_per", "list"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cartpole " in done.stdout
+    assert modules_that_ran(folder) == []

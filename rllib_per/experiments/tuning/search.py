@@ -27,7 +27,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from rllib_per.experiments.import_path import import_class
+from rllib_per.experiments.named_classes import import_class
 from rllib_per.experiments.run_folder import EXIT_CODES, Ending
 from rllib_per.experiments.tuning.display import TuningDisplay, make_console, number_of
 from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""`list` and `init`: what there is to train, and a file to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rllib_per.cli.errors import reported
+from rllib_per.cli.options import allow_custom_classes
+from rllib_per.experiments.shipped import shipped_names, title_of
+from rllib_per.experiments.yaml_source import printable
+
+
+@click.command("list")
+def list_experiments() -> None:
+    """List the experiments that come with rllib-per: `train` and `config` take their names.
+
+    Those below tune/ are for `tune`.
+    """
+    names = shipped_names()
+    width = max(map(len, names))
+    for name in names:
+        click.echo(f"{name:{width}}  {title_of(name)}")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--env", required=True, metavar="ID", help="What is to be learned.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="environment.KEY=VALUE",
+    help="What the environment needs, e.g. --set environment.env_config={is_slippery: false}.",
+)
+@allow_custom_classes
+def init(path: Path, env: str, overrides: tuple[str, ...], allow_custom_classes: bool) -> None:
+    """Write a commented YAML file that trains the environment --env, to begin with.
+
+    Its values are chosen by the environment's spaces. FILE must not exist yet.
+    """
+    if path.exists():
+        raise click.UsageError(f"{path} exists already: give another name, or remove it first")
+    with reported():
+        from rllib_per.experiments.starter import starter
+
+        text = starter(env, overrides, allow_custom_classes=allow_custom_classes)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    click.echo(printable(f"{path}: look at it, then `rllib-per train {path}`"))

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""A first experiment for any environment: a commented YAML file, its values by the spaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import yaml
+
+from rllib_per.experiments.environment_check import made_once
+from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, changed
+from rllib_per.experiments.yaml_source import Source, parse_yaml
+from rllib_per.runners.stack_detection import find_frame_stack
+
+# Frames in replay, at the most; a run should fit beside others.
+_REPLAY_BYTES = 1_000_000_000
+# The least side that the convolutions of Mnih et al. 2015 take; smaller images are boards and maps.
+_SMALLEST_SCREEN = 36
+
+_VECTORS = {
+    "num_envs": 4, "fragment": 1, "lr": 5e-4, "batch": 64, "replay_ratio": 16, "epsilon": 0.04,
+    "learning_starts": 1000, "target": 500, "report": 1000, "interval": 10_000, "steps": 100_000,
+    "model": {"encoder_hiddens": [128], "hiddens": [128]},
+}  # fmt: skip
+_IMAGES = {
+    "num_envs": 8, "fragment": 4, "lr": 2.5e-4, "batch": 32, "replay_ratio": 8, "epsilon": 0.02,
+    "learning_starts": 10_000, "target": 2000, "report": 5000, "interval": 100_000,
+    "steps": 1_000_000, "model": {"hiddens": [512]},
+}  # fmt: skip
+
+_TEXT = """\
+# {title}: dueling double DQN with prioritized replay.
+# Observations: {observations}. Actions: {actions}.
+# What is not here has a default: `rllib-per config FILE` shows every key of a file.
+{environment}
+env_runners:
+  num_envs_per_env_runner: {num_envs}      # environments that are stepped together
+  rollout_fragment_length: {fragment}      # rows of each before the next updates
+
+training:
+  lr: {lr}                        # learning rate
+  gamma: 0.99                       # discount
+  n_step: 3                         # steps of a transition
+  train_batch_size_per_learner: {batch}  # transitions of one update
+  replay_ratio: {replay_ratio}                  # how often a transition is replayed
+  epsilon: {{type: linear, initial: 1.0, final: {epsilon}, steps: {epsilon_steps}}}  # exploration
+  num_steps_sampled_before_learning_starts: {learning_starts}
+  target_network_update_freq: {target}   # in env steps
+  grad_clip: 10
+
+replay:
+  capacity: {capacity}                  # transitions
+  alpha: 0.6                        # 0 is uniform replay
+  beta: {{type: linear, initial: 0.4, final: 1.0, steps: {steps}}}  # 1 corrects all of the bias
+
+model:
+{model}
+reporting:
+  min_sample_timesteps_per_iteration: {report}  # env steps between two rows of metrics
+
+evaluation:
+  interval_env_steps: {interval}         # greedy play on the way
+
+stop:
+  env_steps: {steps}
+{goal}"""
+
+
+def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bool = False) -> str:
+    """The text of a YAML file that trains `env`.
+
+    Args:
+        env: As `environment.env`; ale-py's own `ALE/Pong-v5` is played by the usual protocol,
+            `rllib_per/Atari-v1`.
+        overrides: Those of `environment` are in the file, for they may decide the spaces.
+    Raises:
+        ConfigError: There is no such environment, or it can't be made or learned.
+    """
+    environment = _environment(env)
+    source = Source({"environment": environment, "stop": {"env_steps": 1}}, f"--env {env}")
+    for assignment in overrides:
+        if assignment.partition(".")[0].strip() == "environment":
+            source.override(assignment)
+    experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
+    with made_once(experiment) as made:
+        space, actions = made.single_observation_space, made.single_action_space
+        stack = find_frame_stack(made, None, "zero")
+    shape = space.shape or ()
+    is_image = len(shape) == 3
+    sizes: Mapping[str, Any] = _IMAGES if is_image else _VECTORS
+    model = dict(sizes["model"])
+    if is_image and min(shape[1:]) < _SMALLEST_SCREEN:
+        model = {"conv_filters": [[16, 3, 1]], **model}
+    frame_bytes = math.prod(shape) * space.dtype.itemsize if space.dtype is not None else 1
+    room = _REPLAY_BYTES * (stack.size if stack else 1) // max(frame_bytes, 1)
+    return _TEXT.format(
+        title=env,
+        observations=_in_one_line(space),
+        actions=_in_one_line(actions),
+        environment=_block({"environment": source.data["environment"]}),
+        model=_block(model, indent=2),
+        capacity=min(100_000, room // 1000 * 1000),
+        epsilon_steps=sizes["steps"] // 10,
+        goal=_goal(environment["env"]),
+        **{name: value for name, value in sizes.items() if name != "model"},
+    )
+
+
+def load_starter(
+    env: str,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    smoke: bool = False,
+    allow_custom_classes: bool = False,
+) -> ExperimentConfig:
+    """The experiment of that text; raises ConfigError as `load_experiment`."""
+    text = starter(env, overrides, allow_custom_classes=allow_custom_classes)
+    source = changed(parse_yaml(text, f"--env {env}"), overrides, seed=seed, smoke=smoke)
+    return build_experiment(source, allow_custom_classes=allow_custom_classes)
+
+
+def _environment(env: str) -> dict[str, Any]:
+    namespace, _, name = env.rpartition("/")
+    if namespace == "ALE":
+        game = name.partition("-")[0]
+        return {"env": "rllib_per/Atari-v1", "env_config": {"game": game}, "clip_rewards": True}
+    return {"env": env}
+
+
+def _goal(env: str) -> str:
+    """The return with which its authors call it solved, if they do."""
+    try:
+        threshold = gym.spec(env).reward_threshold
+    except (gym.error.Error, ImportError):  # A class of one's own.
+        threshold = None
+    if threshold is None:
+        return "  # target_return: 100              # ends training early\n"
+    return f"  target_return: {threshold:g}              # ends training early\n"
+
+
+def _in_one_line(space: Any) -> str:
+    return " ".join(str(space).split())
+
+
+def _block(data: Mapping[str, Any], indent: int = 0) -> str:
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=1000)
+    return "".join(f"{' ' * indent}{line}\n" for line in text.splitlines())

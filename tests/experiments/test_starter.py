@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""What there is to train without a file of one's own: shipped names, and any environment's id."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from rllib_per.cli import main
+from rllib_per.experiments.environment_check import check_algorithm, check_environment
+from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.shipped import shipped_file, shipped_names, title_of
+from rllib_per.experiments.starter import load_starter, starter
+from rllib_per.experiments.yaml_source import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_every_config_but_those_for_clusters_has_a_name_and_a_title():
+    files = [path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "cluster"]
+    names = [path.relative_to(CONFIGS).with_suffix("").as_posix() for path in files]
+    assert sorted(shipped_names()) == sorted(names)
+    for name in names:
+        assert shipped_file(name).read_text() == (CONFIGS / f"{name}.yaml").read_text()
+        assert 5 < len(title_of(name)) < 90, title_of(name)
+
+
+def test_list_shows_every_name_once():
+    lines = call("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == shipped_names()
+    assert "CartPole-v1" in lines[0]
+
+
+def test_a_shipped_name_stands_for_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = call("config", "cartpole")
+    assert named.exit_code == 0
+    assert named.output == call("config", CONFIGS / "cartpole.yaml").output
+
+
+def test_a_file_goes_before_a_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("cartpole").write_text("environment: {env: MyOwn-v0}\nstop: {env_steps: 1}\n")
+    assert "MyOwn-v0" in call("config", "cartpole").output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("cartpol", "cartpole"), ("breakout", "atari/breakout"), ("configs/pong.yaml", "atari/pong")],
+)
+def test_a_name_that_is_none_is_refused_with_what_was_meant(wrong, meant):
+    done = call("config", wrong)
+    assert done.exit_code == 2
+    assert f"did you mean {meant}" in done.output
+    assert "rllib-per list" in done.output
+
+
+@pytest.mark.parametrize(
+    ("env", "overrides"),
+    [("Acrobot-v1", ()), ("ALE/Pong-v5", ()),
+     ("rllib_per/MinAtar-v1", ("environment.env_config.game=breakout",))],
+)  # fmt: skip
+def test_an_environment_gets_settings_that_suit_it(env, overrides):
+    experiment = load_starter(env, overrides)
+    check_environment(experiment)
+    check_algorithm(experiment)
+    assert experiment.replay.capacity >= 50_000
+
+
+def test_what_is_known_of_an_environment_decides():
+    vectors, atari = load_starter("Acrobot-v1"), load_starter("ALE/Pong-v5")
+    assert vectors.stop.target_return == -100  # Gymnasium's own threshold.
+    assert vectors.model.encoder_hiddens == [128]
+    assert atari.environment.env == "rllib_per/Atari-v1"
+    assert atari.environment.env_config == {"game": "Pong"}
+    assert atari.environment.clip_rewards is True
+    assert atari.stop.target_return is None
+    boards = load_starter("rllib_per/MinAtar-v1", ["environment.env_config.game=freeway"])
+    assert boards.model.conv_filters == [[16, 3, 1]]
+
+
+def test_init_writes_what_train_env_trains(tmp_path):
+    path = tmp_path / "new" / "my.yaml"
+    done = call("init", path, "--env", "Acrobot-v1")
+    assert done.exit_code == 0, done.output
+    assert f"rllib-per train {path}" in done.output
+    text = path.read_text()
+    assert text == starter("Acrobot-v1")
+    assert text.startswith("# Acrobot-v1: ")
+    assert all(len(line) < 200 for line in text.splitlines())
+    assert load_experiment(path) == load_starter("Acrobot-v1")
+    assert yaml.safe_load(text)["environment"] == {"env": "Acrobot-v1"}
+
+
+def test_init_leaves_a_file_alone_and_writes_none_of_what_cannot_be_learned(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("mine")
+    assert call("init", path, "--env", "Acrobot-v1").exit_code == 2
+    assert path.read_text() == "mine"
+    other = tmp_path / "other.yaml"
+    refused = call("init", other, "--env", "Acrobat-v1")
+    assert refused.exit_code == 2
+    assert "Acrobot" in refused.output
+    assert not other.exists()
+
+
+def test_overrides_of_a_starter_are_those_of_a_file():
+    experiment = load_starter("Acrobot-v1", ["training.lr=1e-3"], seed=4, smoke=True)
+    assert (experiment.training.lr, experiment.seed) == (1e-3, 4)
+    assert experiment.stop.time_s == 30
+    with pytest.raises(ConfigError, match=r"--set training.lrr=1: .*training.lr\?"):
+        load_starter("Acrobot-v1", ["training.lrr=1"])
+
+
+def test_train_takes_one_of_a_file_an_environment_and_a_run(tmp_path):
+    done = call("train", "cartpole", "--env", "Acrobot-v1", "--runs", tmp_path)
+    assert done.exit_code == 2
+    assert "give one of" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_is_imported_only_where_that_is_allowed():
+    with pytest.raises(ConfigError, match="--allow-custom-classes"):
+        load_starter("some_module.Maze")
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_configs_and_its_commands_run_elsewhere(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path), "."],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "import rllib_per; print(rllib_per.__file__)\n"
+        "from rllib_per.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "config", "atari/pong"],
+        cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(str(site))
+    assert "game: Pong" in done.stdout
