@@ -15,6 +15,7 @@ from rich.console import Console
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.cli import main
 from rllib_per.cli.errors import summary, unbroken_output
+from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.error_notes import note
 from rllib_per.experiments import ray_session, training
 from rllib_per.experiments.run_lock import run_lock
@@ -230,3 +231,41 @@ def test_a_search_that_cannot_start_leaves_no_folder_behind(tmp_path):
     expect_one_line(done, 2, "nothing answers at 127.0.0.1:1")
     assert not any(tmp_path.rglob("config.yaml"))
     assert not any(tmp_path.rglob("latest"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("training.optimizer={type: adam, foo: 1}", "`optimizer`: optimizer 'adam' takes betas"),
+        ("training.optimizer={type: adam, betas: [2, 3]}", "Invalid beta parameter at index 0: 2"),
+        ("training.optimizer={type: adam, weight_decay: x}", "cannot be made of {'weight_decay'"),
+        ("training.n_step=50000", "replay.capacity: must be at least 50001 rows"),
+        ("model.network=impala", "images must be (stack, height, width)"),
+        ("model.channels=[8]", "has no effect on the network 'mlp'"),
+        ("model.width=2", "has no effect on the network 'mlp'"),
+        ("evaluation.env_config={foo: 1}", "evaluation.env_config = {'foo': 1}: CartPoleEnv"),
+    ],
+)
+def test_what_cannot_be_learned_with_is_told_before_ray_starts_and_leaves_no_folder(
+    setting, told, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_session, "ray_session", lambda *_: pytest.fail("Ray was started"))
+    done = call("train", CONFIGS / "cartpole.yaml", "--set", setting, "--runs", tmp_path)
+    assert done.exit_code == 2, done.output
+    assert told in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_epsilon_of_adam_is_refused_beside_another_optimizer():
+    config = ApexDQNConfig().environment("CartPole-v1").training(optimizer={"type": "rmsprop"})
+    config.validate()
+    with pytest.raises(ValueError, match="`adam_epsilon` has no effect on the optimizer 'rmsprop'"):
+        config.training(adam_epsilon=1e-4).validate()
+
+
+def test_a_search_tries_what_it_may_choose_before_ray_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_session, "ray_session", lambda *_: pytest.fail("Ray was started"))
+    wrong = "model.network={choice: [mlp, nature]}"
+    done = call(*TUNE, "--set", wrong, "--runs", tmp_path)
+    expect_one_line(done, 2, "model: images must be (stack, height, width)")
+    assert list(tmp_path.iterdir()) == []

@@ -47,8 +47,9 @@ def tune(
         )
         from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
-        check_environment(plan.config)
-        check_algorithm(plan.config)
+        for variant in (plan.config, *plan.variants()):
+            check_environment(variant)
+            check_algorithm(variant)
         folder = TuningFolder.create(root, config.stem, plan)
     sys.exit(run_search(plan, folder, address, resume=False))
 

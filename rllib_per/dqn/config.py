@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -33,6 +32,7 @@ from rllib_per.settings.replay import (
 )
 from rllib_per.settings.runners import EnvRunners, EpisodeBound
 from rllib_per.settings.section import as_dict
+from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import Training
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
@@ -204,8 +204,8 @@ class ApexDQNConfig(DQNConfig):
         for key, _ in config_dict.items():  # RLlib may give a config, which is no mapping.
             name = self._translate_special_keys(key, warn_deprecated=False)
             if name not in _RLLIB_ONLY_KEYS | _OF_THE_ORIGINAL and not hasattr(self, name):
-                near = difflib.get_close_matches(name, vars(self), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                near = meant_by(name, vars(self))
+                hint = f"; did you mean {near!r}?" if near else ""
                 raise ValueError(f"{key!r} is no setting of ApexDQNConfig{hint}")
         # A copy is no built algorithm's any more, and its class is this one.
         given = {k: v for k, v in config_dict.items() if k not in _OF_THE_ORIGINAL}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of
 from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
 from rllib_per.settings.section import names_of
+from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import Training
 
 if TYPE_CHECKING:
@@ -109,6 +109,12 @@ def _parts(config: ApexDQNConfig) -> Iterator[str]:
             check(getattr(config, name))
         except ValueError as error:
             yield f"`{name}`: {error}"
+    is_rmsprop = isinstance(config.optimizer, Mapping) and config.optimizer.get("type") == "rmsprop"
+    if is_rmsprop and config.adam_epsilon != Training.adam_epsilon:
+        yield (
+            "`adam_epsilon` has no effect on the optimizer 'rmsprop', whose own is `eps` in "
+            f"`optimizer`: got {config.adam_epsilon}; leave it out"
+        )
 
 
 def _replay(config: ApexDQNConfig) -> Iterator[str]:
@@ -158,8 +164,8 @@ def _options(
         return
     options = taken | set(names_of(section)) - {"type", "options"}
     for key in given.keys() - options:
-        near = difflib.get_close_matches(key, options, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(options)}"
+        near = meant_by(key, options)
+        hint = f"; did you mean {near!r}?" if near else f"; known are {sorted(options)}"
         if key in names_of(Sharded) and key not in names_of(Prioritized):
             hint = f"; it belongs to type {Sharded.type!r}"
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"

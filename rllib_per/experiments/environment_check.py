@@ -34,18 +34,32 @@ def check_environment(experiment: ExperimentConfig) -> None:
     """
     with made_once(experiment) as env:
         problems = list(_misfits(experiment, env))
+    if experiment.evaluation.env_config:
+        _check_evaluations(experiment)
     if problems:
         raise ConfigError(problems)
 
 
+def _check_evaluations(experiment: ExperimentConfig) -> None:
+    """The environment as evaluations will have it."""
+    changes = experiment.evaluation.env_config
+    environment = experiment.environment
+    environment = environment.model_copy(update={"env_config": environment.env_config | changes})
+    evaluated = experiment.model_copy(update={"environment": environment})
+    with made_once(evaluated, f"evaluation.env_config = {changes}"):
+        pass
+
+
 @contextmanager
-def made_once(experiment: ExperimentConfig) -> Iterator[gym.vector.VectorEnv[Any, Any, Any]]:
+def made_once(
+    experiment: ExperimentConfig, place: str | None = None
+) -> Iterator[gym.vector.VectorEnv[Any, Any, Any]]:
     """The environment as the first env runner will have it, closed after the block.
 
     Raises:
         ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays.
     """
-    place = f"environment.env = {experiment.environment.env}"
+    place = place or f"environment.env = {experiment.environment.env}"
     try:
         env = _make(experiment)
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:

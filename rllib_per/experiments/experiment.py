@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +40,7 @@ from rllib_per.settings.replay import (
 from rllib_per.settings.rules import Count
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
+from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import Objective, Training
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def build(model: type[Model], source: Source, *, allow_custom_classes: bool = Fa
     except ValidationError as error:
         problems += _problems(error, source, model)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line))
     return _importing(experiment, source.folder) if allow_custom_classes else experiment
 
 
@@ -336,11 +336,11 @@ def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
     known = list(_known(model, ()))
     *parents, wrong = map(str, path)
     siblings = {names[-1]: names for names in known if list(names[:-1]) == parents}
-    others = {names[-1]: names for names in known}
+    others = {names[-1]: names for names in reversed(known)}  # Those that are less deep win.
     for candidates in (siblings, others):
-        near = difflib.get_close_matches(wrong, candidates, n=1)
-        if near:
-            return f"; did you mean {'.'.join(candidates[near[0]])}?"
+        meant = meant_by(wrong, candidates)
+        if meant is not None:
+            return f"; did you mean {'.'.join(candidates[meant])}?"
     return f"; known here: {', '.join(sorted(siblings))}"
 
 

@@ -13,11 +13,13 @@ import yaml
 from rllib_per.experiments.environment_check import made_once
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, changed
 from rllib_per.experiments.yaml_source import Source, parse_yaml
-from rllib_per.runners.stack_detection import find_frame_stack
+from rllib_per.learning.encoders import looks_like_image
+from rllib_per.replay.leaves import ObservationTree
+from rllib_per.runners.stack_detection import find_frame_stacks
 
 # Frames in replay, at the most; a run should fit beside others.
 _REPLAY_BYTES = 1_000_000_000
-# The least side that the convolutions of Mnih et al. 2015 take; smaller images are boards and maps.
+# The least side that the convolutions of Mnih et al. 2015 take.
 _SMALLEST_SCREEN = 36
 
 _VECTORS = {
@@ -87,22 +89,25 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
     experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
     with made_once(experiment) as made:
         space, actions = made.single_observation_space, made.single_action_space
-        stack = find_frame_stack(made, None, "zero")
-    shape = space.shape or ()
-    is_image = len(shape) == 3
-    sizes: Mapping[str, Any] = _IMAGES if is_image else _VECTORS
+        leaves, stacks = ObservationTree(space).leaves, find_frame_stacks(made, None, "zero")
+    images = [leaf for leaf in leaves if looks_like_image(leaf)]
+    sizes: Mapping[str, Any] = _IMAGES if images else _VECTORS
     model = dict(sizes["model"])
-    if is_image and min(shape[1:]) < _SMALLEST_SCREEN:
+    if images and min(sorted(leaf.shape)[-2] for leaf in images) < _SMALLEST_SCREEN:
         model = {"conv_filters": [[16, 3, 1]], **model}
-    frame_bytes = math.prod(shape) * space.dtype.itemsize if space.dtype is not None else 1
-    room = _REPLAY_BYTES * (stack.size if stack else 1) // max(frame_bytes, 1)
+    row_bytes = sum(
+        math.prod(leaf.shape)
+        * leaf.dtype.itemsize
+        // (stacks[leaf.path].size if leaf.path in stacks else 1)
+        for leaf in leaves
+    )
     return _TEXT.format(
         title=env,
         observations=_in_one_line(space),
         actions=_in_one_line(actions),
         environment=_block({"environment": source.data["environment"]}),
         model=_block(model, indent=2),
-        capacity=min(100_000, room // 1000 * 1000),
+        capacity=min(100_000, _REPLAY_BYTES // row_bytes // 1000 * 1000),
         epsilon_steps=sizes["steps"] // 10,
         goal=_goal(environment["env"]),
         **{name: value for name, value in sizes.items() if name != "model"},

@@ -6,6 +6,7 @@ What is wrong is collected as `Problem`s, so that a user sees all of it at once.
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,12 @@ class Problem:
 
     def __str__(self) -> str:
         return printable(f"{self.where}: {self.message}")
+
+    @property
+    def line(self) -> float:
+        """Of the file; behind all lines what stands in none."""
+        match = re.search(r":(\d+)$", self.where)
+        return math.inf if match is None else int(match[1])
 
 
 class ConfigError(ValueError):

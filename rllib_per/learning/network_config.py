@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +19,21 @@ from rllib_per.learning.networks import (
     NetworkConfig,
 )
 from rllib_per.replay.leaves import Leaf, ObservationTree
+from rllib_per.settings.network import Network
+from rllib_per.settings.synonyms import meant_by
 
 # Each network's own encoder and stream sizes; the streams' 512 are those of Wang et al. (2016).
 _DEFAULT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "mlp": ((256,), (256,)),
     "nature": ((), (512,)),
     "impala": ((), (256,)),
+}
+
+# What means nothing for a network.
+_OF_OTHERS = {
+    "mlp": ("conv_filters", "channels"),
+    "nature": ("channels",),
+    "impala": ("conv_filters",),
 }
 
 # RLlib's names for settings of ours, for vectors and for images.
@@ -150,9 +158,14 @@ def _rllibs_sizes(given: Mapping[str, Any], network: str) -> dict[str, Any]:
 def _check_network(given: Mapping[str, Any], network: str) -> None:
     """Settings of another kind of network than this."""
     defaults = dataclasses.asdict(DefaultModelConfig())
+    foreign = [key for key in _OF_OTHERS[network] if given.get(key) is not None]
+    if network != "impala" and given.get("width", Network.width) != Network.width:
+        foreign.append("width")
     if network == "mlp":
-        foreign = [key for key in ("conv_filters", "channels") if given.get(key) is not None]
         hint = "give observations that are images, or set `network` to 'nature' or 'impala'"
+    elif foreign:
+        other = "impala" if network == "nature" else "nature"
+        hint = f"set `network` to {other!r}"
     else:
         keys = ("fcnet_hiddens", "fcnet_activation")
         foreign = [key for key in keys if given.get(key, defaults[key]) != defaults[key]]
@@ -174,8 +187,8 @@ def _check_keys(given: Mapping[str, Any]) -> None:
     known = {*_names(), *rllib_defaults, *_DQN_KEYS}
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"ours are {', '.join(_names())}"
+            near = meant_by(key, known)
+            hint = f"did you mean {near!r}?" if near else f"ours are {', '.join(_names())}"
             raise ValueError(f"model_config has no key {key!r}; {hint}")
         silent = key in taken | INITIALIZER_KEYS or key.startswith(_WITHOUT_MEANING)
         if key in rllib_defaults and not silent and value != rllib_defaults[key]:

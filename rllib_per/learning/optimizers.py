@@ -63,6 +63,11 @@ def check_optimizer(spec: Any) -> None:
     unknown = [name for name in spec if name != "type" and name not in taken]
     if unknown:
         raise ValueError(f"optimizer {kind!r} takes {', '.join(taken)}: got {', '.join(unknown)}")
+    settings = {name: value for name, value in spec.items() if name != "type"}
+    try:
+        _OPTIMIZERS[kind]([torch.zeros(1, requires_grad=True)], lr=0.1, **settings)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"optimizer {kind!r} cannot be made of {settings}: {error}") from error
 
 
 def keep_settings(optimizer: Optimizer) -> None:
