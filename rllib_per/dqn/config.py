@@ -61,7 +61,7 @@ class ApexDQNConfig(DQNConfig):
         drop_leaves: Parts of Dict observations that are left out, by key, "mission", or "goal/name"
             within another Dict.
     training()
-        replay_ratio, target_network_update_unit, priority, objective, optimizer,
+        replay_ratio, target_network_update_unit, distribution, priority, objective, optimizer,
         broadcast_interval: See `Training`. An objective may be a class, too.
         replay_buffer_config: "type", and the keys of its class in `settings.replay`. RLlib's own
             names "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean "prioritized" and
@@ -99,6 +99,7 @@ class ApexDQNConfig(DQNConfig):
         self.hiddens: list[int] | None = None  # The network's own; DQNConfig has one for vectors.
         self.replay_ratio = Training.replay_ratio
         self.target_network_update_unit: str = Training.target_network_update_unit
+        self.distribution: Any = Training.distribution
         self.priority: str | None = Training.priority
         self.objective: Any = as_dict(Training.objective)
         self.optimizer = as_dict(Training.optimizer)
@@ -128,6 +129,7 @@ class ApexDQNConfig(DQNConfig):
         replay_ratio: float | None = NotProvided,
         target_network_update_unit: str = NotProvided,
         broadcast_interval: int = NotProvided,
+        distribution: Any = NotProvided,
         priority: str | None = NotProvided,
         objective: Any = NotProvided,
         **kwargs: Any,
@@ -138,6 +140,7 @@ class ApexDQNConfig(DQNConfig):
             replay_ratio=replay_ratio,
             target_network_update_unit=target_network_update_unit,
             broadcast_interval=broadcast_interval,
+            distribution=distribution,
             priority=priority,
             objective=objective,
         )
@@ -288,6 +291,7 @@ class ApexDQNConfig(DQNConfig):
             "channels_last": self.channels_last,
             "objective": self.objective,
             "noisy": self.noisy,
+            "distribution": self.distribution,
         }
         return super()._model_config_auto_includes | ours
 

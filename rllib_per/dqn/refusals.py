@@ -264,7 +264,7 @@ def _model_config(config: ApexDQNConfig) -> Iterator[str]:
             "`model_config['use_lstm']` = True is not supported, as replay has transitions and no "
             "sequences: set use_lstm=False, and let the environment stack its last observations"
         )
-    for name in ("objective", "num_atoms", "v_min", "v_max"):
+    for name in ("objective", "distribution", "num_atoms", "v_min", "v_max"):
         if name in given and given[name] != getattr(config, name):
             yield (
                 f"`model_config[{name!r}]` = {_shown(given[name])} would not reach the learner: "

@@ -17,7 +17,12 @@ from rllib_per.objectives import build_objective
 from rllib_per.runners.env_creation import takes_config
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.learners import LearnerSettings
-from rllib_per.settings.objectives import OTHER_UNIT, priority_of, problems_of_objective
+from rllib_per.settings.objectives import (
+    OTHER_UNIT,
+    distribution_from,
+    priority_of,
+    problems_of_objective,
+)
 from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of, section_of
 from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
@@ -104,10 +109,15 @@ def _is_minus_one(value: Any) -> bool:
 
 
 def _parts(config: ApexDQNConfig) -> Iterator[str]:
-    for name, check in (("optimizer", check_optimizer), ("objective", build_objective)):
+    checks: dict[str, Callable[[Any], Any]] = {
+        "optimizer": check_optimizer,
+        "objective": build_objective,
+        "distribution": distribution_from,
+    }
+    for name, check in checks.items():
         try:
             check(getattr(config, name))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             yield f"`{name}`: {error}"
     is_rmsprop = isinstance(config.optimizer, Mapping) and config.optimizer.get("type") == "rmsprop"
     if is_rmsprop and config.adam_epsilon != Training.adam_epsilon:

@@ -53,6 +53,8 @@ _CAPACITY = ("replay", "capacity")
 
 # Kinds of error whose message needs no "got ..." after it.
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+# Where pydantic's paths have the type of a section that may be one of several.
+_BY_TYPE: tuple[KeyPath, ...] = (("replay",), ("training", "distribution"))
 _SELF_CONTAINED = (*_UNKNOWN, "missing", "custom_class", "relation")
 
 
@@ -308,8 +310,10 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
         told: KeyPath = detail["ctx"]["path"]
         return told
     path: KeyPath = detail["loc"]
-    if path[:1] == ("replay",):
-        path = (*path[:1], *path[2:])
+    for parent in _BY_TYPE:
+        length = len(parent)
+        if path[:length] == parent:
+            path = (*parent, *path[length + 1 :])
     for length, key in enumerate(path):
         old = OLD_NAMES.get(str(key), "")
         if isinstance(data, dict) and old in data and key not in data:

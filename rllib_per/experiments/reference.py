@@ -123,7 +123,8 @@ def _table(name: str, section: Schema, schema: Schema) -> Iterator[str]:
         meaning = " ".join(value.get("description", "").split())
         if _section(value, schema) is not None:
             kind = "sections" if value.get("type") == "array" else "section"
-            cells = (f"`{key}`", f"[{kind}](#{name}{key})", "", meaning)
+            default = "`null`" if "anyOf" in value else ""
+            cells = (f"`{key}`", f"[{kind}](#{name}{key})", default, meaning)
         else:
             default = "**required**" if key in section.get("required", ()) else _default(value)
             cells = (f"`{key}`", _type(value), default, meaning)
@@ -134,6 +135,7 @@ def _section(value: Schema, schema: Schema) -> Schema | None:
     """The section that a key holds, or a list of which it holds."""
     if "properties" in value:
         return value
+    value = _without_null(value)
     reference = value.get("$ref", value.get("items", {}).get("$ref"))
     first = value["oneOf"][0]["$ref"] if "oneOf" in value else None
     reference = reference or first
@@ -142,7 +144,14 @@ def _section(value: Schema, schema: Schema) -> Schema | None:
 
 def _alternatives(value: Schema, schema: Schema) -> list[Schema]:
     """The sections that may stand in its place."""
-    return [_resolved(other["$ref"], schema) for other in value.get("oneOf", [])[1:]]
+    others = _without_null(value).get("oneOf", [])[1:]
+    return [_resolved(other["$ref"], schema) for other in others]
+
+
+def _without_null(value: Schema) -> Schema:
+    """The section of a key that may have one or none."""
+    members: list[Schema] = [each for each in value.get("anyOf", ()) if each != {"type": "null"}]
+    return members[0] if len(members) == 1 else value
 
 
 def _resolved(reference: str, schema: Schema) -> Schema:

@@ -48,7 +48,9 @@ _OF_IMAGES = frozenset({"network", "channels", "width", *_RLLIB_CNN_NAMES.values
 # RLlib keys that mean nothing for a feed-forward Q-network, whatever their value ...
 _WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
 # ... and what the config adds to them; the learner and the runner look after these.
-_DQN_KEYS = frozenset({"objective", "double_q", "epsilon", "num_atoms", "v_min", "v_max"})
+_DQN_KEYS = frozenset(
+    {"objective", "distribution", "double_q", "epsilon", "num_atoms", "v_min", "v_max"}
+)
 
 
 def network_configs(model_config: Any, tree: ObservationTree) -> dict[str, NetworkConfig]:

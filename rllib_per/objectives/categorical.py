@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rllib_per.objectives.losses import q_targets, select_actions
+from rllib_per.objectives.losses import moved_values, q_targets, select_actions
 from rllib_per.objectives.objective import (
     Losses,
     Networks,
@@ -94,16 +94,11 @@ def project(
     one that falls beyond the ends goes to the end.
     """
     assert probabilities.ndim == 2, probabilities.shape
-    assert n_step_returns.shape == bootstrap_discounts.shape == probabilities.shape[:1], (
-        n_step_returns.shape,
-        bootstrap_discounts.shape,
-        probabilities.shape,
-    )
     num_atoms = probabilities.shape[1]
     atoms = torch.linspace(
         v_min, v_max, num_atoms, dtype=probabilities.dtype, device=probabilities.device
-    )
-    moved = torch.addcmul(n_step_returns[:, None], bootstrap_discounts[:, None], atoms)
+    ).expand_as(probabilities)
+    moved = moved_values(n_step_returns, bootstrap_discounts, atoms)
     # Where each falls, in atoms from the lowest; the last is reached from the one before it.
     places = moved.sub_(v_min).mul_((num_atoms - 1) / (v_max - v_min)).clamp_(0, num_atoms - 1)
     lower = places.floor().clamp_(max=num_atoms - 2)

@@ -60,6 +60,17 @@ def q_targets(n_step_returns: Tensor, bootstrap_discounts: Tensor, bootstraps: T
     return torch.addcmul(n_step_returns, bootstrap_discounts, bootstraps)
 
 
+def moved_values(n_step_returns: Tensor, bootstrap_discounts: Tensor, values: Tensor) -> Tensor:
+    """R + γᵏ·z of each value of a distribution. (B,), (B,), (B, K) -> (B, K)."""
+    assert values.ndim == 2, values.shape
+    assert n_step_returns.shape == bootstrap_discounts.shape == values.shape[:1], (
+        n_step_returns.shape,
+        bootstrap_discounts.shape,
+        values.shape,
+    )
+    return torch.addcmul(n_step_returns.unsqueeze(1), bootstrap_discounts.unsqueeze(1), values)
+
+
 def td_losses(q_taken: Tensor, targets: Tensor, kind: str = "huber") -> Tensor:
     """L(δ) of each transition. 2 × (B,) -> (B,).
 

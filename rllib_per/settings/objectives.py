@@ -4,13 +4,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from rllib_per.settings.rules import NotNegative, Positive
+from rllib_per.settings.section import OneOfSections, Section, as_dict
 
 # The class of each, which is imported when it is built: this room knows no torch.
 OBJECTIVES = {
     "expected": "rllib_per.objectives.expected.Expected",
     "categorical": "rllib_per.objectives.categorical.Categorical",
+    "quantile": "rllib_per.objectives.quantile.Quantile",
 }
+
+
+@dataclass(frozen=True)
+class Quantile(Section):
+    """Values of fixed fractions of all returns (QR-DQN, Dabney et al. 2018a)."""
+
+    type: Literal["quantile"] = "quantile"
+    num_quantiles: Positive = 200
+    """Values for each action."""
+    kappa: NotNegative = 1.0
+    """κ of the Huber quantile loss: errors beyond it count linearly; 0 makes all do."""
+
+
+_DISTRIBUTIONS = OneOfSections((Quantile,))
+Distribution = Annotated[Quantile, _DISTRIBUTIONS]
+distribution_from = _DISTRIBUTIONS.of
 
 # RLlib's keys, and its defaults.
 NUM_ATOMS, V_MIN, V_MAX = 1, -10.0, 10.0
@@ -32,6 +53,9 @@ def objective_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     if settings.get("num_atoms", NUM_ATOMS) > 1:
         support = {name: settings.get(name, default) for name, default in _OF_ATOMS.items()}
         return {"type": "categorical", "num_atoms": settings["num_atoms"], **support}
+    distribution = distribution_from(settings.get("distribution"))
+    if distribution is not None:
+        return as_dict(distribution)
     given = settings.get("objective", "expected")
     return dict(given) if isinstance(given, Mapping) else {"type": given}
 
@@ -49,6 +73,14 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
         settings: Values that the keys may have, each by itself.
     """
     has_atoms = settings["num_atoms"] > 1
+    kinds = {
+        "num_atoms": has_atoms,
+        "distribution": settings["distribution"] is not None,
+        "objective": _own_objective(settings) is not None,
+    }
+    chosen = [f"`{name}`" for name, is_given in kinds.items() if is_given]
+    if len(chosen) > 1:
+        yield f"{' and '.join(chosen)} each say what is learned: give one of them"
     if has_atoms and settings["v_min"] >= settings["v_max"]:
         yield (
             f"`v_min` must be less than `v_max`: got {settings['v_min']:g} and "
@@ -62,13 +94,15 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
             )
     if settings["priority"] == "kl" and not has_atoms:
         yield "`priority` = 'kl' needs a distribution on atoms: set `num_atoms`, or leave it out"
-    if not has_atoms:
-        return
-    kind = objective_of({**settings, "num_atoms": 1})["type"]
-    if kind != "expected":
-        yield f"`num_atoms` and `objective` both say what is learned: give one of them, got {kind}"
-    if settings["td_error_loss_fn"] != "huber":
+    if settings["td_error_loss_fn"] != "huber" and (has_atoms or kinds["distribution"]):
         yield (
             f"`td_error_loss_fn` = {settings['td_error_loss_fn']!r} has no effect on a "
-            "distribution on atoms, whose loss is a cross-entropy: leave it out"
+            "distribution, which has a loss of its own: leave it out"
         )
+
+
+def _own_objective(settings: Mapping[str, Any]) -> Any:
+    """The class, or its dotted path; None: one of ours."""
+    given = settings["objective"]
+    kind = given["type"] if isinstance(given, Mapping) else given
+    return None if kind == "expected" else kind

@@ -94,6 +94,52 @@ class OpenSection(Section):
         return schema
 
 
+@dataclass(frozen=True)
+class OneOfSections:
+    """In the annotation of a union of sections: which of them it is stands in its `type`."""
+
+    sections: tuple[type[Section], ...]
+
+    def of(self, given: Any) -> Any:
+        """The section that a mapping, or its type alone, stands for; None stays None.
+
+        Raises:
+            ValueError, TypeError: There is no such section, or it has no such key or value.
+        """
+        if given is None or isinstance(given, self.sections):
+            return given
+        values = dict(given) if isinstance(given, Mapping) else {"type": given}
+        section = self._by_type().get(values.get("type"))
+        if section is None:
+            raise ValueError(f"`type` {self._expected()}: got {values.get('type')!r}")
+        for key in values.keys() - set(names_of(section)):
+            raise ValueError(f"no key {key!r}; it has {', '.join(names_of(section))}")
+        return section(**values)
+
+    def _by_type(self) -> Mapping[Any, type[Section]]:
+        return {section.type: section for section in self.sections}  # type: ignore[attr-defined]
+
+    def _expected(self) -> str:
+        return f"must be one of {', '.join(self._by_type())}"
+
+    @staticmethod
+    def _gathered(value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(
+            self._gathered,
+            core_schema.tagged_union_schema(
+                {kind: handler.generate_schema(each) for kind, each in self._by_type().items()},
+                "type",
+                custom_error_type="no_such_type",
+                custom_error_message=f"`type` {self._expected()}",
+            ),
+        )
+
+
 def as_dict(section: Any) -> dict[str, Any]:
     """A section's keys and values as they stand in YAML, sections within it too."""
     values = {each.name: _plain(getattr(section, each.name)) for each in fields(section)}

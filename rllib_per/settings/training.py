@@ -10,6 +10,7 @@ from rllib_per.settings.objectives import (
     NUM_ATOMS,
     V_MAX,
     V_MIN,
+    Distribution,
     problems_of_objective,
 )
 from rllib_per.settings.replay import TransitionSettings
@@ -88,6 +89,8 @@ class Training(Section):
     """The lowest atom: no return should be less."""
     v_max: Finite = V_MAX
     """The highest atom: no return should be more."""
+    distribution: Distribution | None = None
+    """A distribution of returns without bounds in place of Q(s, a)."""
     priority: Literal["td_error", "kl"] | None = None
     """What a transition's priority comes from: the TD error, or with atoms the KL divergence of its
     target from what the network says (Hessel et al. 2018); null is "kl" with atoms."""

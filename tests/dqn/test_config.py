@@ -91,6 +91,17 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
             {"num_atoms": 51, "replay_buffer_config": {"initial_priority": "td_error"}},
             "`replay_buffer_config['initial_priority']` must be 'max', or `priority` 'td_error'",
         ),
+        ({"distribution": "quantil"}, "`distribution`: `type` must be one of quantile"),
+        ({"distribution": {"type": "quantile", "kapa": 1}}, "`distribution`: no key 'kapa'"),
+        (
+            {"distribution": {"type": "quantile", "num_quantiles": 0}},
+            "`distribution`: num_quantiles must be an integer >= 1: got 0",
+        ),
+        (
+            {"distribution": "quantile", "objective": dict, "num_atoms": 51},
+            "must be a subclass of rllib_per.objectives.Objective",
+        ),
+        ({"distribution": "quantile", "num_atoms": 51}, "each say what is learned"),
         ({"burn_in_len": 4}, "`burn_in_len`"),
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
         ({"objective": "expectd"}, "did you mean 'expected'?"),

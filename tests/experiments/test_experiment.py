@@ -156,14 +156,36 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
         ("{v_max: 100}", "`v_max` belongs to a distribution on atoms"),
         ("{priority: kl}", "`priority` = 'kl' needs a distribution on atoms"),
         ("{num_atoms: 51, td_error_loss_fn: mse}", "`td_error_loss_fn` = 'mse' has no effect"),
-        ("{num_atoms: 51, objective: own.Kind}", "give one of them, got own.Kind"),
+        ("{num_atoms: 51, objective: own.Kind}", "`num_atoms` and `objective` each say what"),
         ("{num_atoms: 51, v_min: .inf}", "v_min: must be a finite number: got inf"),
+        ("{distribution: quantile, num_atoms: 51}", "`num_atoms` and `distribution` each say"),
+        ("{distribution: quantile, td_error_loss_fn: mse}", "has no effect on a distribution"),
+        ("{distribution: quantile, priority: kl}", "`priority` = 'kl' needs a distribution on"),
+        ("{distribution: quantil}", "training.distribution: `type` must be one of quantile"),
+        (
+            "{distribution: {type: quantile, num_quantils: 4}}",
+            "training.distribution.num_quantils: unknown key; did you mean "
+            "training.distribution.num_quantiles?",
+        ),
+        (
+            "{distribution: {type: quantile, num_quantiles: 0}}",
+            "training.distribution.num_quantiles: must be greater than or equal to 1: got 0",
+        ),
         ("{priority: entropy}", "must be 'td_error' or 'kl'"),
     ],
 )
 def test_keys_of_what_is_learned_that_contradict_each_other_are_refused(training, message):
     (problem,) = problems(SOUND + f"training: {training}", allow_custom_classes=True)
     assert message in problem
+
+
+def test_a_distribution_is_a_type_or_a_section_and_keeps_its_defaults():
+    for written in ("quantile", "{type: quantile}", "{type: quantile, kappa: 1}"):
+        experiment = read(SOUND + f"training: {{distribution: {written}}}")
+        expected = {"type": "quantile", "num_quantiles": 200, "kappa": 1.0}
+        assert as_dict(experiment.training)["distribution"] == expected
+        assert experiment.algorithm_config().distribution == expected
+    assert read(SOUND).training.distribution is None
 
 
 def test_priorities_in_nats_and_in_units_of_reward_are_not_mixed():

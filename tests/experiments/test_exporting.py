@@ -26,6 +26,16 @@ SETTINGS = {
         "model": {"hiddens": [32], "encoder_hiddens": [32]},
         "stop": {"env_steps": 100},
     },
+    "atoms": {
+        "environment": {"env": "CartPole-v1"},
+        "training": {"num_atoms": 11, "v_min": -1.0, "v_max": 1.0},
+        "stop": {"env_steps": 100},
+    },
+    "quantiles": {
+        "environment": {"env": "CartPole-v1"},
+        "training": {"distribution": {"type": "quantile", "num_quantiles": 8}},
+        "stop": {"env_steps": 100},
+    },
     "images": {
         "environment": {
             "env": "rllib_per/Atari-v1",

@@ -89,6 +89,8 @@ def test_weights_are_handed_out_as_arrays_of_the_host(gpus):
     ],
 )
 @pytest.mark.parametrize("objective", OBJECTIVES)
+# torch.compile's own.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_precision_and_compilation_change_the_step_by_rounding_only(gpus, setting, objective):
     settings = OBJECTIVES[objective] | {"num_gpus_per_learner": gpus}
     plain, other = (build_learner(**settings, **{setting: value}) for value in (False, True))

@@ -41,9 +41,18 @@ def atoms_of(raw):
     return np.linspace(-1.5, 1.5, 61), torch.softmax(raw, dim=0)
 
 
+def equal_shares(raw):
+    return raw, np.full(len(raw), 1 / len(raw))
+
+
 # Of each kind: how it is asked for, and what its outputs of an action say: values, and shares.
 KINDS = {
     "atoms": ({"num_atoms": 61, "v_min": -1.5, "v_max": 1.5}, atoms_of),
+    # With κ = 1, errors up to that count as squares, and peaks closer than 2 run together.
+    "quantiles": (
+        {"distribution": {"type": "quantile", "num_quantiles": 40, "kappa": 0.0}},
+        equal_shares,
+    ),
 }
 
 

@@ -5,6 +5,7 @@ import torch
 from rllib_per.objectives.losses import (
     dueling_q_values,
     greedy_actions,
+    moved_values,
     q_targets,
     select_actions,
     td_losses,
@@ -117,10 +118,23 @@ def test_an_unknown_loss_is_refused():
         lambda: select_actions(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64)),
         lambda: greedy_actions(torch.zeros(2, 3, 1)),
         lambda: q_targets(torch.zeros(2), torch.zeros(2), torch.zeros(2, 1)),
+        lambda: moved_values(torch.zeros(2), torch.zeros(2), torch.zeros(2)),
+        lambda: moved_values(torch.zeros(2), torch.zeros(1), torch.zeros(2, 3)),
         lambda: td_losses(torch.zeros(2), torch.zeros(2, 1)),
         lambda: weighted_mean(torch.zeros(2), torch.zeros(2, 1)),
     ],
-    ids=["dueling", "value", "mask", "select", "greedy", "targets", "loss", "mean"],
+    ids=[
+        "dueling",
+        "value",
+        "mask",
+        "select",
+        "greedy",
+        "targets",
+        "axis",
+        "moved",
+        "loss",
+        "mean",
+    ],
 )
 def test_shapes_that_would_broadcast_by_mistake_are_refused(call):
     with pytest.raises(AssertionError):

@@ -19,8 +19,9 @@ NUM_ACTIONS = 3
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "expected": {},
     "atoms": {"num_atoms": 21, "v_min": -4.0, "v_max": 4.0},
+    "quantiles": {"distribution": {"type": "quantile", "num_quantiles": 16}},
 }
-DISTRIBUTIONS = {name: OBJECTIVES[name] for name in ("atoms",)}
+DISTRIBUTIONS = {name: OBJECTIVES[name] for name in ("atoms", "quantiles")}
 
 
 def learner_config(**settings: Any) -> ApexDQNConfig:

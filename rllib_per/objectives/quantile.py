@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""The distribution of returns by its values at fixed fractions: QR-DQN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rllib_per.objectives.losses import moved_values, select_actions
+from rllib_per.objectives.objective import (
+    Losses,
+    Networks,
+    Objective,
+    ObjectiveSettings,
+    TensorBatch,
+)
+from rllib_per.settings.objectives import Quantile as Settings
+
+
+class Quantile(Objective):
+    """QR-DQN (Dabney et al. 2018a): output i is the value of the fraction τ_i = (2i + 1)/2K.
+
+    Q(s, a) is the mean of the K values. Each moves towards all targets R + γᵏ·θ_j(s', a*) of the
+    target network by the Huber quantile loss.
+
+    δ is the mean of the targets less Q(s, a).
+    """
+
+    def __init__(
+        self,
+        settings: ObjectiveSettings,
+        num_quantiles: int = Settings.num_quantiles,
+        kappa: float = Settings.kappa,
+    ) -> None:
+        super().__init__(settings)
+        self.num_outputs = num_quantiles
+        self.kappa = kappa
+
+    def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
+        with torch.no_grad():
+            next_values = self.next_outputs(batch, networks)
+            targets = moved_values(batch.n_step_returns, batch.bootstrap_discounts, next_values)
+        raw = networks.online(batch.obs, batch.action_mask).raw
+        assert raw is not None
+        values = select_actions(raw, batch.actions)
+        taus = midpoints(values.shape[1], like=values)
+        return quantile_losses(values, targets, taus, self.kappa)
+
+
+def quantile_losses(values: Tensor, targets: Tensor, taus: Tensor, kappa: float) -> Losses:
+    """What an update says of values (B, K) at the fractions (B, K) or (K,), and targets (B, K')."""
+    loss = huber_quantile_loss(values, targets, taus, kappa)
+    q_taken = values.detach().mean(dim=1)
+    td_errors = targets.mean(dim=1) - q_taken
+    return Losses(loss, td_errors, td_errors, q_taken)
+
+
+def huber_quantile_loss(values: Tensor, targets: Tensor, taus: Tensor, kappa: float) -> Tensor:
+    """Σ_i mean_j |τ_i − 1{u_ij < 0}|·L_κ(u_ij)/κ, with u_ij = target_j − value_i, of each row.
+
+    (B, K), (B, K'), (B, K) or (K,) -> (B,). L_κ is u²/2 up to |u| = κ and κ(|u| − κ/2) beyond
+    (Dabney et al. 2018b, eq. 3); L_κ/κ is |u| where κ = 0.
+    """
+    assert values.ndim == targets.ndim == 2, (values.shape, targets.shape)
+    assert len(values) == len(targets), (values.shape, targets.shape)
+    assert taus.shape in (values.shape, values.shape[1:]), (taus.shape, values.shape)
+    errors = targets.unsqueeze(1) - values.unsqueeze(2)
+    sizes = errors.abs()
+    if kappa > 0:
+        clipped = sizes.clamp(max=kappa)
+        sizes = clipped * (sizes - 0.5 * clipped) / kappa
+    weights = (taus.unsqueeze(-1) - (errors.detach() < 0).to(taus.dtype)).abs()
+    return (weights * sizes).mean(dim=2).sum(dim=1)
+
+
+def midpoints(num_taus: int, *, like: Tensor) -> Tensor:
+    """The fractions in the middle of so many equal parts of [0, 1]. (K,)."""
+    return (torch.arange(num_taus, dtype=like.dtype, device=like.device) + 0.5) / num_taus
