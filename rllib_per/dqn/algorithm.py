@@ -95,6 +95,11 @@ class ApexDQN(SaveableDQN):
         super().setup(config)
         self.settings = self.config.settings()
         training = self.settings.training
+        if training.munchausen is not None and training.double_q:
+            logger.warning(
+                "`munchausen` overrules `double_q`: targets are of the target network's policy, "
+                "not of an action that the online network chooses"
+            )
         self.progress = Progress()
         self.schedules = Schedules.of(self.settings)
         self.learners = Learners(

@@ -61,8 +61,8 @@ class ApexDQNConfig(DQNConfig):
         drop_leaves: Parts of Dict observations that are left out, by key, "mission", or "goal/name"
             within another Dict.
     training()
-        replay_ratio, target_network_update_unit, distribution, priority, objective, optimizer,
-        broadcast_interval: See `Training`. An objective may be a class, too.
+        replay_ratio, target_network_update_unit, distribution, munchausen, priority, objective,
+        optimizer, broadcast_interval: See `Training`. An objective may be a class, too.
         replay_buffer_config: "type", and the keys of its class in `settings.replay`. RLlib's own
             names "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean "prioritized" and
             "uniform". A class, or its dotted path, is one of your own
@@ -100,6 +100,7 @@ class ApexDQNConfig(DQNConfig):
         self.replay_ratio = Training.replay_ratio
         self.target_network_update_unit: str = Training.target_network_update_unit
         self.distribution: Any = Training.distribution
+        self.munchausen: Any = Training.munchausen
         self.priority: str | None = Training.priority
         self.objective: Any = as_dict(Training.objective)
         self.optimizer = as_dict(Training.optimizer)
@@ -130,6 +131,7 @@ class ApexDQNConfig(DQNConfig):
         target_network_update_unit: str = NotProvided,
         broadcast_interval: int = NotProvided,
         distribution: Any = NotProvided,
+        munchausen: Mapping[str, Any] | None = NotProvided,
         priority: str | None = NotProvided,
         objective: Any = NotProvided,
         **kwargs: Any,
@@ -141,6 +143,7 @@ class ApexDQNConfig(DQNConfig):
             target_network_update_unit=target_network_update_unit,
             broadcast_interval=broadcast_interval,
             distribution=distribution,
+            munchausen=munchausen,
             priority=priority,
             objective=objective,
         )

@@ -14,7 +14,7 @@ from rllib_per.settings.algorithm import (
     Settings,
 )
 from rllib_per.settings.learners import LearnerSettings
-from rllib_per.settings.objectives import distribution_from
+from rllib_per.settings.objectives import distribution_from, munchausen_from
 from rllib_per.settings.replay import Prioritized, TransitionSettings, replay_of
 from rllib_per.settings.runners import EnvRunners
 from rllib_per.settings.section import names_of
@@ -58,6 +58,7 @@ def settings_of(config: ApexDQNConfig) -> Settings:
 def _training(config: ApexDQNConfig) -> Training:
     values = {name: getattr(config, name) for name in names_of(Training)}
     values["distribution"] = distribution_from(config.distribution)
+    values["munchausen"] = munchausen_from(config.munchausen)
     values["objective"] = Objective.of(config.objective)
     values["optimizer"] = Optimizer.of(config.optimizer)
     return Training(**values)

@@ -20,6 +20,7 @@ from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.objectives import (
     OTHER_UNIT,
     distribution_from,
+    munchausen_from,
     priority_of,
     problems_of_objective,
 )
@@ -113,6 +114,7 @@ def _parts(config: ApexDQNConfig) -> Iterator[str]:
         "optimizer": check_optimizer,
         "objective": build_objective,
         "distribution": distribution_from,
+        "munchausen": munchausen_from,
     }
     for name, check in checks.items():
         try:

@@ -122,14 +122,18 @@ class ApexDQNLearner(DQNTorchLearner):
         self._transfer = make_transfer(self._device)
         given = as_dict(training)
         settings = ObjectiveSettings(
-            training.double_q, training.td_error_loss_fn, priority_of(given)
+            training.double_q,
+            training.td_error_loss_fn,
+            priority_of(given),
+            training.munchausen,
         )
         objective = build_objective(objective_of(given), settings)
-        if self._has_own_forward_train and type(objective) is not Expected:
+        is_rllibs = type(objective) is Expected and training.munchausen is None
+        if self._has_own_forward_train and not is_rllibs:
             raise ValueError(
                 f"{type(self._net).__name__} has a `_forward_train` of its own, which belongs to "
-                f"RLlib's loss and not to {type(objective).__name__}: leave `objective` at "
-                "'expected', or take `_forward_train` away"
+                f"RLlib's loss and to no other: leave `objective`, `distribution`, `num_atoms` and "
+                "`munchausen` at their defaults, or take `_forward_train` away"
             )
         make_step: Any = UpdateStep
         if hooks:

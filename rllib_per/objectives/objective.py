@@ -18,7 +18,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from torch import Tensor
 
 from rllib_per.objectives.heads import Head, Streams, dueling_head
-from rllib_per.objectives.losses import greedy_actions, select_actions
+from rllib_per.objectives.losses import (
+    greedy_actions,
+    moved_values,
+    q_targets,
+    select_actions,
+)
+from rllib_per.objectives.munchausen import munchausen_bonus, soft_policy, soft_values
+from rllib_per.settings.objectives import Munchausen
 
 # Observations: one tensor, or one for each leaf of a tree of spaces, by its path.
 Observations: TypeAlias = Any
@@ -119,11 +126,13 @@ class ObjectiveSettings:
         double_q: The online network chooses the action whose value the target network gives.
         td_error_loss_fn: "huber" or "mse".
         priority: What goes back to replay, "td_error" or "kl".
+        munchausen: The bonus and the soft bootstraps in `Objective.targets`; None: neither.
     """
 
     double_q: bool = True
     td_error_loss_fn: str = "huber"
     priority: str = "td_error"
+    munchausen: Munchausen | None = None
 
 
 class Objective(ABC):
@@ -155,6 +164,22 @@ class Objective(ABC):
         """The one place where outputs become Q: the mean of K. (B, A, K) -> (B, A)."""
         return raw if raw.ndim == 2 else raw.mean(dim=2)
 
+    def targets(
+        self, batch: TensorBatch, networks: Networks, num_taus: int | None = None
+    ) -> Tensor:
+        """R + γᵏ·V(s') of the target network: (B,), or (B, K) of several outputs.
+
+        V is that of one action, or of a policy where the settings have `munchausen`.
+        """
+        returns, discounts = batch.n_step_returns, batch.bootstrap_discounts
+        if self.settings.munchausen is None:
+            bootstraps = self.next_outputs(batch, networks, num_taus)
+        else:
+            bootstraps = self._soft_outputs(batch, networks, num_taus, self.settings.munchausen.tau)
+            returns = returns + self._bonus(batch, networks, self.settings.munchausen)
+        move = q_targets if bootstraps.ndim == 1 else moved_values
+        return move(returns, discounts, bootstraps)
+
     def next_outputs(
         self, batch: TensorBatch, networks: Networks, num_taus: int | None = None
     ) -> Tensor:
@@ -165,9 +190,26 @@ class Objective(ABC):
         next_obs, mask = batch.next_obs, batch.next_action_mask
         judging = networks.target(next_obs, mask, num_taus)
         choosing_q = networks.online(next_obs, mask).q if self.settings.double_q else judging.q
-        outputs = judging.q if judging.raw is None else judging.raw
-        return select_actions(outputs, greedy_actions(choosing_q, mask))
+        return select_actions(_all_of(judging), greedy_actions(choosing_q, mask))
+
+    def _soft_outputs(
+        self, batch: TensorBatch, networks: Networks, num_taus: int | None, tau: float
+    ) -> Tensor:
+        mask = batch.next_action_mask
+        outputs = networks.target(batch.next_obs, mask, num_taus)
+        return soft_values(_all_of(outputs), *soft_policy(outputs.q, tau, mask))
+
+    def _bonus(self, batch: TensorBatch, networks: Networks, munchausen: Munchausen) -> Tensor:
+        network = networks.target if munchausen.policy == "target" else networks.online
+        q_values = network(batch.obs, batch.action_mask).q
+        _, tau_log_policy = soft_policy(q_values, munchausen.tau, batch.action_mask)
+        return munchausen_bonus(tau_log_policy, batch.actions, munchausen.alpha, munchausen.clip)
 
     @abstractmethod
     def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
         """Of B transitions; the importance weights are the learner's business."""
+
+
+def _all_of(outputs: Outputs) -> Tensor:
+    """(B, A, K), or (B, A) where there is one output per action."""
+    return outputs.q if outputs.raw is None else outputs.raw

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rllib_per.objectives.losses import moved_values, select_actions
+from rllib_per.objectives.losses import select_actions
 from rllib_per.objectives.objective import (
     Losses,
     Networks,
@@ -21,7 +21,8 @@ class Quantile(Objective):
     """QR-DQN (Dabney et al. 2018a): output i is the value of the fraction τ_i = (2i + 1)/2K.
 
     Q(s, a) is the mean of the K values. Each moves towards all targets R + γᵏ·θ_j(s', a*) of the
-    target network by the Huber quantile loss.
+    target network by the Huber quantile loss, or with `munchausen` towards those of
+    `rllib_per.objectives.munchausen`, quantile by quantile.
 
     δ is the mean of the targets less Q(s, a).
     """
@@ -38,8 +39,7 @@ class Quantile(Objective):
 
     def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
         with torch.no_grad():
-            next_values = self.next_outputs(batch, networks)
-            targets = moved_values(batch.n_step_returns, batch.bootstrap_discounts, next_values)
+            targets = self.targets(batch, networks)
         raw = networks.online(batch.obs, batch.action_mask).raw
         assert raw is not None
         values = select_actions(raw, batch.actions)

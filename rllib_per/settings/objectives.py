@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rllib_per.settings.rules import NotNegative, Positive
-from rllib_per.settings.section import OneOfSections, Section, as_dict
+from rllib_per.settings.rules import Bound, NotNegative, Positive, PositiveFloat, Unit
+from rllib_per.settings.section import OneOfSections, Section, as_dict, section_from
 
 # The class of each, which is imported when it is built: this room knows no torch.
 OBJECTIVES = {
@@ -23,10 +23,30 @@ class Quantile(Section):
     """Values of fixed fractions of all returns (QR-DQN, Dabney et al. 2018a)."""
 
     type: Literal["quantile"] = "quantile"
+    """Which distribution."""
     num_quantiles: Positive = 200
     """Values for each action."""
     kappa: NotNegative = 1.0
     """κ of the Huber quantile loss: errors beyond it count linearly; 0 makes all do."""
+
+
+@dataclass(frozen=True)
+class Munchausen(Section):
+    """The log-policy as a bonus, and soft bootstraps (Vieillard et al. 2020)."""
+
+    alpha: Unit = 0.9
+    """α, the share of the bonus."""
+    tau: PositiveFloat = 0.03
+    """τ of the policy softmax(Q/τ), in units of reward."""
+    clip: Annotated[float, Bound(-1e6, 0)] = -1.0
+    """The least that τ·log π may be in the bonus."""
+    policy: Literal["target", "online"] = "target"
+    """Whose policy π is in the bonus: the paper's, or the online network's (Clark et al. 2025)."""
+
+
+def munchausen_from(given: Any) -> Munchausen | None:
+    """As `ApexDQNConfig.training` takes it, a mapping; raises like `Munchausen`."""
+    return section_from(Munchausen, given)
 
 
 _DISTRIBUTIONS = OneOfSections((Quantile,))
@@ -92,6 +112,12 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
                 f"`{name}` belongs to a distribution on atoms: leave it out, or set `num_atoms`, "
                 "51 for example"
             )
+    if settings["munchausen"] is not None and (has_atoms or kinds["objective"]):
+        other = "num_atoms" if has_atoms else "objective"
+        yield (
+            f"`munchausen` belongs to Q-values and quantiles, and can't be had with `{other}`: "
+            "leave one of them out"
+        )
     if settings["priority"] == "kl" and not has_atoms:
         yield "`priority` = 'kl' needs a distribution on atoms: set `num_atoms`, or leave it out"
     if settings["td_error_loss_fn"] != "huber" and (has_atoms or kinds["distribution"]):

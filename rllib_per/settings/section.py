@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rllib_per.settings.rules import rules_of
 
@@ -49,6 +49,9 @@ class Section:
             if name in resolved.get("properties", {}):
                 resolved["properties"][name]["description"] = sentence
         return schema
+
+
+Kind = TypeVar("Kind", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,21 @@ class OpenSection(Section):
         return schema
 
 
+def section_from(section: type[Kind], given: Any) -> Kind | None:
+    """The section that a mapping of its keys stands for; None stays None.
+
+    Raises:
+        ValueError, TypeError: It has no such key, or a key no such value.
+    """
+    if given is None or isinstance(given, section):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"must have the keys {', '.join(names_of(section))}: got {given!r}")
+    for key in given.keys() - set(names_of(section)):
+        raise ValueError(f"no key {key!r}; it has {', '.join(names_of(section))}")
+    return section(**given)
+
+
 @dataclass(frozen=True)
 class OneOfSections:
     """In the annotation of a union of sections: which of them it is stands in its `type`."""
@@ -112,9 +130,7 @@ class OneOfSections:
         section = self._by_type().get(values.get("type"))
         if section is None:
             raise ValueError(f"`type` {self._expected()}: got {values.get('type')!r}")
-        for key in values.keys() - set(names_of(section)):
-            raise ValueError(f"no key {key!r}; it has {', '.join(names_of(section))}")
-        return section(**values)
+        return section_from(section, values)
 
     def _by_type(self) -> Mapping[Any, type[Section]]:
         return {section.type: section for section in self.sections}  # type: ignore[attr-defined]

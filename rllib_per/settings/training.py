@@ -11,6 +11,7 @@ from rllib_per.settings.objectives import (
     V_MAX,
     V_MIN,
     Distribution,
+    Munchausen,
     problems_of_objective,
 )
 from rllib_per.settings.replay import TransitionSettings
@@ -91,6 +92,8 @@ class Training(Section):
     """The highest atom: no return should be more."""
     distribution: Distribution | None = None
     """A distribution of returns without bounds in place of Q(s, a)."""
+    munchausen: Munchausen | None = None
+    """The log-policy as a bonus, and soft bootstraps in place of `double_q`."""
     priority: Literal["td_error", "kl"] | None = None
     """What a transition's priority comes from: the TD error, or with atoms the KL divergence of its
     target from what the network says (Hessel et al. 2018); null is "kl" with atoms."""

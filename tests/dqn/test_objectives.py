@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from tests.support.apex import apex_config, train_for
-from tests.support.learner import DISTRIBUTIONS
+from tests.support.learner import BEYOND_Q_VALUES
 
 pytestmark = pytest.mark.ray
 
@@ -30,7 +30,7 @@ def weights_of(algorithm):
     return {name: np.asarray(value) for name, value in state.items()}
 
 
-@pytest.mark.parametrize("settings", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+@pytest.mark.parametrize("settings", BEYOND_Q_VALUES.values(), ids=BEYOND_Q_VALUES)
 def test_it_trains_in_the_driver_and_goes_on_from_a_checkpoint(build, settings, tmp_path):
     first = build(local(**settings))
     train_for(first, 500)
@@ -50,9 +50,16 @@ def assert_equal(weights, others):
         np.testing.assert_array_equal(value, others[name])
 
 
+@pytest.mark.parametrize("double_q", [True, False])
+def test_munchausen_says_that_it_overrules_double_q(build, caplog, double_q):
+    build(local(munchausen={}, double_q=double_q))
+    told = [r for r in caplog.records if "`munchausen` overrules `double_q`" in r.getMessage()]
+    assert len(told) == double_q
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_learners", [0, 2])
-@pytest.mark.parametrize("settings", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+@pytest.mark.parametrize("settings", BEYOND_Q_VALUES.values(), ids=BEYOND_Q_VALUES)
 def test_it_trains_beside_replay_shards(build, settings, num_learners):
     algorithm = build(apex_config(**settings).learners(num_learners=num_learners))
     result = train_for(algorithm, 1500)

@@ -171,6 +171,10 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
             "{distribution: {type: quantile, num_quantiles: 0}}",
             "training.distribution.num_quantiles: must be greater than or equal to 1: got 0",
         ),
+        ("{munchausen: {clip: 1}}", "training.munchausen.clip: must be less than or equal to 0"),
+        ("{munchausen: {alfa: 1}}", "training.munchausen.alfa: unknown key; did you mean"),
+        ("{munchausen: {}, num_atoms: 51}", "`munchausen` belongs to Q-values and quantiles"),
+        ("{munchausen: {}, objective: own.Kind}", "can't be had with `objective`"),
         ("{priority: entropy}", "must be 'td_error' or 'kl'"),
     ],
 )

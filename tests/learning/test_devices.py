@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.apex import apex_config, train_for
 from tests.support.learner import (
-    DISTRIBUTIONS,
+    BEYOND_Q_VALUES,
     OBJECTIVES,
     build_from,
     build_learner,
@@ -58,7 +58,7 @@ def learn(learner, seeds):
             for optimizer in ({"type": "adam"}, {"type": "rmsprop", "centered": True})
             for is_fused in (True, False)
         ),
-        *DISTRIBUTIONS.values(),
+        *BEYOND_Q_VALUES.values(),
     ],
     ids=str,
 )
@@ -118,7 +118,7 @@ class ReadsNoted(TorchDispatchMode):
 @pytest.mark.parametrize(
     "settings",
     [{"grad_clip_by": "global_norm"}, {"grad_clip_by": "norm"}, {"grad_clip_by": "value"},
-     *DISTRIBUTIONS.values()],
+     *BEYOND_Q_VALUES.values()],
     ids=str,
 )  # fmt: skip
 def test_an_update_reads_nothing_back(gpus, settings):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Learned distributions of returns, through RLlib's learner, against one that is known."""
+"""What RLlib's learner makes of each objective, against what is known of small games."""
 
 import logging
 
@@ -74,6 +74,37 @@ def test_a_distribution_of_two_peaks_is_learned(kind):
     np.testing.assert_allclose(outputs.q[1], 0.4, atol=0.02)
     # The mean alone, which is what Q-values say, is far from it.
     assert wasserstein_distance([0.4], RETURNS, None, SHARES) > 0.8
+
+
+# -- the bonus -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["target", "online"])
+def test_the_bonus_makes_the_gaps_between_actions_larger(policy):
+    """Q = r + α·τ·log π(a) has gaps of Δr/(1 − α), where plain Q-learning has Δr."""
+    actions = np.repeat(np.arange(3), 10)
+    obs = np.tile(FIRST, (30, 1))
+    batch = TransitionBatch(
+        obs=obs,
+        actions=actions,
+        n_step_returns=0.05 * actions.astype(np.float32),
+        next_obs=obs,
+        bootstrap_discounts=np.zeros(30, np.float32),
+        importance_weights=np.ones(30, np.float32),
+        ids=np.arange(30),
+    )
+    munchausen = {"alpha": 0.8, "tau": 1.0, "clip": -9.0, "policy": policy}
+    gaps = {}
+    for name, asked in (("with", munchausen), ("without", None)):
+        learner = build_learner(munchausen=asked, target_network_update_freq=1)
+        for update in range(400):
+            lr = 1e-2 if update < 300 else 1e-3
+            counts = {"env_steps": update, "episodes": 0}
+            learner.update_from_replay(batch, timesteps=counts, lr=lr)
+        net = learner.module["default_policy"].unwrapped().q_network
+        gaps[name] = np.diff(net(torch.from_numpy(FIRST[None])).q.detach()[0])
+    np.testing.assert_allclose(gaps["without"], 0.05, atol=0.01)
+    np.testing.assert_allclose(gaps["with"], 0.05 / (1 - 0.8), atol=0.02)
 
 
 # -- returns beyond the atoms --------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from rllib_per.replay import TransitionBatch
-from tests.support.learner import DISTRIBUTIONS, build_learner, random_batch
+from tests.support.learner import BEYOND_Q_VALUES, build_learner, random_batch
 
 NUM_UPDATES = 20
 SETTINGS = {
@@ -53,7 +53,7 @@ def train_one_of_several(rank, num_learners, folder, settings):
     [
         (2, {"noisy": True}),
         (3, {}),
-        *(pytest.param(2, each, marks=pytest.mark.slow) for each in DISTRIBUTIONS.values()),
+        *(pytest.param(2, each, marks=pytest.mark.slow) for each in BEYOND_Q_VALUES.values()),
     ],
 )
 def test_several_learners_learn_what_one_learns_from_the_whole_batch(

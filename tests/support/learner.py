@@ -20,8 +20,13 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "expected": {},
     "atoms": {"num_atoms": 21, "v_min": -4.0, "v_max": 4.0},
     "quantiles": {"distribution": {"type": "quantile", "num_quantiles": 16}},
+    "munchausen": {"munchausen": {"tau": 0.1}},
+    "soft quantiles": {
+        "distribution": {"type": "quantile", "num_quantiles": 16},
+        "munchausen": {"policy": "online"},
+    },
 }
-DISTRIBUTIONS = {name: OBJECTIVES[name] for name in ("atoms", "quantiles")}
+BEYOND_Q_VALUES = {name: OBJECTIVES[name] for name in OBJECTIVES if name != "expected"}
 
 
 def learner_config(**settings: Any) -> ApexDQNConfig:
