@@ -101,7 +101,7 @@ def test_a_run_that_is_named_twice_is_drawn_once(tmp_path, monkeypatch):
         (tmp_path / name / "config.yaml").write_text("")
     (tmp_path / "latest").symlink_to(names[-1])
     drawn = []
-    monkeypatch.setattr(plotting, "plot_runs", lambda runs, out: drawn.extend(runs))
+    monkeypatch.setattr(plotting, "plot_runs", lambda runs, out, facet: drawn.extend(runs))
     runs = [tmp_path / name for name in ("latest", *names)]
     assert call("plot", *runs, "--out", tmp_path / "curves.png").exit_code == 0
     assert [run.path.name for run in drawn] == ["2026-01-02", "2026-01-01"]

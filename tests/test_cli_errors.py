@@ -224,6 +224,7 @@ def test_a_start_that_fails_leaves_no_run(tmp_path):
     expect_one_line(done, 2, "nothing answers at 127.0.0.1:1")
     assert (folder / "latest").readlink() == Path("earlier")
     assert sorted(path.name for path in folder.iterdir()) == ["earlier", "latest"]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_search_that_cannot_start_leaves_no_folder_behind(tmp_path):

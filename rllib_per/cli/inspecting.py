@@ -27,14 +27,19 @@ SMOKE_ANSWER_S = 10.0
 @click.command()
 @click.argument("runs", type=FOLDER, nargs=-1, required=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--facet", is_flag=True, help="A panel for each environment.")
 @smoke_option("The first of them only.")
-def plot(runs: tuple[Path, ...], out: Path, smoke: bool) -> None:
-    """Draw the learning curves of RUNS into one picture; a run that is named twice counts once."""
+def plot(runs: tuple[Path, ...], out: Path, facet: bool, smoke: bool) -> None:
+    """Draw the learning curves of RUNS into one picture; a run that is named twice counts once.
+
+    All must be of one environment, unless --facet is given.
+    """
     from rllib_per.experiments.plotting import plot_runs
 
-    once = list(dict.fromkeys(run.resolve() for run in runs))  # `runs/*` has `latest` in it.
+    once = list(dict.fromkeys(run.resolve() for run in runs))  # `latest` is one of them.
     with reported():
-        plot_runs([RunFolder.open(run) for run in (once[:1] if smoke else once)], out)
+        chosen = once[:1] if smoke else once
+        plot_runs([RunFolder.open(run) for run in chosen], out, facet=facet)
     click.echo(printable(str(out)))
 
 

@@ -50,7 +50,7 @@ def tune(
         for variant in (plan.config, *plan.variants()):
             check_environment(variant)
             check_algorithm(variant)
-        folder = TuningFolder.create(root, config.stem, plan)
+        folder = TuningFolder.create(root / config.stem, plan)
     sys.exit(run_search(plan, folder, address, resume=False))
 
 
@@ -60,7 +60,7 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
     largest = max((plan.config, *plan.variants()), key=num_cpus)
     with ExitStack() as start, ExitStack() as session:
         if not resume:
-            start.enter_context(folder.starting())
+            start.enter_context(folder.starting(folder.path.parent))
         from rllib_per.experiments.tuning import search
 
         search.set_tunes_environment()

@@ -13,7 +13,7 @@ from rllib_per.cli.errors import recorded, reported, saving, starting
 from rllib_per.cli.options import CONFIG, FOLDER, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import no_longer_than
-from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder
+from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder, RunName
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
 
@@ -40,7 +40,9 @@ def train(
     resume: Path | None,
     address: str | None,
 ) -> None:
-    """Train the experiment CONFIG into runs/<config>/<time>.
+    """Train the experiment CONFIG into runs/<game>-<config>-<seed>-<time>.
+
+    runs/<config>/latest is the newest one.
 
     CONFIG is a file, or a name that `rllib-per list` shows. With --env instead, what `rllib-per
     init` would write is trained.
@@ -64,10 +66,11 @@ def train(
 
             check_environment(experiment)
             check_algorithm(experiment)
-            run = RunFolder.create(root, name, experiment)
+            run_name = RunName(experiment.environment.game, name, experiment.seed)
+            run = RunFolder.create(root, experiment, run_name.stem)
     if resume is not None:
         sys.exit(go_on(experiment, run, address))
-    sys.exit(train_run(experiment, run, address))
+    sys.exit(train_run(experiment, run, address, newest_in=root / name))
 
 
 def _new(
@@ -103,7 +106,7 @@ def rehearse(
             copy = stack.enter_context(rehearsal(RunFolder.open(path)))
             changes = (*ONE_ITERATION, *overrides)
             again, experiment = reopen(copy.path, changes, allow_custom_classes)
-        exit_code = train_run(experiment, again, address, resume=True, is_rehearsal=True)
+        exit_code = train_run(experiment, again, address, is_rehearsal=True)
     click.echo(printable(f"{path} can go on; the copy on which this was tried is removed"))
     return exit_code
 
@@ -121,7 +124,7 @@ def go_on(experiment: ExperimentConfig, run: RunFolder, address: str | None) -> 
     with reported():
         ending = run.ending_under(experiment.stop)
     if ending is None:
-        return train_run(experiment, run, address, resume=True)
+        return train_run(experiment, run, address)
     env_steps = run.read_result().env_steps
     text = (
         f"{run.path} is finished, {ending.replace('_', ' ')} after {env_steps:,} env "
@@ -137,19 +140,24 @@ def train_run(
     run: RunFolder,
     address: str | None,
     *,
-    resume: bool = False,
+    newest_in: Path | None = None,
     is_rehearsal: bool = False,
 ) -> int:
-    """Train, and say how it ended; the exit code."""
+    """Train, and say how it ended; the exit code.
+
+    Args:
+        newest_in: The folder whose `latest` this new run is to be; None: the run goes on.
+    """
     from rllib_per.experiments.ray_session import ray_session
     from rllib_per.experiments.terminal import PlainConsole
 
+    resume = newest_in is None
     if resume:
         click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
     console = PlainConsole()
     with ExitStack() as start, ExitStack() as session:
-        if not resume:
-            start.enter_context(run.starting())
+        if newest_in is not None:
+            start.enter_context(run.starting(newest_in))
         with reported():
             session.enter_context(run_lock(run.checkpoints))
             if resume:

@@ -42,6 +42,7 @@ _MAX_HEADER_BYTES = 1_000_000
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 ShouldStop: TypeAlias = Callable[[], bool]
+Report: TypeAlias = Callable[[int, int], None]
 
 
 class EvaluationStoppedError(RuntimeError):
@@ -183,6 +184,7 @@ class GreedyPolicy:
         num_envs: int,
         seed: int | list[int],
         should_stop: ShouldStop | None = None,
+        report: Report | None = None,
     ) -> Evaluation:
         """Play whole episodes; the same `seed` and `num_envs` play the same ones.
 
@@ -193,6 +195,7 @@ class GreedyPolicy:
             num_envs: At most so many at a time.
             seed: Of all randomness in the environments.
             should_stop: Asked before every step; once it says True, nothing more is played.
+            report: Is told of every episode that ends: how many did, and `num_episodes`.
         Raises:
             EvaluationStoppedError: `should_stop` said so.
         """
@@ -204,6 +207,7 @@ class GreedyPolicy:
                 num_episodes,
                 seed,
                 should_stop=should_stop,
+                report=report,
                 max_length=self.max_length(env),
             )
         finally:
@@ -217,6 +221,7 @@ def play_episodes(
     seed: int | list[int],
     *,
     should_stop: ShouldStop | None = None,
+    report: Report | None = None,
     max_length: int | None = None,
 ) -> Evaluation:
     """Play `num_episodes`, shared out over the environments beforehand, so that none is favoured.
@@ -257,6 +262,8 @@ def play_episodes(
             result.lengths.append(int(lengths[i]))
             result.was_cut.append(bool(cut[i]))
             to_play[i] -= 1
+            if report is not None:
+                report(len(result.returns), num_episodes)
         idles |= cut
     return result
 

@@ -125,6 +125,24 @@ class ExperimentConfig(sections.Section):
         return self
 
     @model_validator(mode="after")
+    def _a_target_is_confirmed(self) -> ExperimentConfig:
+        if self.evaluation.final is False and self.stop.target_return is not None:
+            raise PydanticCustomError(
+                "relation",
+                "must be auto or true with stop.target_return, which the final evaluation decides",
+                {"path": ("evaluation", "final")},
+            )
+        return self
+
+    @property
+    def plays_at_the_end(self) -> bool:
+        """Whether there is a final evaluation."""
+        if self.evaluation.final != "auto":
+            return self.evaluation.final
+        asked = (self.stop.target_return, self.evaluation.interval_env_steps)
+        return any(value is not None for value in asked)
+
+    @model_validator(mode="after")
     def _priorities_come_from_replay(self) -> ExperimentConfig:
         if isinstance(self.replay, Prioritized) and self.replay.initial_priority == "given":
             raise PydanticCustomError(

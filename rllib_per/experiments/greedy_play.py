@@ -14,6 +14,7 @@ from rllib_per.experiments.evaluation import (
     Evaluation,
     EvaluationStoppedError,
     GreedyPolicy,
+    Report,
     save_policy,
 )
 from rllib_per.experiments.experiment import ExperimentConfig
@@ -43,13 +44,17 @@ class GreedyPlay:
         self._should_stop = should_stop
         self._evaluated_at = self._filmed_at = algorithm.progress.env_steps
 
-    def evaluate(self, num_episodes: int, stream: int) -> Evaluation | None:
+    def evaluate(
+        self, num_episodes: int, stream: int, report: Report | None = None
+    ) -> Evaluation | None:
         """Play with the weights of now; None if it was stopped."""
         self._policy.set_state(self._weights())
         seed = [self._experiment.seed, stream, self._algorithm.progress.env_steps]
         num_envs = self._experiment.evaluation.num_envs
         try:
-            return self._policy.evaluate(num_episodes, num_envs, seed, self._should_stop)
+            return self._policy.evaluate(
+                num_episodes, num_envs, seed, self._should_stop, report=report
+            )
         except EvaluationStoppedError:
             return None
 

@@ -7,48 +7,62 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from rllib_per.arrays import Float64s
 from rllib_per.experiments.metrics_log import read_rows
-from rllib_per.experiments.run_folder import RunFolder, write_bytes
+from rllib_per.experiments.run_folder import RunFolder, RunName, write_bytes
+from rllib_per.experiments.sections import Environment
 from rllib_per.experiments.yaml_source import described, printable, read_yaml
 
 WINDOW_EPISODES = 50
 MAX_TABLE_BYTES = 1_000_000_000
 
 
-def plot_runs(runs: Sequence[RunFolder], path: Path, *, target_return: float | None = None) -> None:
+def plot_runs(
+    runs: Sequence[RunFolder],
+    path: Path,
+    *,
+    target_return: float | None = None,
+    facet: bool = False,
+) -> None:
     """Draw the runs into one picture; a single run shows its episodes as dots too.
 
+    Args:
+        target_return: A line.
+        facet: A panel for each environment, since their returns have no common scale.
     Raises:
-        ValueError: No run has finished an episode.
+        ValueError: No run has finished an episode; or the runs are of several environments and are
+            to share one axis.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="env steps", ylabel="episode return")
-    drawn = 0
+    panels: dict[str, list[RunFolder]] = {}
     for run in runs:
-        steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
-        if not len(steps):
-            continue
-        drawn += 1
-        if len(runs) == 1:
-            axes.plot(steps, returns, ".", markersize=2, alpha=0.3, color="C0")
-        (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=_name(run))
-        at, greedy = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
-        axes.plot(at, greedy, "--", linewidth=1, color=line.get_color())
+        panels.setdefault(_read_name(run).game, []).append(run)
+    if len(panels) > 1 and not facet:
+        raise ValueError(
+            "runs on one axis must be of one environment, for their returns have no common scale: "
+            f"got {', '.join(panels)}; plot them apart, or give --facet for a panel each"
+        )
+    figure = Figure(figsize=(8, 1 + 3.5 * len(panels)), layout="constrained")
+    drawn = 0
+    for number, (game, its_runs) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(len(panels), 1, number, title=_plain(game), xlabel="env steps")
+        axes.set_ylabel("episode return")
+        drawn += sum(_draw_curve(axes, run, with_episodes=len(runs) == 1) for run in its_runs)
+        if target_return is not None:
+            axes.axhline(target_return, color="grey", linestyle=":", label="target")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
     if not drawn:
         paths = ", ".join(str(run.path) for run in runs)
         raise ValueError(f"nothing to plot: no episode has ended in {paths}")
-    if target_return is not None:
-        axes.axhline(target_return, color="grey", linestyle=":", label="target")
     axes.plot([], [], "-", color="grey", label=f"mean of {WINDOW_EPISODES} training episodes")
     axes.plot([], [], "--", linewidth=1, color="grey", label="greedy evaluation")
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:] or "png", dpi=150)
@@ -64,13 +78,32 @@ def moving_mean(values: Float64s, window: int) -> Float64s:
     return means
 
 
-def _name(run: RunFolder) -> str:
-    """Configuration and seed, or the folder where they are not known."""
-    if not run.config.is_file():
-        return run.label
-    seed = read_yaml(run.config).data.get("seed", 0)
-    name = printable(f"{run.path.resolve().parent.name}, seed {seed}")
-    return name.replace("$", r"\$")  # What stands between two would be mathematics.
+def _draw_curve(axes: Any, run: RunFolder, *, with_episodes: bool) -> bool:
+    """One run's curves; whether there are any."""
+    steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
+    if not len(steps):
+        return False
+    if with_episodes:
+        axes.plot(steps, returns, ".", markersize=2, alpha=0.3, color="C0")
+    label = _plain(str(_read_name(run)))
+    (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=label)
+    at, greedy = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
+    axes.plot(at, greedy, "--", linewidth=1, color=line.get_color())
+    return True
+
+
+def _read_name(run: RunFolder) -> RunName:
+    """Of the folder, where the configuration is not there or says nothing."""
+    data = read_yaml(run.config).data if run.config.is_file() else {}
+    try:
+        game = Environment.model_validate(data.get("environment")).game
+    except ValidationError:
+        return RunName("", run.label, None)
+    return RunName.of(run, game, data.get("seed", 0))
+
+
+def _plain(text: str) -> str:
+    return printable(text).replace("$", r"\$")  # What stands between two would be mathematics.
 
 
 def read_columns(path: Path, x: str, y: str) -> tuple[Float64s, Float64s]:

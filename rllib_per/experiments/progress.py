@@ -52,9 +52,19 @@ class ProgressDisplay:
             for name, value in cells.items():
                 table.add_row(name, value)
             self._live.update(table, refresh=True)
-        elif time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
-            self._last_line_s = time.monotonic()
+        elif self._is_time_for_a_line():
             self.say("  ".join(f"{name} {value}" for name, value in cells.items()))
+
+    def show_played(self, num_played: int, num_episodes: int) -> None:
+        """How far the final evaluation is."""
+        if num_played == num_episodes or self._is_time_for_a_line():
+            self.say(f"final evaluation: {num_played} of {num_episodes} episodes")
+
+    def _is_time_for_a_line(self) -> bool:
+        if time.monotonic() - self._last_line_s < LINE_INTERVAL_S:
+            return False
+        self._last_line_s = time.monotonic()
+        return True
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -78,36 +79,39 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, name: str, experiment: Described) -> Self:
-        """Make `root/name/<time>` and record there what is about to run, in `starting`."""
+    def create(cls, folder: Path, experiment: Described, name: str = "") -> Self:
+        """Make `folder/<name>-<time>` and record there what is about to run, in `starting`."""
         started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-        path, repeat = root / name / started, 1
+        stem = f"{name}-{started}" if name else started
+        path, repeat = folder / stem, 1
         while True:
             try:
                 path.mkdir(parents=True)
                 break
             except FileExistsError:  # Two runs began within one second.
                 repeat += 1
-                path = root / name / f"{started}-{repeat}"
+                path = folder / f"{stem}-{repeat}"
         run = cls(path)
         run.record(experiment)
         return run
 
     @contextmanager
-    def starting(self) -> Iterator[None]:
-        """After the block `latest` points to this new run; if the start fails, the run is gone."""
-        try:
-            with undone_by_signals(self._remove):
-                yield
-                _point(self.path.with_name("latest"), self.path.name)
-        except BaseException:
-            self._remove()
-            raise
+    def starting(self, folder: Path) -> Iterator[None]:
+        """After the block `folder/latest` is this new run; if the start fails, the run is gone."""
 
-    def _remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):  # Other runs are there.
-            self.path.parent.rmdir()
+        def remove() -> None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):  # Other runs are there.
+                folder.rmdir()
+
+        try:
+            with undone_by_signals(remove):
+                yield
+                folder.mkdir(exist_ok=True)
+                _point(folder / "latest", os.path.relpath(self.path, folder))
+        except BaseException:
+            remove()
+            raise
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -245,6 +249,35 @@ class RunFolder:
     def learning_curve(self) -> Path:
         """The picture."""
         return self.path / "learning_curve.png"
+
+
+@dataclass(frozen=True)
+class RunName:
+    """What tells a run from others: what is played, by which configuration, with which seed."""
+
+    game: str
+    config: str
+    seed: Any
+
+    @classmethod
+    def of(cls, run: RunFolder, game: str, seed: Any) -> RunName:
+        """Of an existing run; one that was not named so is called by the folder that it is in."""
+        path = run.path.resolve()
+        match = re.fullmatch(rf"{re.escape(game)}(?:-(.+))?-{seed}-\d{{4}}-\d\d-\d\dT.*", path.name)
+        return cls(game, path.parent.name if match is None else match[1] or game, seed)
+
+    @property
+    def stem(self) -> str:
+        """`<game>-<config>-<seed>`, before the time; a name that is both stands there once."""
+        return "-".join([*self._game_and_config, str(self.seed)])
+
+    def __str__(self) -> str:
+        return f"{' '.join(self._game_and_config)}, seed {self.seed}"
+
+    @property
+    def _game_and_config(self) -> list[str]:
+        is_twice = self.config.casefold() == self.game.casefold()
+        return [self.game] if is_twice else [self.game, self.config]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -137,8 +137,11 @@ class Evaluation(Section):
     """Play greedily this often; null judges training by its own episodes."""
     num_episodes: Positive = 20
     """Episodes of such an evaluation."""
+    final: Literal["auto"] | bool = "auto"
+    """Play greedily at the end; "auto" does where there is `interval_env_steps`, or
+    `stop.target_return`, which it decides."""
     final_num_episodes: Positive = 100
-    """Episodes of the evaluation that decides whether the target is met."""
+    """Episodes of that evaluation."""
     num_envs: Positive = 10
     """Environments in which they are played together."""
     max_env_steps_per_episode: Positive | None = None

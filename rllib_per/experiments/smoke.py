@@ -13,13 +13,14 @@ _FLAG = "--smoke"
 
 # Everything happens once, and nothing takes long.
 _BUDGET: dict[tuple[str, ...], Any] = {
-    ("stop",): {"env_steps": 1500, "time_s": 30},
+    ("stop",): {"env_steps": 1500, "time_s": 15},
     ("training", "num_steps_sampled_before_learning_starts"): 200,
     ("reporting", "min_sample_timesteps_per_iteration"): 500,
     ("evaluation", "interval_env_steps"): 1000,
     ("evaluation", "num_episodes"): 2,
     ("evaluation", "final_num_episodes"): 2,
     ("evaluation", "num_envs"): 2,
+    ("evaluation", "max_env_steps_per_episode"): 500,  # A whole game takes minutes.
 }
 
 _LIMITS = ("stop.env_steps", "stop.updates", "stop.time_s")
@@ -28,7 +29,7 @@ _LIMITS = ("stop.env_steps", "stop.updates", "stop.time_s")
 _AT_MOST: dict[KeyPath, float] = {
     ("env_runners", "num_env_runners"): 2,
     ("env_runners", "num_envs_per_env_runner"): 16,
-    ("training", "train_batch_size_per_learner"): 256,
+    ("training", "train_batch_size_per_learner"): 64,
     ("replay", "capacity"): 50_000,
     ("learners", "num_learners"): 1,
 }

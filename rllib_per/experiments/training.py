@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils import force_list
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
@@ -40,6 +39,7 @@ from rllib_per.experiments.run_folder import (
     write_json,
     write_text,
 )
+from rllib_per.experiments.torch_threads import set_torch_threads
 
 __all__ = ["EXIT_CODES", "Ending", "Training"]
 
@@ -66,8 +66,6 @@ class Training:
         self._interruption = Interruption()
         self._run = run
         self._display = display
-        if experiment.learners.num_torch_threads is not None:
-            torch.set_num_threads(experiment.learners.num_torch_threads)
         config = experiment.algorithm_config()
         config.callbacks([EpisodeLog, *force_list(config.callbacks_class)])
         ignored = (
@@ -77,6 +75,7 @@ class Training:
         self._algorithm: ApexDQN = config.build_algo()
         self._algorithm.should_stop = lambda: self._interruption.requested or self._is_over
         policy = GreedyPolicy(experiment)
+        set_torch_threads(experiment, policy)
         self._time_before_s = 0.0
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -129,8 +128,10 @@ class Training:
             if self._is_over or (snapshot is not None and self._seems_solved(snapshot)):
                 # Whatever happens in the evaluation, what was trained is there.
                 self._leave("interrupted", None)
+                if not self._experiment.plays_at_the_end:
+                    return self._leave("finished", None)
                 num_episodes = self._experiment.evaluation.final_num_episodes
-                final = self._greedy_play.evaluate(num_episodes, FINAL)
+                final = self._greedy_play.evaluate(num_episodes, FINAL, self._display.show_played)
                 if final is None:
                     break
                 mean = final.summary()["episode_return_mean"]

@@ -30,4 +30,5 @@ class LearnerSettings(Section):
     max_learner_restarts: Count = 3
     """How often actors may be started anew after one of them died; 0 ends the run instead."""
     num_torch_threads: Positive | None = None
-    """Of PyTorch in the driver; null is its own choice. Small networks are fastest with 1."""
+    """Of PyTorch in the driver; null is 1 for small networks, which are fastest so, and PyTorch's
+    own choice for screens and wide layers."""

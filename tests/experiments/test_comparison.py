@@ -60,6 +60,12 @@ def test_runs_differ_in_the_buffer_and_in_what_it_does_not_have():
     assert ours.experiment.model_copy(update=sections) == theirs.experiment
 
 
+def test_every_run_of_a_comparison_plays_at_the_end():
+    never = ["evaluation={final: false}", "stop={env_steps: 1000}"]
+    runs, _ = plan_comparison(CONFIGS / "cartpole.yaml", ["uniform"], 1, never)
+    assert all(run.experiment.plays_at_the_end for run in runs)
+
+
 @pytest.mark.parametrize("name", ["pong.yaml", "pong_apex_cluster.yaml"])
 def test_a_smoke_comparison_is_of_what_a_smoke_training_would_train(name):
     path = CONFIGS / "atari" / name

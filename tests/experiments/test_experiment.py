@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, load_experiment
+from rllib_per.experiments.sections import Environment
 from rllib_per.experiments.yaml_source import MAX_BYTES, ConfigError, parse_yaml
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.replay import (
@@ -411,3 +412,38 @@ def test_reading_an_experiment_imports_neither_ray_nor_torch():
 def test_every_setting_is_documented_in_the_schema():
     schema = ExperimentConfig.model_json_schema()
     assert set(schema["properties"]) >= {"environment", "training", "replay", "stop"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "plays"),
+    [
+        ((), False),
+        (("stop.target_return=475",), True),
+        (("evaluation.interval_env_steps=1000",), True),
+        (("evaluation.final=true",), True),
+        (("evaluation.interval_env_steps=1000", "evaluation.final=false"), False),
+    ],
+)
+def test_final_episodes_are_played_where_something_asks_for_them(settings, plays, tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text("environment: {env: CartPole-v1}\nstop: {env_steps: 1}\n")
+    assert load_experiment(path, settings).plays_at_the_end is plays
+    with pytest.raises(ConfigError, match=r"evaluation.final: must be auto or true with"):
+        load_experiment(path, ["stop.target_return=475", "evaluation.final=false"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "game"),
+    [
+        ({"env": "CartPole-v1"}, "CartPole-v1"),
+        ({"env": "rllib_per/Atari-v1", "env_config": {"game": "Pong"}}, "Pong"),
+        ({"env": "rllib_per.envs:rllib_per/ValueProbe-v1"}, "ValueProbe-v1"),
+        ({"env": "my_module.Maze"}, "Maze"),
+        ({"env": "CartPole-v1", "env_config": {"game": 3}}, "CartPole-v1"),
+        ({"env": "../../x"}, "x"),
+        ({"env": "CartPole-v1", "env_config": {"game": "../up"}}, "_up"),
+        ({"env": "a/.."}, "game"),
+    ],
+)
+def test_what_is_played_has_a_name_that_leads_nowhere_else(environment, game):
+    assert Environment(**environment).game == game

@@ -4,6 +4,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import SessionLog
 
+from rllib_per.experiments import plotting
 from rllib_per.experiments.metrics_log import (
     MetricsLog,
     Snapshot,
@@ -182,6 +184,32 @@ def test_the_moving_mean_starts_with_what_there_is():
 def test_several_runs_go_into_one_picture(run, tmp_path):
     out = tmp_path / "made" / "curve.png"
     plot_runs([run, run], out, target_return=475)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def of_environment(run, folder, env, seed=0):
+    """A copy of the run that was named as if it had played `env`."""
+    copy = folder / f"{env}-small-{seed}-2026-01-02T03-04-05"
+    shutil.copytree(run.path, copy)
+    (copy / "config.yaml").write_text(f"environment: {{env: {env}}}\nseed: {seed}\n")
+    return RunFolder(copy)
+
+
+def test_curves_are_called_by_environment_configuration_and_seed(run, tmp_path):
+    named = of_environment(run, tmp_path, "Acrobot-v1", 3)
+    assert str(plotting._read_name(named)) == "Acrobot-v1 small, seed 3"
+    assert named.path.name.startswith(plotting._read_name(named).stem)
+    elsewhere = RunFolder(named.path.rename(tmp_path / "mine"))
+    assert str(plotting._read_name(elsewhere)) == f"Acrobot-v1 {tmp_path.name}, seed 3"
+
+
+def test_environments_share_no_axis(run, tmp_path):
+    runs = [of_environment(run, tmp_path, env) for env in ("Acrobot-v1", "CartPole-v1")]
+    out = tmp_path / "curve.png"
+    with pytest.raises(ValueError, match=r"got Acrobot-v1, CartPole-v1; .*--facet"):
+        plot_runs(runs, out)
+    assert not out.exists()
+    plot_runs(runs, out, facet=True)
     assert out.read_bytes().startswith(b"\x89PNG")
 
 

@@ -50,7 +50,13 @@ def test_limits_that_are_set_win_over_those_of_smoke():
     smoke = load_experiment(path, ["stop.env_steps=7000"], smoke=True)
     assert smoke.stop.model_dump(exclude_none=True) == {"env_steps": 7000}
     other = load_experiment(path, ["replay.alpha=0.5"], smoke=True)
-    assert other.stop.time_s == 30
+    assert other.stop.time_s == 15
+
+
+def test_smoke_plays_no_whole_game_and_learns_from_small_batches():
+    smoke = load_experiment(CONFIGS / "atari" / "breakout.yaml", smoke=True)
+    assert smoke.evaluation.max_env_steps_per_episode == 500
+    assert smoke.training.train_batch_size_per_learner == 64
 
 
 def test_gpus_that_are_not_there_are_missed_before_ray_starts(monkeypatch):

@@ -116,7 +116,7 @@ def test_init_leaves_a_file_alone_and_writes_none_of_what_cannot_be_learned(tmp_
 def test_overrides_of_a_starter_are_those_of_a_file():
     experiment = load_starter("Acrobot-v1", ["training.lr=1e-3"], seed=4, smoke=True)
     assert (experiment.training.lr, experiment.seed) == (1e-3, 4)
-    assert experiment.stop.time_s == 30
+    assert experiment.stop.time_s == 15
     with pytest.raises(ConfigError, match=r"--set training.lrr=1: .*training.lr\?"):
         load_starter("Acrobot-v1", ["training.lrr=1"])
 

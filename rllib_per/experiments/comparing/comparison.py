@@ -167,6 +167,9 @@ def plan_comparison(
             source.put(("seed",), experiment.seed + offset, "--seeds")
             source.put(_TARGET, None, "--replay")
             experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
+            if not experiment.plays_at_the_end:  # The table has its return.
+                evaluation = experiment.evaluation.model_copy(update={"final": True})
+                experiment = experiment.model_copy(update={"evaluation": evaluation})
             compared_runs.append(ComparedRun(replay, experiment, ignored))
     return compared_runs, target
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.result import TRIAL_INFO
@@ -16,6 +15,7 @@ from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.greedy_play import OF_TRIAL, GreedyPlay, is_due
+from rllib_per.experiments.torch_threads import set_torch_threads
 from rllib_per.experiments.tuning.plan import (
     EPISODE_RETURN,
     EVALUATION_RETURN,
@@ -48,13 +48,13 @@ class ExperimentTrial(ApexDQN):
         return super().reset_config(self._experiment.algorithm_config())
 
     def setup(self, config: dict[str, Any]) -> None:
-        if self._experiment.learners.num_torch_threads is not None:
-            torch.set_num_threads(self._experiment.learners.num_torch_threads)
         super().setup(config)
         self._episode_return = math.nan
         self._greedy_return: float | None = None
         self._evaluated_at = 0
-        self._greedy_play = GreedyPlay(self._experiment, self, GreedyPolicy(self._experiment))
+        policy = GreedyPolicy(self._experiment)
+        set_torch_threads(self._experiment, policy)
+        self._greedy_play = GreedyPlay(self._experiment, self, policy)
 
     def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's; the config that stands in every result is the experiment's data."""
