@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether a module overrides RLlib's `_forward_exploration`, `_inference` or `_train`."""
+"""What of RLlib's DQN module a module overrides: its forward passes, its Q-values."""
 
 from __future__ import annotations
 
@@ -35,3 +35,18 @@ def has_own_forward(kind: type, name: str) -> bool:
     defaults = [getattr(base, f"_forward_{name}") for base in (TorchRLModule, RLModule)]
     own_forward: Any = kind._forward  # type: ignore[attr-defined]
     return method not in defaults or own_forward is not RLModule._forward
+
+
+def has_own_q_values(kind: type) -> bool:
+    """Whether a module's class computes Q-values of its own, of which some may be −∞.
+
+    RLlib's DQN takes those for illegal: no random action is one of them, and where all are, the
+    value is 0.
+    """
+    method: Any = kind.compute_q_values  # type: ignore[attr-defined]
+    if method in _DONE_BY_COLUMNS:
+        return False
+    if method is not DefaultDQNTorchRLModule.compute_q_values:
+        return True
+    helper: Any = kind._qf_forward_helper  # type: ignore[attr-defined]
+    return helper is not DefaultDQNTorchRLModule._qf_forward_helper

@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
-from rllib_per.dqn.refusals import find_refusals
+from rllib_per.dqn.refusals import find_refusals, is_own
 from rllib_per.dqn.translation import settings_of
 from rllib_per.dqn.validation import find_problems, minus_ones
 from rllib_per.learning.learner import ApexDQNLearner
@@ -252,13 +252,18 @@ class ApexDQNConfig(DQNConfig):
 
     def needs_episodes(self) -> bool:
         """Connectors and `on_episode_step` work on episode objects; our runner makes none."""
-        if self._env_to_module_connector or self._module_to_env_connector:
-            return True
-        if self.callbacks_on_episode_step:
+        if self.has_runner_connectors() or self.callbacks_on_episode_step:
             return True
         classes = self.callbacks_class
         classes = classes if isinstance(classes, (list, tuple)) else [classes]
         return any(c.on_episode_step is not DefaultCallbacks.on_episode_step for c in classes)
+
+    def has_runner_connectors(self) -> bool:
+        """Whether the user gives connectors of env runners, or builds their pipelines."""
+        if self._env_to_module_connector or self._module_to_env_connector:
+            return True
+        names = ("build_env_to_module_connector", "build_module_to_env_connector")
+        return any(is_own(type(self), name) for name in names)
 
     @property
     def is_asynchronous(self) -> bool:

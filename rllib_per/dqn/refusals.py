@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from rllib_per.learning.module import ApexDQNModule
@@ -150,6 +156,9 @@ REFUSED: dict[str, str] = {
         "is not offered: set `mixed_precision=True`, which is bfloat16 and needs no gradient scaler"
     ),
     "_torch_lr_scheduler_classes": "is not offered: give the schedule as `lr`",
+    "add_default_connectors_to_learner_pipeline": (
+        "belongs to learner connectors, through which no batch passes here: leave it out"
+    ),
     "_fake_gpus": "belongs to RLlib's old API stack: leave it out, there are CPU learners",
 }
 
@@ -174,12 +183,47 @@ def find_refusals(config: ApexDQNConfig) -> Iterator[str]:
         value = getattr(config, name)
         if not _same(value, getattr(defaults, name)):
             yield f"`{name}` = {_shown(value)} {why}"
+    yield from _misspelt(config, defaults)
+    yield from _algorithm(config)
     yield from _learner_class(config)
+    yield from _own_learner_connectors(config)
+    yield from _catalog(config)
     yield from _own_exploration(config)
     yield from _noise(config)
     yield from _action_distributions(config)
     yield from _needs_episodes(config)
     yield from _model_config(config)
+
+
+def _misspelt(config: ApexDQNConfig, defaults: ApexDQNConfig) -> Iterator[str]:
+    """Attributes that RLlib lets anyone set; one that is like no setting is the user's own."""
+    settings = vars(defaults)
+    for name in vars(config).keys() - settings.keys():
+        for near in difflib.get_close_matches(name, settings, n=1, cutoff=0.85):
+            yield f"`{name}` is no setting of {type(config).__name__}; did you mean {near!r}?"
+
+
+def _algorithm(config: ApexDQNConfig) -> Iterator[str]:
+    """RLlib's own DQN with this config, which would take RLlib's loop and no setting of ours."""
+    ours = config.default_algorithm
+    for kind in (config.algo_class, _algorithm_under_construction()):
+        if isinstance(kind, type) and not issubclass(kind, ours):
+            yield (
+                f"`algo_class` = {kind.__name__} is not derived from {ours.__name__}, whose loop "
+                "these settings are for: derive it from that; build with `config.build_algo()`, "
+                f"and give Tune `Tuner({ours.__name__}, ...)`, or leave DQNConfig as it was"
+            )
+            return
+
+
+def _algorithm_under_construction() -> type | None:
+    """The class whose `__init__` checks a config just now: RLlib does not tell the config."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is Algorithm.__init__.__code__:
+            return type(frame.f_locals["self"])
+        frame = frame.f_back
+    return None
 
 
 def _learner_class(config: ApexDQNConfig) -> Iterator[str]:
@@ -188,6 +232,26 @@ def _learner_class(config: ApexDQNConfig) -> Iterator[str]:
     problem = problem_of_learner_class(config._learner_class, config.get_default_learner_class())
     if problem:
         yield f"`learner_class` {problem}"
+
+
+def _own_learner_connectors(config: ApexDQNConfig) -> Iterator[str]:
+    if is_own(type(config), "build_learner_connector"):
+        yield (
+            f"`build_learner_connector` of {type(config).__name__} has no effect, as batches come "
+            "from replay as columns and pass through no connector: leave it out, and change them "
+            "in a learner's `compute_loss_for_module`, or do it in the environment"
+        )
+
+
+def _catalog(config: ApexDQNConfig) -> Iterator[str]:
+    spec, kind = _module_spec(config), _module_class(config)
+    if spec is None or spec.catalog_class is None or not issubclass(kind or object, ApexDQNModule):
+        return
+    yield (
+        f"`rl_module_spec`: {spec.module_class.__name__} asks no `catalog_class` for its networks: "
+        "give `model_config`, or RLlib's module with it, RLModuleSpec(module_class="
+        f"DefaultDQNTorchRLModule, catalog_class={spec.catalog_class.__name__})"
+    )
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -241,7 +305,7 @@ def _action_distributions(config: ApexDQNConfig) -> Iterator[str]:
     kind = _module_class(config)
     for name in ("exploration", "inference"):
         method = f"get_{name}_action_dist_cls"
-        if kind is None or has_own_forward(kind, name) or not _is_own(kind, method):
+        if kind is None or has_own_forward(kind, name) or not is_own(kind, method):
             continue
         yield (
             f"`rl_module_spec`: {kind.__name__} overrides `{method}`, and its actions are chosen "
@@ -250,7 +314,7 @@ def _action_distributions(config: ApexDQNConfig) -> Iterator[str]:
         )
 
 
-def _is_own(kind: type, method: str) -> bool:
+def is_own(kind: type, method: str) -> bool:
     """Whether a class of the user's defines it."""
     owner = next(owner for owner in kind.__mro__ if method in vars(owner))
     return not owner.__module__.startswith(("ray.rllib.", "rllib_per."))
@@ -258,7 +322,15 @@ def _is_own(kind: type, method: str) -> bool:
 
 def _model_config(config: ApexDQNConfig) -> Iterator[str]:
     """What is wrong with it whatever the observations are; the rest is found with them."""
-    given = config.model_config | as_mapping(getattr(config._rl_module_spec, "model_config", None))
+    users = as_mapping(config._model_config)
+    users |= as_mapping(getattr(_module_spec(config), "model_config", None))
+    for key in ("epsilon", "double_q", "objective"):
+        if key in users and not _same(users[key], getattr(config, key)):
+            yield (
+                f"`model_config[{key!r}]` = {_shown(users[key])} is read by nobody but the module, "
+                f"and the rest goes by the setting: set `training({key}=...)`"
+            )
+    given = config.model_config | users
     if given.pop("use_lstm", False):
         yield (
             "`model_config['use_lstm']` = True is not supported, as replay has transitions and no "
@@ -298,7 +370,7 @@ def slower_runner(config: ApexDQNConfig) -> str | None:
     """Why RLlib's env runner is taken in place of ours; None if it is not, or by its name."""
     if config._env_runner_cls is not None or not config.needs_episodes():
         return None
-    connectors = config._env_to_module_connector or config._module_to_env_connector
+    connectors = config.has_runner_connectors()
     return (
         f"{'connectors' if connectors else '`on_episode_step`'} need episodes, so RLlib's "
         "SingleAgentEnvRunner steps the environments: the slower path, with about a fifth of the "
@@ -306,7 +378,16 @@ def slower_runner(config: ApexDQNConfig) -> str | None:
     )
 
 
+def _module_spec(config: ApexDQNConfig) -> Any:
+    """The RLModuleSpec of the one module, the user's and the config's own together."""
+    spec = config.rl_module_spec
+    if isinstance(spec, MultiRLModuleSpec):
+        modules = spec.rl_module_specs
+        return modules.get(DEFAULT_MODULE_ID) if isinstance(modules, dict) else modules
+    return spec
+
+
 def _module_class(config: ApexDQNConfig) -> type | None:
     """The user's RLModule class; None if there is none."""
-    kind = getattr(config._rl_module_spec, "module_class", None)
+    kind = getattr(_module_spec(config), "module_class", None)
     return kind if isinstance(kind, type) and issubclass(kind, TorchRLModule) else None

@@ -74,9 +74,11 @@ def _has_lstm(config: AlgorithmConfig) -> bool:
 
 
 def _has_default_connectors(config: AlgorithmConfig) -> bool:
-    build = type(config).build_learner_connector
+    # A learner may add its own pieces when it is built, as RLlib's curiosity learners do.
+    build, build_learner = type(config).build_learner_connector, config.learner_class.build
     return (
         config._learner_connector is None
         and config.add_default_connectors_to_learner_pipeline
         and build.__module__.startswith("ray.rllib.algorithms.")
+        and build_learner.__module__.startswith(("ray.rllib.algorithms.", "ray.rllib.core."))
     )

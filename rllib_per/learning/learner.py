@@ -41,6 +41,7 @@ from rllib_per.learning.rllib_hooks import (
     columns_of_rllib,
     losses_from_metrics,
     overridden,
+    refuse_changes,
     rllib_columns,
     warn_of_slower_path,
 )
@@ -86,6 +87,8 @@ class ApexDQNLearner(DQNTorchLearner):
             self._learner_connector.insert_after(
                 AddObservationsFromEpisodesToBatch, AddNextObservationsFromEpisodesToTrainBatch()
             )
+        if self._learner_connector is not None:
+            refuse_changes(self._learner_connector)
         self.module_id, self._net = self._only_module()
         self._net.make_target_networks()
         self._bind()

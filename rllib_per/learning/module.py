@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,7 +30,7 @@ from rllib_per.objectives.noise import UpdateNoise, noise, noisy_layers
 from rllib_per.objectives.objective import Observations
 from rllib_per.own_forwards import what_columns_do
 from rllib_per.replay.divergence import TrainingDivergedError
-from rllib_per.replay.leaves import ObservationTree
+from rllib_per.replay.leaves import ObservationTree, flat
 from rllib_per.schedules import schedule
 from rllib_per.settings.objectives import objective_of
 
@@ -64,6 +65,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         # Of the learner that trains it.
         self.update_noise: UpdateNoise | None = None
 
+    @what_columns_do
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {QF_PREDS: self.q_network(batch[Columns.OBS]).q}
 
@@ -94,18 +96,26 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     @what_columns_do
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         with torch.no_grad():
-            return self._actions(self.q_network(batch[Columns.OBS]).q.argmax(dim=1))
+            return self._actions(self.compute_q_values(batch)[QF_PREDS].argmax(dim=1))
 
     @what_columns_do
     def _forward_exploration(
         self, batch: dict[str, Any], t: int = 0, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """ε-greedy at env step `t`, and noisy, for RLlib's env runners; ours explores by itself."""
-        with torch.no_grad(), self.exploring(len(batch[Columns.OBS])):
-            q_values = self.q_network(batch[Columns.OBS]).q
+        """ε-greedy at env step `t`, and noisy, for RLlib's env runners; ours explores by itself.
+
+        As in RLlib's module, no random action has a Q-value of −∞.
+        """
+        leaves = flat(batch[Columns.OBS])
+        leaf = next(iter(leaves.values())) if isinstance(leaves, Mapping) else leaves
+        with torch.no_grad(), self.exploring(len(leaf)):
+            q_values = self.compute_q_values(batch)[QF_PREDS]
         size = q_values.shape[:1]
         chance = torch.rand(size, device=q_values.device)
         anything = torch.randint(q_values.shape[1], size, device=q_values.device)
+        legal = ~q_values.isneginf()
+        if not legal.all():
+            anything = torch.multinomial((legal | ~legal.any(1, keepdim=True)).float(), 1)[:, 0]
         explores = chance < self._epsilon(int(t))
         return self._actions(torch.where(explores, anything, q_values.argmax(dim=1)))
 
@@ -153,12 +163,17 @@ def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
     nested = ObservationTree(module.observation_space).nested
 
     def online(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
-        return Outputs(module.compute_q_values({Columns.OBS: nested(obs)})[QF_PREDS])
+        return Outputs(_bounded(module.compute_q_values({Columns.OBS: nested(obs)})[QF_PREDS]))
 
     def target(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
-        return Outputs(module.forward_target({Columns.OBS: nested(obs)})[QF_PREDS])
+        return Outputs(_bounded(module.forward_target({Columns.OBS: nested(obs)})[QF_PREDS]))
 
     return online, target
+
+
+def _bounded(q_values: Tensor) -> Tensor:
+    """With 0 in states where all actions are −∞, as in RLlib's loss: none is legal at an end."""
+    return torch.where(q_values.isneginf().all(dim=1, keepdim=True), 0.0, q_values)
 
 
 def noise_of(module: Any, seed: int | None, device: torch.device) -> UpdateNoise | None:

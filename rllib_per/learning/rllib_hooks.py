@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from ray.rllib.algorithms.dqn.dqn_learner import QF_PREDS
@@ -62,6 +62,11 @@ NEVER_CALLED: dict[str, str] = {
     "_uncompiled_update": (
         "override `compute_loss_for_module`, `compute_gradients` or `apply_gradients`"
     ),
+    "_make_batch_if_necessary": "change the batch in `compute_loss_for_module`",
+    "_log_metrics": "log in `after_gradient_based_update`, to `self.metrics`",
+    "_log_steps_trained_metrics": "log in `after_gradient_based_update`, to `self.metrics`",
+    "_get_clip_function": "clip in `postprocess_gradients_for_module`",
+    "_get_global_norm_function": "log in `postprocess_gradients_for_module`",
     "_convert_batch_type": (
         "batches become tensors in `rllib_per.learning.transfer`: change them in "
         "`compute_loss_for_module`"
@@ -174,7 +179,35 @@ class HookedStep(UpdateStep):
         return norm
 
 
+def refuse_changes(pipeline: Any) -> None:
+    """Let a learner's connectors be looked at, and used by `update`, but no piece come or go.
+
+    RLlib's own curiosity learner adds pieces in `build`; batches from replay pass through none.
+    """
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(
+            "a learner's connectors can't be changed here, as batches come from replay as columns "
+            "and pass through no connector: change them in `compute_loss_for_module`, or do it in "
+            "the environment"
+        )
+
+    for name in ("append", "prepend", "insert_before", "insert_after", "remove"):
+        setattr(pipeline, name, refuse)
+
+
 # -- RLlib's batch ---------------------------------------------------------------------------
+
+
+class _RLlibBatch(dict[str, Any]):
+    """Says what batches from replay lack."""
+
+    def __missing__(self, column: str) -> NoReturn:
+        why = "replay keeps where a value ends, which is `terminateds`, and no truncations"
+        raise KeyError(
+            f"batches from replay have no {column!r}; they have {', '.join(self)}"
+            + (f": {why}" if column == Columns.TRUNCATEDS else "")
+        )
 
 
 def rllib_columns(
@@ -190,16 +223,17 @@ def rllib_columns(
     if 0 < gamma < 1:
         exponents = (torch.log(discounts) / torch.log(torch.tensor(gamma))).round()
         lengths = torch.where(terminated, lengths, exponents)
-    return {
-        Columns.OBS: nested(columns.obs),
-        Columns.ACTIONS: columns.actions,
-        Columns.REWARDS: columns.n_step_returns,
-        Columns.NEXT_OBS: nested(columns.next_obs),
-        Columns.TERMINATEDS: terminated,
-        Columns.TRUNCATEDS: torch.zeros_like(terminated),
-        "n_step": lengths,
-        "weights": columns.importance_weights,
-    }
+    return _RLlibBatch(
+        {
+            Columns.OBS: nested(columns.obs),
+            Columns.ACTIONS: columns.actions,
+            Columns.REWARDS: columns.n_step_returns,
+            Columns.NEXT_OBS: nested(columns.next_obs),
+            Columns.TERMINATEDS: terminated,
+            "n_step": lengths,
+            "weights": columns.importance_weights,
+        }
+    )
 
 
 def columns_of_rllib(batch: Mapping[str, Any], gamma: float) -> TensorBatch:

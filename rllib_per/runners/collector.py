@@ -18,6 +18,7 @@ from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.error_notes import note
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.observations import WrongDataError
+from rllib_per.own_forwards import has_own_q_values
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
 from rllib_per.replay.leaves import Observations, from_leaves, leaves_of
@@ -107,10 +108,11 @@ class Collector:
             self._write_reset_row(out)
         for t in range(int(self._begins_with_reset), num_rows):
             actions = random_actions[t] if own is None else self._own_actions(own)
-            if self._records_q or (own is None and not explores[t].all()):
+            needs_q = own is None and (self._may_forbid or not explores[t].all())
+            if self._records_q or needs_q:
                 q_values = self._q_values()
                 if own is None:
-                    actions = choose(q_values, explores[t], actions)
+                    actions = self._choose(q_values, explores[t], actions)
                 self._record_q(out, t, q_values, actions)
             out.actions[t] = actions
             out.reset[t] = streams.resets_next
@@ -140,8 +142,8 @@ class Collector:
         if own is None:
             explores, random_actions = self._draw(1, epsilon)
             actions = random_actions[0]
-            if not explores.all():
-                actions = choose(self._q_values(), explores[0], actions)
+            if self._may_forbid or not explores.all():
+                actions = self._choose(self._q_values(), explores[0], actions)
         else:
             actions = self._own_actions(own)
         row = self._step(actions)
@@ -160,6 +162,8 @@ class Collector:
         self._module = module
         self._depends_on_mode = module is not None and _depends_on_mode(module)
         self._has_noise = getattr(module, "is_noisy", False)
+        # Q-values of −∞ are illegal actions, also for those who explore.
+        self._may_forbid = module is not None and has_own_q_values(type(module))
 
     def _draw(self, num_rows: int, epsilon: float) -> tuple[Bools, Int64s]:
         """The random numbers of so many rows, those that the noise is drawn from among them."""
@@ -186,7 +190,14 @@ class Collector:
         with self._acting() as obs, self._noise():
             preds = self._module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
             computed: Array = preds.float().cpu().numpy()
+        if self._may_forbid:
+            computed = np.where(np.isneginf(computed).all(axis=1, keepdims=True), 0.0, computed)
         return computed
+
+    def _choose(self, q_values: Array, explores: Bools, random_actions: Int64s) -> Int64s:
+        if self._may_forbid:
+            random_actions = self._policy.legal(q_values, random_actions)
+        return choose(q_values, explores, random_actions)
 
     def _own_actions(self, own: OwnActions) -> Int64s:
         """(N,) actions in the current observations."""

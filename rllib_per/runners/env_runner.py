@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -73,6 +73,7 @@ class ApexEnvRunner(SaveableRunner):
             vectorize_mode=runners.gym_env_vectorize_mode,
             drop_leaves=play.drop_leaves,
         )
+        _check_spaces(self.config, self.env)
         if self._collector is not None:
             self._seed_anew(self.num_env_steps_sampled_lifetime + self._collector.next_row)
         self._make_collector()
@@ -108,6 +109,11 @@ class ApexEnvRunner(SaveableRunner):
         if not isinstance(module, QNetAPI):
             raise ValueError(
                 f"The module must implement RLlib's QNetAPI, `compute_q_values`: got {type(module)}"
+            )
+        if env is not None and module.action_space != env.single_action_space:
+            raise ValueError(
+                f"The module's action space must be the environment's, {env.single_action_space}: "
+                f"got {module.action_space}; leave `action_space` out of the RLModuleSpec"
             )
         if (self.worker_index or 0) <= 1 and not self._settings.play.in_evaluation:
             warn_of_own_forwards(module)
@@ -310,3 +316,23 @@ class ApexEnvRunner(SaveableRunner):
         if self.env is not None:
             self.env.close()
             self.env = None
+
+
+def _check_spaces(config: AlgorithmConfig, env: Any) -> None:
+    """`environment(observation_space=, action_space=)` describe the environment; nothing else does.
+
+    Raises:
+        ValueError: They differ in shape, dtype or number; bounds are not looked at.
+    """
+    obs, own_obs = config.observation_space, env.single_observation_space
+    actions, own_actions = config.action_space, env.single_action_space
+    if obs is not None and (obs.shape, obs.dtype) != (own_obs.shape, own_obs.dtype):
+        _refuse_space("observation_space", obs, own_obs)
+    if actions is not None and actions != own_actions:
+        _refuse_space("action_space", actions, own_actions)
+
+
+def _refuse_space(name: str, given: Any, own: Any) -> NoReturn:
+    raise ValueError(
+        f"`environment({name}=)` must be the environment's, {own}: got {given}; leave it out"
+    )

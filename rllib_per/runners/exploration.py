@@ -72,6 +72,19 @@ class EpsilonGreedy:
         explores = self.rng.random(shape) < epsilon**self.exponents
         return explores, self.rng.integers(self.num_actions, size=shape)
 
+    def legal(self, q_values: Array, actions: Int64s) -> Int64s:
+        """(N,) `actions`, with another at random for each whose Q-value is −∞; both (N, A), (N,).
+
+        By that a module of one's own says that an action is illegal, as in RLlib's DQN.
+        """
+        forbidden = np.isneginf(q_values)
+        redrawn = actions.copy()
+        for i in np.flatnonzero(forbidden[np.arange(len(actions)), actions]).tolist():
+            choices = np.flatnonzero(~forbidden[i])
+            if choices.size:
+                redrawn[i] = self.rng.choice(choices)
+        return redrawn
+
 
 def choose(q_values: Array, explores: Bools, random_actions: Int64s) -> Int64s:
     """(N,) actions: the random one where the env explores, else the first of highest Q."""

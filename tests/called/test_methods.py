@@ -4,14 +4,14 @@
 import logging
 
 import pytest
-from ray.rllib.algorithms.dqn.dqn import DQNConfig
+from ray.rllib.algorithms.dqn.dqn import DQN, DQNConfig
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from rllib_per import ApexDQNConfig
+from rllib_per import ApexDQN, ApexDQNConfig
 from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.rllib_hooks import HOOKS_AROUND_A_STEP, HOOKS_OF_A_STEP
@@ -30,27 +30,32 @@ RLLIBS = {
     "RLModule": DefaultDQNTorchRLModule,
     "RLlibCallback": RLlibCallback,
     "EnvRunner": SingleAgentEnvRunner,
+    "AlgorithmConfig": DQNConfig,
+    "Algorithm": DQN,
 }
 OURS = {
     "Learner": ApexDQNLearner,
     "RLModule": ApexDQNModule,
     "RLlibCallback": RLlibCallback,
     "EnvRunner": ApexEnvRunner,
+    "AlgorithmConfig": ApexDQNConfig,
+    "Algorithm": ApexDQN,
 }
 DECIDED = (CALLED, REFUSED_TO_OVERRIDE, CALLED_BY_OTHERS)
 VERDICTS = (CALLED, REFUSED_TO_OVERRIDE, SLOWER_PATH, CALLED_BY_OTHERS, NOT_CALLED_BY_RLLIB)
 
 
-def config(config_class=ApexDQNConfig):
+def config(config_class=ApexDQNConfig, algo_class=None):
     return (
-        config_class()
+        config_class(algo_class=algo_class)
         .environment("CartPole-v1")
         .training(num_steps_sampled_before_learning_starts=32)
         .reporting(min_sample_timesteps_per_iteration=64)
     )
 
 
-def with_classes(settings, kinds):
+def with_classes(kinds):
+    settings = config(kinds["AlgorithmConfig"], kinds["Algorithm"])
     settings.callbacks(kinds["RLlibCallback"]).learners(learner_class=kinds["Learner"])
     settings.env_runners(env_runner_cls=kinds["EnvRunner"])
     return settings.rl_module(rl_module_spec=RLModuleSpec(module_class=kinds["RLModule"]))
@@ -82,7 +87,7 @@ def test_every_method_has_one_verdict(name):
 @pytest.mark.usefixtures("one_ray")
 def test_what_is_called_is_called(tmp_path):
     kinds = {name: counting(OURS[name], CALLED[name]) for name in OURS}
-    train_and_save(with_classes(config(), kinds), tmp_path)
+    train_and_save(with_classes(kinds), tmp_path)
     for name, kind in kinds.items():
         assert CALLED[name] - kind.called == set(), name
 
@@ -93,7 +98,7 @@ def test_what_is_called_is_called(tmp_path):
 def test_rllibs_dqn_calls_nothing_that_we_do_not(tmp_path):
     """It is the oracle of what a program written for it may expect."""
     kinds = {name: counting(kind, overridable(kind)) for name, kind in RLLIBS.items()}
-    train_and_save(with_classes(config(DQNConfig), kinds), tmp_path)
+    train_and_save(with_classes(kinds), tmp_path)
     for name, kind in kinds.items():
         known = [table.get(name, frozenset()) for table in DECIDED]
         called = kind.called & overridable(RLLIBS[name])
@@ -151,6 +156,26 @@ def test_callbacks_of_every_step_take_the_slower_path_with_a_word(caplog):
     messages = [record.message for record in caplog.records if record.name.startswith("rllib_per")]
     (said,) = [message for message in messages if "slower path" in message]
     assert said.startswith("`on_episode_step` need")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
+def test_a_config_that_builds_connectors_takes_the_slower_path_with_a_word(caplog):
+    kind = counting(ApexDQNConfig, SLOWER_PATH["AlgorithmConfig"])
+    with caplog.at_level(logging.WARNING, "rllib_per"):
+        algorithm = config(kind).build_algo()
+    try:
+        assert type(algorithm.env_runner) is SingleAgentEnvRunner
+    finally:
+        algorithm.stop()
+    assert kind.called == SLOWER_PATH["AlgorithmConfig"]
+    assert "connectors need episodes" in caplog.text
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_TO_OVERRIDE["AlgorithmConfig"]))
+def test_a_config_is_refused_that_overrides_what_is_not_called(name):
+    with pytest.raises(ValueError, match=f"`{name}` of CountingApexDQNConfig has no effect"):
+        config(counting(ApexDQNConfig, [name])).validate()
 
 
 def test_callbacks_of_every_step_beside_a_runner_without_episodes_are_refused():

@@ -91,6 +91,69 @@ def _reader(frame):
     return None
 
 
+# Of each setting that is translated, a value that is not the default.
+OTHER = {
+    "adam_epsilon": 1e-3,
+    "clip_rewards": True,
+    "double_q": False,
+    "dueling": False,
+    "env": "Acrobot-v1",
+    "env_config": {"render_mode": "rgb_array"},
+    "env_runner_cls": SingleAgentEnvRunner,
+    "env_runner_restore_timeout_s": 7.0,
+    "epsilon": 0.5,
+    "explore": False,
+    "gamma": 0.5,
+    "grad_clip": 1.0,
+    "grad_clip_by": "norm",
+    "gym_env_vectorize_mode": "async",
+    "ignore_env_runner_failures": True,
+    "in_evaluation": True,
+    "log_gradients": True,
+    "lr": 1e-5,
+    "max_num_env_runner_restarts": 7,
+    "max_requests_in_flight_per_env_runner": 7,
+    "metrics_num_episodes_for_smoothing": 7,
+    "min_sample_timesteps_per_iteration": 7,
+    "n_step": 3,
+    "num_consecutive_env_runner_failures_tolerance": 7,
+    "num_env_runners": 2,
+    "num_envs_per_env_runner": 2,
+    "num_learners": 2,
+    "num_steps_sampled_before_learning_starts": 7,
+    "optimizer": {"type": "rmsprop"},
+    "remote_worker_envs": True,
+    "replay_buffer_config": {"type": "uniform", "capacity": 7},
+    "restart_failed_env_runners": False,
+    "restart_failed_sub_environments": True,
+    "rollout_fragment_length": 4,
+    "sample_timeout_s": 7.0,
+    "seed": 7,
+    "store_buffer_in_checkpoints": True,
+    "target_network_update_freq": 7,
+    "tau": 0.5,
+    "td_error_loss_fn": "mse",
+    "train_batch_size": 64,
+    "training_intensity": 2.0,
+    "_env_to_module_connector": lambda env, spaces, device: None,
+    "_module_to_env_connector": lambda env, spaces: None,
+    "_train_batch_size_per_learner": 64,
+    "callbacks_on_episode_step": lambda **kwargs: None,
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_setting_that_has_an_effect_changes_what_everything_below_rllib_goes_by(name):
+    settings = config()
+    if name == "train_batch_size":
+        settings._train_batch_size_per_learner = None  # It goes first.
+    before = settings.settings()
+    setattr(settings, name, OTHER[name])
+    settings.validate()
+    assert settings.settings() != before
+    assert name in HAS_AN_EFFECT
+
+
 @pytest.mark.ray
 def test_settings_that_have_an_effect_are_read_by_the_code_that_trains(
     one_ray, monkeypatch, tmp_path

@@ -15,7 +15,7 @@ def _names(words):
 
 # Read by the code that trains, evaluates and saves; the test watches it being read.
 HAS_AN_EFFECT = _names(
-    "action_space adam_epsilon add_default_connectors_to_learner_pipeline algo_class "
+    "action_space adam_epsilon algo_class "
     "broadcast_env_runner_states callbacks_class callbacks_on_algorithm_init "
     "callbacks_on_environment_created callbacks_on_episode_created callbacks_on_episode_end "
     "callbacks_on_episode_start callbacks_on_episode_step callbacks_on_evaluate_end "
@@ -108,16 +108,32 @@ CALLED = {
         "get_spaces get_state make_env make_module restore_from_path sample save_to_path "
         "set_state stop"
     ),
+    "AlgorithmConfig": _names(
+        "build_algo build_learner_group copy freeze get_config_for_module "
+        "get_default_learner_class get_default_rl_module_spec get_evaluation_config_object "
+        "get_multi_agent_setup get_multi_rl_module_spec get_rl_module_spec "
+        "get_rollout_fragment_length get_state to_dict update_from_dict validate"
+    ),
+    "Algorithm": _names(
+        "cleanup evaluate get_auto_filled_metrics get_checkpointable_components "
+        "get_ctor_args_and_kwargs get_default_config get_default_policy_class get_metadata "
+        "get_state log_result restore_env_runners restore_from_path save_to_path set_state setup "
+        "step training_step"
+    ),
 }
 
 # `validate` refuses a class that overrides them.
 REFUSED_TO_OVERRIDE = {
     "Learner": _names("add_module remove_module should_module_be_updated update _update"),
     "RLModule": _names("get_exploration_action_dist_cls get_inference_action_dist_cls"),
+    "AlgorithmConfig": _names("build_learner_connector"),
 }
 
 # RLlib's env runner steps the environments then, which makes episodes.
-SLOWER_PATH = {"RLlibCallback": _names("on_episode_step")}
+SLOWER_PATH = {
+    "RLlibCallback": _names("on_episode_step"),
+    "AlgorithmConfig": _names("build_env_to_module_connector build_module_to_env_connector"),
+}
 
 # RLlib's actors, failures, restores from a path, and users call them: RLlib's code, as it is.
 CALLED_BY_OTHERS = {
@@ -125,6 +141,17 @@ CALLED_BY_OTHERS = {
     "RLModule": _names("as_multi_rl_module from_checkpoint _forward _qf_forward_helper"),
     "RLlibCallback": _names("on_checkpoint_loaded on_env_runners_recreated"),
     "EnvRunner": _names("apply assert_healthy from_checkpoint ping sample_get_state_and_metrics"),
+    "AlgorithmConfig": _names(
+        "api_stack callbacks checkpointing debugging env_runners environment evaluation "
+        "experimental fault_tolerance framework from_dict from_state get items keys learners "
+        "multi_agent offline_data overrides pop python_environment reporting resources rl_module "
+        "serialize training values"
+    ),
+    "Algorithm": _names(
+        "add_module default_resource_request from_checkpoint from_state get_module get_weights "
+        "load_checkpoint merge_algorithm_configs remove_module resource_help save_checkpoint "
+        "set_weights"
+    ),
 }
 
 # RLlib's own DQN does not call them either: of the old stack, of offline data, of specifications
@@ -142,4 +169,15 @@ NOT_CALLED_BY_RLLIB = {
         "on_workers_recreated"
     ),
     "EnvRunner": _names("get_weights set_weights"),
+    "AlgorithmConfig": _names(
+        "DEFAULT_AGENT_TO_MODULE_MAPPING_FN DEFAULT_POLICY_MAPPING_FN build build_learner "
+        "exploration get_marl_module_spec get_torch_compile_worker_config rollouts "
+        "validate_train_batch_size_vs_rollout_fragment_length"
+    ),
+    "Algorithm": _names(
+        "add_policy compute_actions compute_single_action evaluate_offline evaluation_workers "
+        "export_policy_checkpoint export_policy_model get_policy remove_policy "
+        "restore_offline_eval_runners restore_workers validate_env workers "
+        "_remote_worker_ids_for_metrics"
+    ),
 }

@@ -7,8 +7,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 
 from rllib_per.drop_in.batch_episode import BatchEpisode
+from rllib_per.drop_in.calling_algorithm import _read
 from rllib_per.drop_in.transition_episodes import transition_episodes
 from rllib_per.replay import TransitionBatch
 
@@ -58,3 +60,22 @@ def test_a_forgotten_termination_would_be_seen(learner):
     right, wrong = (td_errors(learner, [BatchEpisode.of(b, GAMMA)]) for b in (batch, forgotten))
     ended = batch.bootstrap_discounts == 0.0
     assert (np.abs(right - wrong)[ended] > 1e-4).all()
+
+
+class Curious(DQNTorchLearner):
+    """May add connectors of its own when it is built, as RLlib's curiosity learners do."""
+
+    def build(self):
+        super().build()
+
+
+class WithLoss(DQNTorchLearner):
+    """Changes nothing about batches."""
+
+    def compute_loss_for_module(self, **kwargs):
+        return super().compute_loss_for_module(**kwargs)
+
+
+@pytest.mark.parametrize(("kind", "is_default"), [(None, 1), (WithLoss, 1), (Curious, 0)])
+def test_only_rllibs_own_connectors_get_batches_in_place_of_episodes(kind, is_default):
+    assert _read(DQNConfig().learners(learner_class=kind)).has_default_connectors == is_default

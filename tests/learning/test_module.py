@@ -442,3 +442,14 @@ def test_a_leaf_may_have_any_name(name):
     other.make_target_networks()
     other.set_state(each.get_state())
     assert each.compute_q_values({"obs": {name: observations(VECTOR)}})["qf_preds"].shape == (5, 3)
+
+
+def test_noise_of_every_row_also_where_observations_are_dicts():
+    space = gym.spaces.Dict({"a": gym.spaces.Box(-1, 1, (3,)), "b": gym.spaces.Box(-1, 1, (2,))})
+    module = ApexDQNModule(
+        observation_space=space,
+        action_space=gym.spaces.Discrete(2),
+        model_config={"noisy": True, "hiddens": [8]},
+    )
+    obs = {"a": torch.rand(5, 3), "b": torch.rand(5, 2)}
+    assert module.forward_exploration({"obs": obs}, t=0)["actions"].shape == (5,)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A learner's overridden hooks are called by the update from replay, and only those."""
 
+import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
@@ -230,6 +232,7 @@ def test_rllibs_batch_has_the_same_discounts(gamma):
         (counting("should_module_be_updated"), "return no gradients from `compute_gradients`"),
         (counting("update", base=DQNTorchLearner), "overrides `update`, which is never called"),
         (counting("_uncompiled_update"), "override `compute_loss_for_module`"),
+        (counting("_log_metrics"), "log in `after_gradient_based_update`"),
     ],
 )
 def test_a_learner_that_would_be_passed_over_is_refused(kind, complaint):
@@ -245,3 +248,66 @@ def test_joined_classes_are_made_once():
 
     assert joined(Mine, ApexDQNLearner) is joined(Mine, ApexDQNLearner)
     assert joined(TorchLearner, ApexDQNLearner) is ApexDQNLearner
+
+
+def test_connectors_that_a_learner_adds_to_its_pipeline_are_refused():
+    class Curious(DQNTorchLearner):
+        def build(self):
+            super().build()
+            self._learner_connector.prepend(None)
+
+    with pytest.raises(ValueError, match=r"connectors can't be changed.*pass through no connector"):
+        build(Curious)
+
+
+def test_a_stateful_module_is_refused():
+    class Remembering(ApexDQNModule):
+        def get_initial_state(self):
+            return {"h": torch.zeros(3)}
+
+    spec = RLModuleSpec(module_class=Remembering, model_config={"hiddens": [8]})
+    with pytest.raises(ValueError, match=r"Remembering is stateful.*no sequences"):
+        build(None, _rl_module_spec=spec)
+
+
+def test_a_loss_that_asks_for_truncations_is_told_that_there_are_none():
+    class Asking(DQNTorchLearner):
+        def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
+            return batch["truncateds"].float().mean()
+
+    with pytest.raises(KeyError, match=r"no 'truncateds'; they have obs, .*`terminateds`"):
+        train(build(Asking), 1)
+
+
+def forbidding(base):
+    """Action 0 is illegal where the first number of an observation is positive, or all are."""
+
+    def masked(q_values, obs):
+        all_but_one = torch.arange(q_values.shape[1]) > 0
+        none_legal = obs[:, 1:2] > 1
+        illegal = (obs[:, :1] > 0) & ~all_but_one | none_legal
+        return q_values.masked_fill(illegal, -torch.inf)
+
+    class Forbidding(base):
+        def compute_q_values(self, batch):
+            q_values = super().compute_q_values(batch)["qf_preds"]
+            return {"qf_preds": masked(q_values, batch["obs"])}
+
+        def forward_target(self, batch):
+            q_values = super().forward_target(batch)["qf_preds"]
+            return {"qf_preds": masked(q_values, batch["obs"])}
+
+    return Forbidding
+
+
+@pytest.mark.parametrize("base", [ApexDQNModule, DefaultDQNTorchRLModule])
+def test_a_q_value_of_minus_infinity_is_no_bootstrap(base):
+    learner = build(None, _rl_module_spec=RLModuleSpec(module_class=forbidding(base)))
+    batch = random_batch(3)
+    batch.actions[:] = 1
+    batch.obs[:, 1] = 0.0
+    batch.next_obs[::2, 1] = 2.0  # Nothing is legal there.
+    batch.next_obs[1::2, 1] = 0.0
+    update = learner.update_from_replay(batch, timesteps={"env_steps": 1, "episodes": 0})
+    assert np.isfinite(update.td_errors).all()
+    assert torch.isfinite(tensors(learner)).all()

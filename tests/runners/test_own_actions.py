@@ -177,3 +177,95 @@ def test_which_classes_act_by_themselves():
 def test_a_ladder_of_epsilons_and_an_exploration_of_ones_own_exclude_each_other():
     with pytest.raises(ValueError, match="`per_env_epsilon` has no effect on ByTime"):
         config(ByTime).env_runners(per_env_epsilon=True).validate()
+
+
+class Odd(gym.Env):
+    """After an even step, only even actions are legal; after an odd one, only odd ones."""
+
+    observation_space = gym.spaces.Box(0, 1, (4,), np.float32)
+    action_space = gym.spaces.Discrete(4)
+
+    def __init__(self, config=None):
+        self.played = np.zeros((2, 4), np.int64)
+
+    def _legal(self):
+        return (np.arange(4) % 2 == self.t % 2).astype(np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._legal(), {}
+
+    def step(self, action):
+        self.played[self.t % 2, action] += 1
+        self.t += 1
+        return self._legal(), 1.0, self.t == 10, False, {}
+
+
+class MaskedApex(ApexDQNModule):
+    """Observations are the masks of legal actions."""
+
+    def compute_q_values(self, batch):
+        q_values = super().compute_q_values(batch)["qf_preds"]
+        return {"qf_preds": q_values.masked_fill(batch["obs"] == 0, -torch.inf)}
+
+
+class MaskedRLlib(DefaultDQNTorchRLModule):
+    """The same of RLlib's module."""
+
+    def _qf_forward_helper(self, batch, encoder, head):
+        q_values = super()._qf_forward_helper(batch, encoder, head)["qf_preds"]
+        return {"qf_preds": q_values.masked_fill(batch["obs"] == 0, -torch.inf)}
+
+
+@pytest.mark.parametrize("initial_priority", ["max", "td_error"])
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+@pytest.mark.parametrize("kind", [MaskedApex, MaskedRLlib])
+def test_no_action_has_a_q_value_of_minus_infinity(kind, epsilon, initial_priority):
+    settings = config(kind, initial_priority=initial_priority).environment(Odd)
+    spec = RLModuleSpec(module_class=kind, model_config={"fcnet_hiddens": [8]})
+    settings.rl_module(rl_module_spec=spec)
+    runner = ApexEnvRunner(config=settings, worker_index=0, num_workers=0)
+    runner.collect(200, epsilon=epsilon)
+    played = sum(env.unwrapped.played for env in runner.env.unwrapped.envs)
+    assert played[0, 1::2].sum() == played[1, ::2].sum() == 0
+    if epsilon == 1.0:  # Uniform among the legal ones: of n draws n/2 within 5 σ, 6e-7 each.
+        for legal in (played[0, ::2], played[1, 1::2]):
+            assert abs(legal[0] - legal.sum() / 2) < 5 * np.sqrt(legal.sum()) / 2
+
+
+def test_our_module_explores_among_the_legal_actions_with_rllibs_runner():
+    module = MaskedApex(
+        observation_space=Odd.observation_space,
+        action_space=Odd.action_space,
+        model_config={"hiddens": [8], "epsilon": 1.0},
+    )
+    obs = torch.tensor([[0.0, 1.0, 0.0, 1.0]]).repeat(200, 1)
+    actions = module.forward_exploration({"obs": obs}, t=0)["actions"]
+    assert set(actions.tolist()) == {1, 3}
+    assert module.forward_inference({"obs": obs[:1]})["actions"].item() in (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"observation_space": gym.spaces.Box(0, 1, (3,))}, r"observation_space=\)` must be"),
+        ({"action_space": gym.spaces.Discrete(3)}, r"action_space=\)` must be"),
+    ],
+)
+def test_spaces_that_are_not_the_environments_are_refused(given, complaint):
+    settings = config(ApexDQNModule).environment(Odd, **given)
+    with pytest.raises(ValueError, match=complaint):
+        ApexEnvRunner(config=settings, worker_index=0, num_workers=0)
+
+
+def test_a_module_with_other_actions_than_the_environment_is_refused():
+    spec = RLModuleSpec(action_space=gym.spaces.Discrete(5))
+    settings = config(ApexDQNModule).environment(Odd).rl_module(rl_module_spec=spec)
+    with pytest.raises(ValueError, match=r"action space must be the environment's, Discrete\(4\)"):
+        ApexEnvRunner(config=settings, worker_index=0, num_workers=0)
+
+
+def test_spaces_of_the_environment_may_be_given_with_other_bounds():
+    box = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    settings = config(ApexDQNModule).environment(Odd, observation_space=box)
+    ApexEnvRunner(config=settings, worker_index=0, num_workers=0).stop()

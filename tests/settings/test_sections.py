@@ -160,6 +160,7 @@ READ_AT_A_DOOR = {
     "learning/learner_actors.py": {"num_learners"},
     "runners/env_runner.py": {
         "settings", "num_gpus_per_env_runner", "create_env_on_local_worker", "get_rl_module_spec",
+        "observation_space", "action_space",
     },
     "runners/saveable_runner.py": {
         "build_env_to_module_connector", "build_module_to_env_connector",

@@ -4,6 +4,8 @@
 import functools
 import inspect
 
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
 
 def overridable(kind):
     """RLlib's methods that a user may override: public ones, and those that RLlib marks as such."""
@@ -31,7 +33,8 @@ def counting(base, names):
         @functools.wraps(getattr(base, name))
         def method(self, *args, **kwargs):
             called.add(name)
-            vars(self).setdefault("called_here", set()).add(name)
+            if not isinstance(self, AlgorithmConfig):  # All that one has is a setting.
+                vars(self).setdefault("called_here", set()).add(name)
             return getattr(super(kind, self), name)(*args, **kwargs)
 
         return method
@@ -44,9 +47,17 @@ def counting(base, names):
 
         return classmethod(method)
 
-    members = {}
-    for name in names:
-        is_of_class = isinstance(inspect.getattr_static(base, name), classmethod)
-        members[name] = count_of_class(name) if is_of_class else count(name)
+    def count_of_static(name):
+        @functools.wraps(getattr(base, name))
+        def method(*args, **kwargs):
+            called.add(name)
+            return getattr(base, name)(*args, **kwargs)
+
+        return staticmethod(method)
+
+    kinds = {classmethod: count_of_class, staticmethod: count_of_static}
+    members = {
+        name: kinds.get(type(inspect.getattr_static(base, name)), count)(name) for name in names
+    }
     kind = type(f"Counting{base.__name__}", (base,), members | {"called": called})
     return kind
