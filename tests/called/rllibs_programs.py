@@ -16,9 +16,11 @@ from ray.rllib.connectors.learner.frame_stacking import FrameStackingLearner
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.examples.envs.classes.multi_agent import MultiAgentCartPole
 from ray.rllib.examples.envs.classes.stateless_cartpole import StatelessCartPole
+from torch import nn
 
 TRAINS = "trains"
 FAILS_ANYWAY = "fails, as with RLlib's buffer"
+NOT_IN_THIS_RLLIB = "not in RLlib 2.60.0"
 
 _PRIORITIZED = {
     "type": "PrioritizedEpisodeReplayBuffer",
@@ -134,6 +136,41 @@ def pendulum_sac(config):
     )
 
 
+def learner_connector_builder(config):
+    config.environment("CartPole-v1")
+    return config.learners(learner_connector_builder=lambda pipeline, device: pipeline)
+
+
+def mujoco_sac(config):
+    """Pendulum in place of MuJoCo's robots."""
+    config.environment("Pendulum-v1")
+    config.training(
+        initial_alpha=1.001,
+        actor_lr=2e-4,
+        critic_lr=8e-4,
+        alpha_lr=9e-4,
+        lr=None,
+        target_entropy="auto",
+        n_step=(1, 5),
+        tau=0.005,
+        train_batch_size_per_learner=256,
+        target_network_update_freq=1,
+        replay_buffer_config={**_PRIORITIZED, "capacity": 100_000},
+        num_steps_sampled_before_learning_starts=10_000,
+    )
+    return config.rl_module(
+        model_config=DefaultModelConfig(
+            fcnet_hiddens=[256, 256],
+            fcnet_activation="relu",
+            fcnet_kernel_initializer=nn.init.xavier_uniform_,
+            head_fcnet_hiddens=[],
+            head_fcnet_activation=None,
+            head_fcnet_kernel_initializer="orthogonal_",
+            head_fcnet_kernel_initializer_kwargs={"gain": 0.01},
+        )
+    )
+
+
 def stateless_cartpole_sac(config):
     return pendulum_sac(config).environment(StatelessCartPole)
 
@@ -147,7 +184,8 @@ def multi_agent_sac(config):
 class Program:
     """What `settings` do with one word changed, and with only the buffer's line changed.
 
-    Either `TRAINS` or a part of the error; None: there is no such change.
+    Either `TRAINS`, or how it fails, as does RLlib's with its own buffer, or a part of the error;
+    None: there is no such change.
     """
 
     shown: str
@@ -193,16 +231,23 @@ DQN_PROGRAMS = (
         TRAINS,
         "",
     ),
+    Program(
+        "`test_dqn.py`: learner connector builder",
+        learner_connector_builder,
+        NOT_IN_THIS_RLLIB,
+        NOT_IN_THIS_RLLIB,
+        "`learner_connector_builder` is an unknown keyword there, and here",
+    ),
 )
 
 SAC_PROGRAMS = (
+    Program("`pendulum_sac.py`, `mountaincar_sac.py`", pendulum_sac, None, TRAINS, ""),
     Program(
-        "`pendulum_sac.py`, `mountaincar_sac.py`; with MuJoCo `mujoco_sac.py`, "
-        "`halfcheetah_sac.py`, `humanoid_sac.py`, `benchmark_sac_mujoco.py`",
-        pendulum_sac,
+        "`mujoco_sac.py`, `halfcheetah_sac.py`, `humanoid_sac.py`, `benchmark_sac_mujoco.py`",
+        mujoco_sac,
         None,
         TRAINS,
-        "those with MuJoCo were not tried",
+        "their settings were tried on Pendulum, not on MuJoCo",
     ),
     Program("`stateless_cartpole_sac_with_lstm.py`", stateless_cartpole_sac, None, TRAINS, ""),
     Program(

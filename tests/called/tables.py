@@ -10,7 +10,13 @@ from pathlib import Path
 
 from rllib_per.dqn.refusals import OF_RLLIBS_RUNNER, REFUSED
 from tests.called import verdicts
-from tests.called.rllibs_programs import DQN_PROGRAMS, FAILS_ANYWAY, SAC_PROGRAMS, TRAINS
+from tests.called.rllibs_programs import (
+    DQN_PROGRAMS,
+    FAILS_ANYWAY,
+    NOT_IN_THIS_RLLIB,
+    SAC_PROGRAMS,
+    TRAINS,
+)
 from tests.called.test_result_keys import EXCEPT
 
 PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
@@ -61,9 +67,9 @@ def result_keys():
 
 
 def _verdict(verdict):
-    if verdict in (None, TRAINS):
+    if verdict in (None, TRAINS, FAILS_ANYWAY, NOT_IN_THIS_RLLIB):
         return verdict or ""
-    return verdict if verdict == FAILS_ANYWAY else "refused"
+    return "refused"
 
 
 def programs():

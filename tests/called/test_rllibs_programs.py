@@ -18,12 +18,14 @@ from rllib_per.learning.module import ApexDQNModule
 from tests.called.rllibs_programs import (
     DQN_PROGRAMS,
     FAILS_ANYWAY,
+    NOT_IN_THIS_RLLIB,
     SAC_PROGRAMS,
     TRAINS,
     atari_dqn,
     atari_sac,
     compilation,
     compilation_of_rainbow,
+    mujoco_sac,
 )
 
 pytestmark = [
@@ -34,7 +36,7 @@ pytestmark = [
 ]
 
 # With env runners in actors, or many convolutions.
-_SLOW = (compilation, compilation_of_rainbow, atari_dqn, atari_sac)
+_SLOW = (compilation, compilation_of_rainbow, atari_dqn, atari_sac, mujoco_sac)
 
 
 def _params(programs, verdict_of):
@@ -69,6 +71,9 @@ def train(config, build):
 
 @pytest.mark.parametrize(("settings", "verdict"), _params(DQN_PROGRAMS, lambda p: p.word))
 def test_rllibs_program_with_one_word_changed(build, settings, verdict):
+    if verdict == NOT_IN_THIS_RLLIB:
+        _refused_by_rllib(settings, ApexDQNConfig())
+        return
     config = settings(ApexDQNConfig())
     if verdict == TRAINS:
         train(config, build)
@@ -82,6 +87,9 @@ def test_rllibs_program_with_one_word_changed(build, settings, verdict):
     _params(DQN_PROGRAMS, lambda p: p.buffer),
 )
 def test_rllibs_dqn_program_with_our_buffer(build, settings, verdict):
+    if verdict == NOT_IN_THIS_RLLIB:
+        _refused_by_rllib(settings, DQNConfig())
+        return
     _train_or_refuse(with_our_buffer(settings(DQNConfig())), verdict, build)
 
 
@@ -114,6 +122,11 @@ def test_our_module_gives_what_rllibs_test_of_its_module_asks_for(double_q):
     assert shapes.get("qf_next_preds") == ((5, 4) if double_q else None)
     assert module.forward_exploration(batch, t=0)[Columns.ACTIONS].shape == (5,)
     assert module.forward_inference(batch)[Columns.ACTIONS].shape == (5,)
+
+
+def _refused_by_rllib(settings, config):
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        settings(config)
 
 
 def _train_or_refuse(config, verdict, build):
