@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tree
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.arrays import Array, Float32s
 from rllib_per.frame_stack import FrameStack
 from rllib_per.observations import WrongDataError, fitted
 from rllib_per.replay.columns import first_not_finite
-from rllib_per.replay.fragment import Fragment, RowSpec
+from rllib_per.replay.fragment import Fragment, FrameSpec, RowSpec
+from rllib_per.replay.leaves import Leaf, Observations, ObservationTree, from_leaves
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
 
@@ -51,23 +53,34 @@ class EpisodeFragmenter:
         # Ongoing episodes' streams by episode id, the one fed longest ago first.
         self._ongoing: OrderedDict[str, _Stream] = OrderedDict()
         self._num_streams = 0
-        self._obs_shape: tuple[int, ...] = ()
-        self._dtype: np.dtype[Any] = np.dtype(np.float32)
+        self._tree: ObservationTree | None = None
 
     def row_spec(self, spaces: tuple[Any, Any]) -> RowSpec:
-        """What one row looks like, by the module's observation and action spaces."""
+        """What one row looks like, by the module's observation and action spaces.
+
+        Raises:
+            ValueError: An observation is no tree of arrays.
+        """
         obs_space, action_space = spaces
-        self._obs_shape = tuple(obs_space.shape)
-        is_double = obs_space.dtype == np.float64
-        self._dtype = np.dtype(np.float32) if is_double else obs_space.dtype
-        return RowSpec(
-            frame_shape=self._obs_shape[1:] if self._stack else self._obs_shape,
-            frame_dtype=self._dtype,
-            action_shape=action_space.shape,
-            action_dtype=action_space.dtype,
-            stack=self._stack.size if self._stack else None,
-            stack_padding=self._stack.padding if self._stack else "zero",
+        self._tree = ObservationTree(obs_space)
+        stack = self._stack
+        frames = {
+            leaf.path: FrameSpec(
+                shape=leaf.shape[1:] if stack else leaf.shape,
+                dtype=leaf.stored_dtype,
+                stack=stack.size if stack else None,
+                stack_padding=stack.padding if stack else "zero",
+            )
+            for leaf in self._tree.leaves
+        }
+        return RowSpec.of_frames(
+            frames, action_shape=action_space.shape, action_dtype=action_space.dtype
         )
+
+    def nested(self, observations: Observations) -> Any:
+        """Observations of a batch from replay, in the dictionaries and tuples they came in."""
+        assert self._tree is not None, "row_spec comes first"
+        return self._tree.nested(observations)
 
     @property
     def next_row(self) -> int:
@@ -92,12 +105,13 @@ class EpisodeFragmenter:
         extras = self._extra_columns(episode)
         stream = self._ongoing.pop(episode.id_, None) or self._take_stream()
         begins = episode.t_started == 0
-        lead = 1 if begins and stream.last_frame is not None else 0
+        lead = 1 if begins and stream.last_frames is not None else 0
         if not begins and stream.t_next != episode.t_started:
             stream.next_row += 1
         fragment = _columns(episode, frames, actions, rewards, extras, stream, lead)
         stream.next_row += lead + len(episode)
-        stream.last_frame, stream.t_next = frames[-1], episode.t
+        stream.last_frames = {path: leaf[-1] for path, leaf in frames.items()}
+        stream.t_next = episode.t
         if episode.is_done:
             stream.t_next = -1
             self._free.append(stream)
@@ -117,21 +131,29 @@ class EpisodeFragmenter:
         abandoned.next_row += 1
         return abandoned
 
-    def _frames(self, episode: SingleAgentEpisode) -> Array:
+    def _frames(self, episode: SingleAgentEpisode) -> dict[str, Array]:
+        """By leaf: (length + 1, *frame_shape)."""
+        assert self._tree is not None, "row_spec comes first"
         given = episode.get_observations()
+        if isinstance(given, list) and self._tree.single is None:
+            given = joined(given)
+        return {leaf.path: self._frames_of(leaf, given, episode) for leaf in self._tree.leaves}
+
+    def _frames_of(self, leaf: Leaf, given: Any, episode: SingleAgentEpisode) -> Array:
+        shape, dtype = leaf.shape, leaf.stored_dtype
         try:
-            obs = fitted(given, (len(episode) + 1, *self._obs_shape), self._dtype)
-        except ValueError as error:
+            obs = fitted(leaf.of(given), (len(episode) + 1, *shape), dtype)
+        except (ValueError, LookupError, TypeError) as error:
             raise WrongDataError(
-                "Episodes must hold observations as the module gets them, of shape "
-                f"{self._obs_shape} and dtype {self._dtype}: those of episode {episode.id_} are "
+                f"Episodes must hold observations as the module gets them{_in(leaf)}, of shape "
+                f"{shape} and dtype {dtype}: those of episode {episode.id_} are "
                 f"{error}. A connector that changes observations must write them back into the "
                 "episode, as RLlib's FlattenObservations does; stack frames in the environment"
             ) from error
         at = first_not_finite(obs)
         if at is not None:
             raise WrongDataError(
-                f"observations must be finite: got {obs[at]} before step "
+                f"observations must be finite: got {obs[at]}{_in(leaf)} before step "
                 f"{episode.t_started + at[0]} of episode {episode.id_}; fix the environment, or "
                 "the connector that makes them"
             )
@@ -141,12 +163,21 @@ class EpisodeFragmenter:
         return obs[:, -1]
 
 
+def joined(observations: Sequence[Any]) -> Any:
+    """Trees of observations as one tree of arrays, an observation in each row."""
+    return tree.map_structure(lambda *parts: np.asarray(parts), *observations)
+
+
+def _in(leaf: Leaf) -> str:
+    return f" in {leaf.path}" if leaf.path else ""
+
+
 class _Stream:
     def __init__(self, stream_id: int, first_row: int) -> None:
         self.id = stream_id
         self.next_row = first_row
         self.t_next = -1
-        self.last_frame: Array | None = None
+        self.last_frames: dict[str, Array] | None = None
 
 
 def _rewards(episode: SingleAgentEpisode) -> Float32s:
@@ -168,7 +199,7 @@ def _rewards(episode: SingleAgentEpisode) -> Float32s:
 
 def _columns(
     episode: SingleAgentEpisode,
-    frames: Array,
+    frames: Mapping[str, Array],
     actions: Array,
     step_rewards: Float32s,
     extras: Mapping[str, Array],
@@ -182,11 +213,13 @@ def _columns(
     reset, terminated, truncated = np.zeros((3, num_rows, 1), np.bool_)
     reset[:lead] = True
     terminated[-1], truncated[-1] = episode.is_terminated, episode.is_truncated
-    before = [stream.last_frame[None]] if lead and stream.last_frame is not None else []
+    if lead and stream.last_frames is not None:
+        before = stream.last_frames
+        frames = {p: np.concatenate([before[p][None], leaf]) for p, leaf in frames.items()}
     return Fragment(
         stream_ids=np.array([stream.id]),
         first_step=np.array([stream.next_row]),
-        obs=np.concatenate([*before, frames])[:, None],
+        obs=from_leaves({path: leaf[:, None] for path, leaf in frames.items()}),
         actions=_behind_reset(actions, lead),
         rewards=rewards,
         terminated=terminated,

@@ -8,6 +8,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
 from tests.support.counting_env import CountingEnv, runner_config
+from tests.support.tree_env import DTYPES, SPACE, TreeEnv, leaves_at
 
 
 def fragmenter_of(config, **options):
@@ -222,3 +223,54 @@ def test_observations_of_another_kind_than_the_modules_are_refused(dtype, given)
     )
     with pytest.raises(ValueError, match=f"and dtype {np.dtype(dtype)}: .* {np.dtype(given)}"):
         built.fragments([episode])
+
+
+# -- observations that are trees -----------------------------------------------------------------
+
+
+def tree_episode(length, *, index=0, numpy=False):
+    env = TreeEnv(index, [length])
+    observations, actions, rewards = [env.reset()[0]], [], []
+    for t in range(length):
+        obs, reward, *_ = env.step(t % 3)
+        observations.append(obs)
+        actions.append(t % 3)
+        rewards.append(reward)
+    episode = SingleAgentEpisode(
+        id_=f"tree {index}",
+        observations=observations,
+        observation_space=SPACE,
+        actions=actions,
+        rewards=rewards,
+        terminated=True,
+        len_lookback_buffer=0,
+    )
+    return episode.to_numpy() if numpy else episode
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+def test_every_leaf_of_an_episode_is_a_column(numpy):
+    built = EpisodeFragmenter(1)
+    spec = built.row_spec((SPACE, gym.spaces.Discrete(3)))
+    assert {path: np.dtype(frame.dtype) for path, frame in spec.leaves.items()} == DTYPES
+    fragments = built.fragments([tree_episode(5, index=i, numpy=numpy) for i in range(2)])
+    assert fragments[1].reset[:, 0].tolist() == [True] + [False] * 5
+    for path, dtype in DTYPES.items():
+        whole = np.concatenate([fragment.obs[path] for fragment in fragments])
+        rows = [(0, t) for t in range(6)] + [(0, 5)] + [(1, t) for t in range(6)]
+        assert whole.dtype == dtype
+        for row, (index, t) in enumerate(rows):
+            np.testing.assert_array_equal(whole[row, 0], leaves_at(index, 0, t)[path], path)
+
+
+def test_a_leaf_of_another_kind_is_named_and_takes_no_stream():
+    built = EpisodeFragmenter(1)
+    built.row_spec((SPACE, gym.spaces.Discrete(3)))
+    wrong = tree_episode(3, numpy=True)
+    wrong.observations.data["pos"]["x"][2] = np.nan
+    with pytest.raises(ValueError, match=r"got nan in pos/x before step 2 of episode tree 0"):
+        built.fragments([wrong])
+    wrong.observations.data["image"] = wrong.observations.data["image"][:, 1:]
+    with pytest.raises(ValueError, match=r"as the module gets them in image, of shape \(3, 4\)"):
+        built.fragments([wrong])
+    assert built.fragments([tree_episode(3)])[0].first_step.tolist() == [0]

@@ -66,6 +66,11 @@ class RLlibReplay:
         reward_clip: float | None = None,
         seed: int | None = None,
     ) -> None:
+        if rows.leaves:
+            raise ValueError(
+                "RLlib's replay buffers take observations here that are one array: got the leaves "
+                f"{sorted(rows.leaves)}; set the type of the buffer to 'prioritized' or 'uniform'"
+            )
         self._make_buffer, self._rows = make_buffer, rows
         self._n_step, self._gamma, self._reward_clip = n_step, gamma, reward_clip
         self._buffer = make_buffer()

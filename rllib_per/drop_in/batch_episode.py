@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
+import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -42,10 +45,10 @@ class BatchEpisode(SingleAgentEpisode):
     its own rows only. Shards are contiguous, so N learners' TD errors come back in order.
     """
 
-    def __init__(self, columns: dict[str, Array], first_row: int = 0) -> None:
+    def __init__(self, columns: dict[str, Any], first_row: int = 0) -> None:
         """
         Args:
-            columns: By RLlib's names, each (B, ...).
+            columns: By RLlib's names, each (B, ...); observations may be trees of such arrays.
             first_row: Of the batch that this is a slice of; makes the episode's id.
         """
         self._columns = columns
@@ -57,12 +60,23 @@ class BatchEpisode(SingleAgentEpisode):
         self.t_started = first_row
 
     @classmethod
-    def of(cls, batch: TransitionBatch, gamma: float) -> BatchEpisode:
-        """The episode of a drawn batch; `gamma` is what the learner will use."""
+    def of(
+        cls,
+        batch: TransitionBatch,
+        gamma: float,
+        nested: Callable[[Any], Any] = lambda observations: observations,
+    ) -> BatchEpisode:
+        """The episode of a drawn batch.
+
+        Args:
+            batch: It.
+            gamma: What the learner will use.
+            nested: Makes trees of observations again.
+        """
         return cls(
             {
-                Columns.OBS: batch.obs,
-                Columns.NEXT_OBS: batch.next_obs,
+                Columns.OBS: nested(batch.obs),
+                Columns.NEXT_OBS: nested(batch.next_obs),
                 Columns.ACTIONS: batch.actions,
                 Columns.REWARDS: batch.n_step_returns,
                 WEIGHTS: batch.importance_weights,
@@ -77,7 +91,7 @@ class BatchEpisode(SingleAgentEpisode):
     def is_numpy(self) -> bool:
         return True
 
-    def get_observations(self, indices: Any = None, **how: Any) -> Array:
+    def get_observations(self, indices: Any = None, **how: Any) -> Any:
         if indices == slice(1, len(self) + 1) and not how:
             return self._columns[Columns.NEXT_OBS]
         return self._column(Columns.OBS, indices, how)
@@ -100,8 +114,8 @@ class BatchEpisode(SingleAgentEpisode):
         rows = range(len(self))[slice_]
         if rows.step != 1:
             self._refuse(f"every {rows.step}th row")
-        columns = {key: value[rows.start : rows.stop] for key, value in self._columns.items()}
-        return BatchEpisode(columns, self.t_started + rows.start)
+        cut = operator.itemgetter(slice(rows.start, rows.stop))
+        return BatchEpisode(tree.map_structure(cut, self._columns), self.t_started + rows.start)
 
     def __getitem__(self, item: Any) -> BatchEpisode:
         return self.slice(item)
@@ -118,7 +132,7 @@ class BatchEpisode(SingleAgentEpisode):
             raise AttributeError(name)
         self._refuse(f"its {name}")
 
-    def _column(self, key: str, indices: Any, how: dict[str, Any]) -> Array:
+    def _column(self, key: str, indices: Any, how: dict[str, Any]) -> Any:
         if indices != slice(0, len(self)) or how:
             self._refuse(f"{key} at {indices}" + (f" with {how}" if how else ""))
         return self._columns[key]

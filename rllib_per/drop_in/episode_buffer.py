@@ -156,7 +156,7 @@ class FastPrioritizedEpisodeReplayBuffer(PrioritizedEpisodeReplayBuffer, metacla
         self._num_sampled += size
         if self._gives_batches() and not (include_infos or include_extra_model_outputs or to_numpy):
             self._unanswered_ids = batch.ids
-            return [BatchEpisode.of(batch, self._store.gamma)]
+            return [BatchEpisode.of(batch, self._store.gamma, self._store.nested)]
         self._unanswered_ids = batch.ids[answer_order(size, self._num_learners())]
         return self._transitions(batch, include_infos, include_extra_model_outputs, to_numpy)
 
@@ -270,6 +270,7 @@ class FastPrioritizedEpisodeReplayBuffer(PrioritizedEpisodeReplayBuffer, metacla
             infos=self._store.log.infos(numbers, t, num_steps) if with_infos else None,
             extra_model_outputs=self._store.outputs(batch) if with_outputs else None,
             to_numpy=to_numpy,
+            nested=self._store.nested,
         )
 
 

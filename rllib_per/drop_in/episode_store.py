@@ -15,12 +15,22 @@ from rllib_per.arrays import Array, Int64s
 from rllib_per.drop_in.batch_episode import can_fold_termination
 from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
 from rllib_per.drop_in.episode_log import EPISODE, EpisodeLog, T
-from rllib_per.drop_in.layout import DEFAULT_GAMMA, Item, Space, Windows, item_of
+from rllib_per.drop_in.layout import (
+    DEFAULT_GAMMA,
+    Item,
+    Space,
+    Windows,
+    item_of,
+    leaves_as_items,
+    space_of,
+    space_of_items,
+)
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
 from rllib_per.replay.columns import Column
+from rllib_per.replay.leaves import Observations
 from rllib_per.settings.replay import Priorities
 from rllib_per.settings.section import names_of
 
@@ -43,6 +53,7 @@ class EpisodeStore:
         self._buffer: PrioritizedReplayBuffer | None = None
         self._waiting: deque[Fragment] = deque()
         self._items: dict[str, Item] = {}
+        self._obs_space: Any = None
         # The module's outputs that are kept, by the name of their column.
         self._outputs: dict[str, Any] = {}
         self._fragmenter = self._new_fragmenter(first_row=0)
@@ -129,6 +140,10 @@ class EpisodeStore:
         """The module's outputs of every drawn step, by their own names."""
         return {key: batch.extras[name] for name, key in self._outputs.items()}
 
+    def nested(self, observations: Observations) -> Any:
+        """Drawn observations as episodes have them."""
+        return self._fragmenter.nested(observations)
+
     def metrics(self) -> dict[str, float]:
         """The buffer's own figures; none before it is made."""
         return {} if self._buffer is None else self._buffer.metrics()
@@ -145,6 +160,7 @@ class EpisodeStore:
                 "n_step": self._windows.n_step,
                 "gamma": self._windows.gamma,
                 "items": dict(self._items),
+                "leaves": leaves_as_items(self._obs_space),
                 "outputs": list(self._outputs.items()),
                 "next_row": self._fragmenter.next_row,
                 "buffer": buffer.state(),
@@ -166,6 +182,10 @@ class EpisodeStore:
             windows = Windows.of(state["n_step"], state["gamma"])
             store._windows = windows
             store._items = {name: (tuple(s), dtype) for name, (s, dtype) in state["items"].items()}
+            if "leaves" in state:
+                store._obs_space = space_of_items(state["leaves"])
+            else:  # Of a version that knew single arrays only.
+                store._obs_space = _space(store._items.pop("obs"))
             store._outputs = dict(state["outputs"])
             store._fragmenter = store._new_fragmenter(first_row=state["next_row"])
             store._buffer = store._new_buffer(windows)
@@ -198,10 +218,7 @@ class EpisodeStore:
 
     def _new_buffer(self, windows: Windows) -> PrioritizedReplayBuffer:
         options, items = self._options, dict(self._items)
-        spaces = [
-            Space(s, np.dtype(dtype)) for s, dtype in (items.pop("obs"), items.pop("actions"))
-        ]
-        rows = self._fragmenter.row_spec((spaces[0], spaces[1]))
+        rows = self._fragmenter.row_spec((self._obs_space, _space(items.pop("actions"))))
         algorithm_seed = self._algorithm.seed if self._algorithm else None
         return PrioritizedReplayBuffer(
             options.capacity,
@@ -218,16 +235,15 @@ class EpisodeStore:
         outputs = {}
         if self._options.keep_extra_model_outputs:
             outputs = {f"{_OUTPUT}{key}": key for key in chunk.extra_model_outputs}
-        items = {"obs": item_of("observations", chunk.get_observations())}
-        items["actions"] = item_of("actions", chunk.get_actions())
+        obs_space = space_of("observations", chunk.get_observations())
+        items = {"actions": item_of("actions", chunk.get_actions())}
         items[EPISODE] = items[T] = ((), "<i8")
         for name, key in outputs.items():
             items[name] = item_of(
                 f"extra_model_outputs[{key!r}]", chunk.get_extra_model_outputs(key)
             )
-        self._items, self._outputs = items, outputs
-        shapes = [Space(s, np.dtype(dtype)) for s, dtype in (items["obs"], items["actions"])]
-        self._fragmenter.row_spec((shapes[0], shapes[1]))
+        self._fragmenter.row_spec((obs_space, _space(items["actions"])))
+        self._items, self._outputs, self._obs_space = items, outputs, obs_space
 
     def _extra_columns(self, chunk: SingleAgentEpisode) -> dict[str, Array]:
         columns = {}
@@ -244,23 +260,17 @@ class EpisodeStore:
         return columns | self.log.enter(chunk)
 
 
+def _space(item: Item) -> Space:
+    shape, dtype = item
+    return Space(shape, np.dtype(dtype))
+
+
 def _pieces(fragment: Fragment, max_rows: int) -> list[Fragment]:
     """The same rows in fragments of at most `max_rows`."""
     num_rows = len(fragment.rewards)
     if num_rows <= max_rows:
         return [fragment]
     return [
-        Fragment(
-            stream_ids=fragment.stream_ids,
-            first_step=fragment.first_step + start,
-            obs=fragment.obs[start : start + max_rows + 1],
-            **{
-                name: getattr(fragment, name)[start : start + max_rows]
-                for name in ("actions", "rewards", "terminated", "truncated", "reset")
-            },
-            extras={
-                name: column[start : start + max_rows] for name, column in fragment.extras.items()
-            },
-        )
+        fragment.slice_rows(start, min(start + max_rows, num_rows))
         for start in range(0, num_rows, max_rows)
     ]

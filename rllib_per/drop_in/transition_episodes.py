@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import tree
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
@@ -26,6 +28,7 @@ def transition_episodes(
     infos: Infos | None = None,
     extra_model_outputs: dict[Any, Array] | None = None,
     to_numpy: bool = False,
+    nested: Callable[[Any], Any] = lambda observations: observations,
 ) -> list[SingleAgentEpisode]:
     """What RLlib's own prioritized buffer returns: (o_t, a_t, R, o_{t+k}) as episodes of one step.
 
@@ -36,14 +39,17 @@ def transition_episodes(
         infos: B pairs of infos, at t and at t + k.
         extra_model_outputs: Columns to hand on, each (B, ...).
         to_numpy: Whether the episodes hold arrays instead of lists.
+        nested: Makes trees of observations again.
     """
     extras = extra_model_outputs or {}
     episodes = []
+    obs, next_obs = nested(batch.obs), nested(batch.next_obs)
     for i in range(len(batch)):
+        row = operator.itemgetter(i)
         episode = SingleAgentEpisode(
             # RLlib renames an episode without an underscore; one id per row keeps rows apart.
             id_=f"transition_{i}",
-            observations=[batch.obs[i], batch.next_obs[i]],
+            observations=[tree.map_structure(row, obs), tree.map_structure(row, next_obs)],
             actions=[batch.actions[i]],
             rewards=[batch.n_step_returns[i]],
             infos=None if infos is None else list(infos[i]),

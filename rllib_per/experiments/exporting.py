@@ -21,19 +21,26 @@ from rllib_per.checkpoints.files import durable_file, sync
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.run_archive import archive_bytes
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.replay.leaves import ObservationTree, from_leaves
 
 INPUT, OUTPUTS = "obs", ("q_values", "actions")
 _BATCH = 13  # To trace with: a size that nothing else is likely to have.
 
 
 class ExportedPolicy(nn.Module):
-    """obs (B, *obs_shape), of the environment's dtype -> Q-values (B, A), greedy actions (B,)."""
+    """obs (B, *obs_shape), of the environment's dtype -> Q-values (B, A), greedy actions (B,).
+
+    Actions are counted from 0. Observations that are trees are a dictionary of such arrays, by the
+    leaf's path: "camera", "pair/0"; to ONNX each is an input of that name.
+    """
 
     def __init__(self, module: Any) -> None:
         super().__init__()
         self.module = module
+        self.tree = ObservationTree(module.observation_space)
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
+        obs = self.tree.nested(obs)
         q_values = self.module.compute_q_values({Columns.OBS: obs})["qf_preds"]
         return q_values, q_values.argmax(dim=1)
 
@@ -75,7 +82,7 @@ def _onnx(_: RunFolder, policy: GreedyPolicy) -> bytes:
             _traced(policy),
             dynamo=True,
             verbose=False,
-            input_names=[INPUT],
+            input_names=[path or INPUT for path in ObservationTree(_space_of(policy)).paths],
             output_names=list(OUTPUTS),
         )
     assert program is not None
@@ -109,14 +116,16 @@ def _traced(policy: GreedyPolicy) -> torch.export.ExportedProgram:
             f"{type(objective).__name__} draws fractions at random for every state, so no two "
             "calls give the same Q-values: export it as .zip, which evaluates as the run does"
         )
-    env = policy.make_env(1)
-    space: Any = env.single_observation_space
-    env.close()
-    example = torch.from_numpy(np.zeros((_BATCH, *space.shape), space.dtype))
+    leaves = ObservationTree(_space_of(policy)).leaves
+    examples = {
+        leaf.path: torch.from_numpy(np.zeros((_BATCH, *leaf.shape), leaf.dtype)) for leaf in leaves
+    }
     batch = {0: torch.export.Dim("batch")}
     try:
         return torch.export.export(
-            ExportedPolicy(policy.module).eval(), (example,), dynamic_shapes=(batch,)
+            ExportedPolicy(policy.module).eval(),
+            (from_leaves(examples),),
+            dynamic_shapes=(from_leaves(dict.fromkeys(examples, batch)),),
         )
     except Exception as error:  # A network of one's own may do anything.
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -125,6 +134,10 @@ def _traced(policy: GreedyPolicy) -> torch.export.ExportedProgram:
             "take tensor.shape[0] instead of len(tensor), and no branches on values; or export it "
             "as .zip"
         ) from error
+
+
+def _space_of(policy: GreedyPolicy) -> Any:
+    return policy.module.observation_space
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -437,11 +438,55 @@ def test_multi_agent_episodes_are_refused():
         buffer_of().add([MultiAgentEpisode()])
 
 
-def test_nested_observations_are_refused():
+def test_texts_in_observations_are_refused():
     nested = episode(0, 3)
-    nested.observations.data = {"a": nested.observations.data}
-    with pytest.raises(ValueError, match="observations must be plain arrays"):
+    nested.observations.data = {"a": nested.observations.data, "b": np.array(["go"] * 4)}
+    with pytest.raises(ValueError, match=r"observations\['b'\] must be plain arrays .* of <U2"):
         buffer_of(nested)
+
+
+def tree_of(number, length, **options):
+    """`episode`, with its observations in a tree."""
+    one = episode(number, length, **options)
+    numbers = one.observations.data
+    one.observations.data = {
+        "pos": {"x": numbers, "y": 2 * numbers},
+        "pair": (numbers[:, 0].astype(np.int64), numbers.astype(np.int16)),
+    }
+    return one
+
+
+def check_trees(obs, numbers):
+    assert obs["pos"]["x"].dtype == np.float32
+    assert isinstance(obs["pair"], tuple)
+    assert (obs["pair"][0].dtype, obs["pair"][1].dtype) == (np.int64, np.int16)
+    np.testing.assert_array_equal(obs["pos"]["x"][:, 0], numbers)
+    np.testing.assert_array_equal(obs["pos"]["y"][:, 0], 2 * numbers)
+    np.testing.assert_array_equal(obs["pair"][0], numbers)
+    np.testing.assert_array_equal(obs["pair"][1][:, 0], numbers)
+
+
+@pytest.mark.parametrize("capacity", [1000, 12])
+def test_nested_observations_come_back_as_they_were(capacity):
+    """Also of a buffer that is full, and of one that was restored."""
+    options = {"n_step": 2, "capacity": capacity, "episodes": "batch"}
+    buffer = buffer_of(*(tree_of(i, 8, ends="terminated") for i in range(1, 3)), **options)
+    restored = buffer_of(**options)
+    restored.set_state(pickle.loads(pickle.dumps(buffer.get_state())))
+    for each in (buffer, restored):
+        (batch,) = each.sample(40)
+        numbers = batch.get_actions(slice(0, 40))
+        check_trees(batch.get_observations(slice(0, 40)), numbers)
+        next_numbers = np.minimum(numbers + 2, numbers // 1000 * 1000 + 8)
+        check_trees(batch.get_observations(slice(1, 41)), next_numbers)
+        check_trees(batch[3:7].get_observations(slice(0, 4)), numbers[3:7])
+
+
+def test_transitions_have_nested_observations_too():
+    buffer = buffer_of(tree_of(1, 8), episodes="transitions")
+    for one in buffer.sample(10, to_numpy=True):
+        number = one.get_actions(0)
+        check_trees(one.get_observations(), np.array([number, number + 1]))
 
 
 def test_unknown_options_are_refused():
@@ -484,6 +529,7 @@ def test_a_state_of_a_buffer_that_waits_for_its_windows_holds_everything():
 
 def test_a_state_is_arrays_and_what_json_holds():
     state = buffer_of(episode(0, 9, ends="terminated", outputs=True)).get_state()
+    assert state["store"]["leaves"] == [[[], [1], "<f4"]]
     json.dumps(state, default=lambda array: array.tolist())
 
 

@@ -6,6 +6,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.envs.blind_cliffwalk import BlindCliffwalk
+from rllib_per.envs.leaf_probe import SPACES
 
 PROBES = [
     "ValueProbe",
@@ -13,6 +14,7 @@ PROBES = [
     "DiscountProbe",
     "ActionProbe",
     "ChainProbe",
+    "LeafProbe",
     "BlindCliffwalk",
 ]
 
@@ -69,6 +71,35 @@ def test_the_chain_pays_most_at_its_far_end():
     observations, rewards, _ = play(make("ChainProbe"), [0] + [1] * 14)
     assert rewards == [0.001] * 15
     np.testing.assert_array_equal(observations[:2], np.eye(6)[[1, 0]])
+
+
+@pytest.mark.parametrize("signal", sorted(SPACES))
+def test_only_the_signals_leaf_tells_which_action_pays(signal):
+    env = make("LeafProbe", signal=signal)
+    signs = {
+        "discrete": lambda leaf: leaf in (3, 6),
+        "image": lambda leaf: leaf[0, 0, 0] > 0,
+        "multi_binary": lambda leaf: leaf[2] == 1,
+        "multi_discrete": lambda leaf: leaf[1] == 3,
+        "vector": lambda leaf: leaf[1] > 0,
+    }
+    rows = []
+    for seed in range(60):
+        obs, _ = env.reset(seed=seed)
+        pays = env.step(1)[1] > 0
+        rows.append([read(obs[name]) == pays for name, read in signs.items()])
+    agree = dict(zip(signs, np.mean(rows, axis=0), strict=True))
+    assert agree.pop(signal) == 1.0
+    # Of 60 coins: five standard deviations are 5·sqrt(¼/60) = 0.32.
+    assert all(abs(share - 0.5) < 0.33 for share in agree.values())
+
+
+def test_the_leaf_probe_shows_what_it_is_asked_for():
+    env = make("LeafProbe", signal="discrete", leaves=["discrete", "vector"], nested=True)
+    assert list(env.observation_space) == ["pair"]
+    check_env(env.unwrapped, skip_render_check=True)
+    with pytest.raises(ValueError, match="`signal` must be one of the leaves"):
+        make("LeafProbe", signal="image", leaves=["vector"])
 
 
 def test_the_cliffwalk_pays_only_at_its_end():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An exported policy is the run's: the same Q-values and actions, in other hands."""
 
+import operator
 import os
 import stat
 import struct
@@ -8,17 +9,22 @@ import sys
 import warnings
 import zipfile
 
+import gymnasium as gym
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import tree
 import yaml
 from click.testing import CliRunner
 
 from rllib_per.cli import main
+from rllib_per.episodes import joined
 from rllib_per.experiments.evaluation import GreedyPolicy, save_policy
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.objectives.objective import map_leaves
+from rllib_per.replay.leaves import ObservationTree, flat
 
 SETTINGS = {
     "vector": {
@@ -45,6 +51,11 @@ SETTINGS = {
         "model": {"network": "nature", "conv_filters": [[8, 8, 4], [8, 3, 2]], "hiddens": [16]},
         "stop": {"env_steps": 100},
     },
+}
+SETTINGS["tree"] = {
+    "environment": {"env": "rllib_per/LeafProbe-v1", "env_config": {"nested": True}},
+    "model": {"conv_filters": [[4, 8, 4]], "hiddens": [16]},
+    "stop": {"env_steps": 100},
 }
 ARCHIVE = ["config.yaml", "policy.safetensors"]
 
@@ -85,6 +96,13 @@ def expected_of(run, count=1000):
     space = env.single_observation_space
     env.close()
     rng = np.random.default_rng(0)
+    if isinstance(space, gym.spaces.Dict):
+        space.seed(0)
+        obs = flat(joined([space.sample() for _ in range(count)]))
+        nested = tree.map_structure(torch.from_numpy, ObservationTree(space).nested(obs))
+        with torch.inference_mode():
+            q_values = policy.module.compute_q_values({"obs": nested})["qf_preds"]
+        return obs, q_values.numpy(), policy.actions(ObservationTree(space).nested(obs))
     if space.dtype == np.uint8:
         blocks = rng.integers(256, size=(count, space.shape[0], 6, 6), dtype=np.uint8)
         obs = blocks.repeat(7, axis=2).repeat(7, axis=3)
@@ -98,7 +116,7 @@ def expected_of(run, count=1000):
 def check(run, answer):
     obs, q_values, actions = expected_of(run)
     for part in (slice(None), slice(0, 1), slice(5, 12)):
-        given_q, given_actions = answer(obs[part])
+        given_q, given_actions = answer(map_leaves(operator.itemgetter(part), obs))
         np.testing.assert_allclose(given_q, q_values[part], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(given_actions, actions[part])
     assert len(set(actions.tolist())) > 1
@@ -109,9 +127,11 @@ def test_an_onnx_file_answers_as_the_policy_does(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 1
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
-    assert [value.name for value in session.get_inputs()] == ["obs"]
+    leaves = ["image", "multi_binary", "multi_discrete", "pair/0", "pair/1"]
+    names = leaves if "tree" in str(run) else ["obs"]
+    assert [value.name for value in session.get_inputs()] == names
     assert [value.name for value in session.get_outputs()] == ["q_values", "actions"]
-    check(run, lambda obs: session.run(None, {"obs": obs}))
+    check(run, lambda obs: session.run(None, obs if isinstance(obs, dict) else {"obs": obs}))
 
 
 def test_a_pt2_file_answers_as_the_policy_does(run, tmp_path):
@@ -120,7 +140,7 @@ def test_a_pt2_file_answers_as_the_policy_does(run, tmp_path):
 
     def answer(obs):
         with torch.inference_mode():
-            return [value.numpy() for value in program(torch.from_numpy(obs))]
+            return [value.numpy() for value in program(map_leaves(torch.from_numpy, obs))]
 
     check(run, answer)
 
