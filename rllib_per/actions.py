@@ -20,7 +20,7 @@ def num_actions(space: gym.Space[Any]) -> int:
     if isinstance(space, gym.spaces.Box):
         advice = (
             "continuous actions are for RLlib's SAC, which takes this replay buffer by "
-            "rllib_per.drop_in.sac"
+            "rllib_per.drop_in.sac; DiscretizeAction among `wrappers` makes them discrete"
         )
     elif isinstance(space, (gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
         each = getattr(space, "nvec", 2)

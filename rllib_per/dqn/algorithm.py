@@ -16,6 +16,7 @@ from ray.rllib.core import (
 )
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -45,10 +46,11 @@ from rllib_per.dqn.reconfiguration import (
 from rllib_per.dqn.refusals import slower_runner
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.rllib_keys import RLlibCounts
-from rllib_per.dqn.rollouts import Rollouts, build_module, give_weights
+from rllib_per.dqn.rollouts import Rollouts, build_module, give_env_statistics, give_weights
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
+from rllib_per.envs.statistics import Statistics, pooled
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.settings.replay import Sharded, replay_of
@@ -209,6 +211,27 @@ class ApexDQN(SaveableDQN):
             give_weights(self.env_runner, weights)
             return super().get_module(module_id)
         return build_module(self.config, self.spaces, weights)
+
+    def env_statistics(self) -> Statistics:
+        """The running means by which environments normalize, all of them together.
+
+        Of Gymnasium's NormalizeObservation and NormalizeReward; none where there are none.
+        """
+        return pooled(self.rollouts.env_statistics())
+
+    def _before_evaluate(self) -> None:
+        super()._before_evaluate()
+        statistics = self.env_statistics()
+        if statistics and self.eval_env_runner_group is not None:
+            give_env_statistics(self.eval_env_runner_group, statistics)
+
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        """RLlib's; environments that were made again normalize as the others do."""
+        restored: list[int] = super().restore_env_runners(env_runner_group)
+        statistics = self.env_statistics() if restored else {}
+        if statistics:
+            give_env_statistics(env_runner_group, statistics, restored)
+        return restored
 
     def step(self) -> Any:
         """RLlib's iteration; it ends early, with the round under way, where `should_stop`."""

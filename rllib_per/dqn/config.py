@@ -72,6 +72,10 @@ class ApexDQNConfig(DQNConfig):
             dict of `rllib_per.schedules`.
     env_runners()
         per_env_epsilon, frame_stack, frame_stack_padding: See `EnvRunners`.
+    environment()
+        wrappers: What is put around every environment, the first innermost: names of Gymnasium's
+            wrappers, or callables that take the environment, each alone or as the only key of a
+            mapping to its keywords, {"TimeLimit": {"max_episode_steps": 500}}.
     evaluation()
         max_env_steps_per_episode: See `EpisodeBound`.
     learners()
@@ -106,6 +110,7 @@ class ApexDQNConfig(DQNConfig):
         self.optimizer = as_dict(Training.optimizer)
         self.broadcast_interval = Training.broadcast_interval
         self.drop_leaves: Sequence[str] = ()
+        self.wrappers: list[Any] = []
         self.per_env_epsilon = EnvRunners.per_env_epsilon
         self.frame_stack = EnvRunners.frame_stack
         self.frame_stack_padding: str = EnvRunners.frame_stack_padding
@@ -118,11 +123,16 @@ class ApexDQNConfig(DQNConfig):
         self.max_learner_restarts = LearnerSettings.max_learner_restarts
 
     def environment(
-        self, env: Any = NotProvided, *, drop_leaves: Sequence[str] = NotProvided, **kwargs: Any
+        self,
+        env: Any = NotProvided,
+        *,
+        wrappers: list[Any] = NotProvided,
+        drop_leaves: Sequence[str] = NotProvided,
+        **kwargs: Any,
     ) -> ApexDQNConfig:
-        """AlgorithmConfig's `environment`, and the setting named in the class docstring."""
+        """AlgorithmConfig's `environment`, and the settings named in the class docstring."""
         super().environment(env, **kwargs)
-        return self._assign(drop_leaves=drop_leaves)
+        return self._assign(wrappers=wrappers, drop_leaves=drop_leaves)
 
     def training(
         self,

@@ -130,8 +130,8 @@ REFUSED: dict[str, str] = {
         "`num_learners` of 0 for a learner in the driver"
     ),
     "observation_filter": (
-        "belongs to RLlib's old API stack: give `env_to_module_connector`, for example RLlib's "
-        "MeanStdFilter, or normalize in the environment"
+        "belongs to RLlib's old API stack: set `environment(wrappers=['NormalizeObservation'])`, "
+        "or, which is slower, give RLlib's connector MeanStdFilter as `env_to_module_connector`"
     ),
     "exploration_config": (
         "belongs to RLlib's old API stack: set `epsilon`, or override `_forward_exploration` in an "

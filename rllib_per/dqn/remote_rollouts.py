@@ -20,7 +20,9 @@ from rllib_per.dqn.rollouts import (
 )
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.dqn.runner_health import OverdueCalls
+from rllib_per.envs.statistics import Statistics
 from rllib_per.runners.replay_feed import Collected
+from rllib_per.runners.saveable_runner import ENV_STATISTICS
 from rllib_per.settings.algorithm import RunnerSettings
 from rllib_per.sharding import FragmentWriter
 
@@ -116,6 +118,10 @@ class RemoteRollouts:
         """Of each runner at its last report, as nobody waits for it to answer once more."""
         local = self._group.local_env_runner
         return self._random_states | ({} if local is None else dict([random_state(local)]))
+
+    def env_statistics(self) -> list[Statistics]:
+        """By which the environments of each runner normalize, as they last reported."""
+        return [state.get(ENV_STATISTICS, {}) for state in self._random_states.values()]
 
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""

@@ -19,11 +19,13 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
+from rllib_per.envs.statistics import Statistics, pooled
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.runners.saveable_runner import ENV_STATISTICS
 from rllib_per.settings.algorithm import RunnerSettings
 
 # Under which name an algorithm's state has the random states of its env runners.
@@ -57,6 +59,7 @@ class Rollouts:
         self._failures = RunnerFailures(group, settings.failures)
         self._fragmenter = None if settings.is_columnar else _fragmenter(settings)
         self._episode_steps = settings.num_steps_per_call
+        self._env_statistics: dict[int, Statistics] = {}
         self.shares_module = share_module(group, learner_group(), plays=not self._remote)
         self.row_spec = self._find_row_spec()
 
@@ -75,10 +78,11 @@ class Rollouts:
         """RLlib's result dict of each runner since the last call."""
         if not self._remote:
             return [self._group.local_env_runner.get_metrics()]
-        reports: list[dict[str, Any]] = self._group.foreach_env_runner(
-            "get_metrics", local_env_runner=False, timeout_seconds=self._timeout_s
+        reports = self._group.foreach_env_runner(
+            _report, local_env_runner=False, timeout_seconds=self._timeout_s
         )
-        return reports
+        self._env_statistics |= {index: statistics for _, index, statistics in reports}
+        return [metrics for metrics, _, _ in reports]
 
     def broadcast(self) -> None:
         """Bring the learner's weights to the runners that have their own copy."""
@@ -87,6 +91,12 @@ class Rollouts:
                 from_worker_or_learner_group=self._learner_group(), inference_only=True
             )
 
+    def env_statistics(self) -> list[Statistics]:
+        """By which the environments of each runner normalize; actors' as they last reported."""
+        if not self._remote:
+            return [_env_statistics(self._group.local_env_runner)]
+        return list(self._env_statistics.values())
+
     def random_states(self) -> RandomStates:
         """Of every runner at this moment, as far as they are ours and answer in time."""
         return random_states(self._group, self._timeout_s)
@@ -94,6 +104,9 @@ class Rollouts:
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""
         set_random_states(self._group, states, env_steps, self._timeout_s)
+        self._env_statistics |= {
+            index: state.get(ENV_STATISTICS, {}) for index, state in states.items()
+        }
 
     def _sample(self, method: str, **kwargs: Any) -> list[Any]:
         if not self._remote:
@@ -192,6 +205,34 @@ def _forget_weights(runner: Any) -> None:
     runner._weights_seq_no = 0
 
 
+# -- statistics of environments --------------------------------------------------------------
+
+
+def give_env_statistics(
+    group: EnvRunnerGroup, statistics: Statistics, runners: list[int] | None = None
+) -> None:
+    """Let environments of a group, or of some runners in it, normalize by these; nobody waits."""
+
+    def take(runner: Any) -> None:
+        if isinstance(runner, ApexEnvRunner):
+            runner.take_env_statistics(statistics)
+
+    group.foreach_env_runner(
+        take,
+        remote_worker_ids=runners,
+        local_env_runner=runners is None,
+        timeout_seconds=0.0,
+    )
+
+
+def _env_statistics(runner: Any) -> Statistics:
+    return runner.env_statistics() if isinstance(runner, ApexEnvRunner) else {}
+
+
+def _report(runner: Any) -> tuple[dict[str, Any], int, Statistics]:
+    return runner.get_metrics(), runner.worker_index, _env_statistics(runner)
+
+
 # -- random generators -----------------------------------------------------------------------
 
 
@@ -206,6 +247,8 @@ def set_random_states(
 ) -> None:
     """Let every runner that is in `states` draw on from there; others go on as they are.
 
+    Those normalize as all that were saved did together.
+
     Args:
         group: The runners.
         states: Of some or all.
@@ -213,9 +256,15 @@ def set_random_states(
         timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
     """
 
+    together = pooled([state.get(ENV_STATISTICS, {}) for state in states.values()])
+
     def restore(runner: Any) -> None:
-        if isinstance(runner, ApexEnvRunner) and runner.worker_index in states:
+        if not isinstance(runner, ApexEnvRunner):
+            return
+        if runner.worker_index in states:
             runner.set_random_state(states[runner.worker_index], env_steps)
+        else:
+            runner.take_env_statistics(together)
 
     group.foreach_env_runner(restore, timeout_seconds=timeout_s)
 

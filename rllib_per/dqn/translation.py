@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gymnasium.envs.registration import VectorizeMode
 
+from rllib_per.envs.wrappers import layers
 from rllib_per.settings.algorithm import (
     FailureSettings,
     PlaySettings,
@@ -89,6 +90,7 @@ def _play(config: ApexDQNConfig, *, records_q: bool) -> PlaySettings:
         env=config.env,
         env_config=config.env_config,
         drop_leaves=tuple(config.drop_leaves),
+        wrappers=layers(config.wrappers, in_evaluation=config.in_evaluation),
         is_remote=config.remote_worker_envs,
         restarts_failed_envs=config.restart_failed_sub_environments,
         num_sample_rows=config.get_rollout_fragment_length() if plays_rows else None,

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from gymnasium.envs.registration import VectorizeMode
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
 from rllib_per.dqn.refusals import find_refusals
+from rllib_per.envs.wrappers import as_layer
 from rllib_per.learning.optimizers import check_optimizer
 from rllib_per.objectives import build_objective
 from rllib_per.runners.env_creation import takes_config
@@ -33,6 +35,9 @@ from rllib_per.settings.training import Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
+
+# Environments in processes of their own, as YAML and RLlib call it.
+_IN_PROCESSES = ("async", VectorizeMode.ASYNC)
 
 _WHY_NOT_OURS = "leave connectors, `on_episode_step` and `env_runner_cls` alone"
 
@@ -90,7 +95,7 @@ def find_problems(config: ApexDQNConfig) -> list[str]:
         for name in (attribute.lstrip("_") for attribute in minus_ones(config))
         if name not in _RULES
     ]
-    for part in (_parts, _replay, _structure, find_refusals):
+    for part in (_parts, _wrappers, _replay, _structure, find_refusals):
         problems += part(config)
     return problems or list(_relations(config))
 
@@ -126,6 +131,28 @@ def _parts(config: ApexDQNConfig) -> Iterator[str]:
         yield (
             "`adam_epsilon` has no effect on the optimizer 'rmsprop', whose own is `eps` in "
             f"`optimizer`: got {config.adam_epsilon}; leave it out"
+        )
+
+
+def _wrappers(config: ApexDQNConfig) -> Iterator[str]:
+    if not isinstance(config.wrappers, (list, tuple)):
+        yield f"`wrappers` must be a list: got {config.wrappers!r}"
+        return
+    for number, item in enumerate(config.wrappers, start=1):
+        try:
+            layer = as_layer(item)
+        except ValueError as error:
+            yield f"`wrappers`, number {number}: {error}"
+            continue
+        if layer.keeps_statistics and config.gym_env_vectorize_mode in _IN_PROCESSES:
+            yield (
+                f"`wrappers`, number {number}: {layer} would keep statistics of its own in each "
+                "process: set gym_env_vectorize_mode='sync'"
+            )
+    if config.wrappers and not _is_ours(config.env_runner_cls):
+        yield (
+            f"`wrappers` needs ApexEnvRunner: {_WHY_NOT_OURS}, or wrap the environment in a "
+            "function, and give its name in `ray.tune.register_env`"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from rllib_per.envs.wrappers import WrapperError
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
@@ -62,6 +63,8 @@ def made_once(
     place = place or f"environment.env = {experiment.environment.env}"
     try:
         env = _make(experiment)
+    except WrapperError as error:
+        raise ConfigError([Problem("environment.wrappers", str(error))]) from error
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError([Problem(place, str(error))]) from error
     except Exception as error:  # A constructor may raise anything about its `env_config`.
@@ -129,4 +132,5 @@ def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
         num_envs=1,
         vectorize_mode="sync" if mode == "async" else mode,  # One needs no process of its own.
         drop_leaves=play.drop_leaves,
+        around=play.wrappers,
     )

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
 import tree
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -20,11 +17,18 @@ from ray.rllib.env.env_context import EnvContext
 
 from rllib_per.arrays import Array, Int64s
 from rllib_per.dqn.config import ApexDQNConfig
+from rllib_per.envs.statistics import (
+    Statistics,
+    check_statistics,
+    freeze_statistics,
+    statistics_of,
+)
+from rllib_per.envs.wrappers import layers
 from rllib_per.experiments.experiment import ExperimentConfig
-from rllib_per.experiments.run_folder import RunFolder, write_bytes
+from rllib_per.experiments.policy_file import read_policy
+from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import described
 from rllib_per.observations import WrongDataError
-from rllib_per.replay import TrainingDivergedError
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.leaves import Observations, leaves_of
 from rllib_per.runners.vector_env import (
@@ -35,10 +39,6 @@ from rllib_per.runners.vector_env import (
     reset_with_seeds,
     resolve_env,
 )
-
-# Of a file of tensors: float64 at most, and a hundred bytes or so for each tensor.
-_MAX_BYTES_PER_VALUE = 8
-_MAX_HEADER_BYTES = 1_000_000
 
 VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -82,8 +82,11 @@ class GreedyPolicy:
     def __init__(self, experiment: ExperimentConfig) -> None:
         self._config = evaluation_config(experiment)
         self._env = resolve_env(self._config.env)
+        self._around = layers(self._config.wrappers, in_evaluation=True)
+        self._statistics: Statistics = {}
         env = self.make_env(1)
         spaces = (env.single_observation_space, env.single_action_space)
+        self._own_statistics = statistics_of(env)
         env.close()
         spec = self._config.get_rl_module_spec(
             spaces={DEFAULT_MODULE_ID: spaces}, inference_only=True
@@ -108,24 +111,17 @@ class GreedyPolicy:
             policy = cls(experiment)
         except Exception as error:  # A constructor may raise anything about its settings.
             raise ValueError(f"{run.config} cannot be played: {described(error)}") from error
-        policy._check_size(run.policy)
+        num_values = sum(value.numel() for value in policy.module.state_dict().values())
+        num_values += sum(value.size for value in policy._own_statistics.values())
+        weights, statistics = read_policy(run.policy, num_values)
         try:
-            policy.set_state(safetensors.numpy.load_file(run.policy))
-        except (safetensors.SafetensorError, LookupError, TypeError) as error:
+            policy.set_state(weights)
+            policy.set_statistics(statistics)
+        except TypeError as error:
             raise ValueError(f"{run.policy} is damaged: {error}") from error
         except ValueError as error:
             raise ValueError(f"{run.policy}: {error}") from error
         return policy
-
-    def _check_size(self, path: Path) -> None:
-        """Refuse to read what cannot be this network's."""
-        num_values = sum(value.numel() for value in self._module.state_dict().values())
-        most, size = num_values * _MAX_BYTES_PER_VALUE + _MAX_HEADER_BYTES, path.stat().st_size
-        if size > most:
-            raise ValueError(
-                f"{path} holds other tensors than the experiment's network, which needs "
-                f"{most:,} bytes at most: got {size:,}"
-            )
 
     @property
     def module(self) -> Any:
@@ -149,6 +145,16 @@ class GreedyPolicy:
             )
         self._module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
 
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Let environments made from now on normalize by these, and change them no more.
+
+        Raises:
+            ValueError: They are of observations of another shape.
+        """
+        if statistics:
+            check_statistics(self._own_statistics, statistics)
+        self._statistics = statistics
+
     def make_env(self, num_envs: int) -> VectorEnv:
         """Environments as they are in evaluation."""
         return self._make_env(num_envs, self._config.env_config)
@@ -158,13 +164,17 @@ class GreedyPolicy:
         return self._make_env(1, self._config.env_config | {"render_mode": "rgb_array"})
 
     def _make_env(self, num_envs: int, env_config: dict[str, Any]) -> VectorEnv:
-        return make_vector_env(
+        env = make_vector_env(
             self._env,
             EnvContext(env_config, worker_index=0),
             num_envs=num_envs,
             vectorize_mode=self._config.gym_env_vectorize_mode,
             drop_leaves=self._config.drop_leaves,
+            around=self._around,
         )
+        if self._statistics:
+            freeze_statistics(env, self._statistics)
+        return env
 
     def max_length(self, env: VectorEnv) -> int:
         """Env steps after which an episode is cut."""
@@ -266,24 +276,6 @@ def play_episodes(
                 report(len(result.returns), num_episodes)
         idles |= cut
     return result
-
-
-def save_policy(state: dict[str, Any], path: Path, experiment: ExperimentConfig) -> None:
-    """Write a module's weights, so that a reader sees the old file or the new one.
-
-    Raises:
-        OSError: The disk is full, or the like; the old file is still there.
-        TrainingDivergedError: Weights are not finite; the old file is still there.
-    """
-    for name, values in state.items():
-        if not np.isfinite(values).all():
-            raise TrainingDivergedError(
-                f"weights must be finite to be saved: {name} holds NaN or infinity. Training has "
-                f"diverged; {path} stays as it was. Lower lr, set grad_clip, or clip rewards"
-            )
-    tensors = {name: np.ascontiguousarray(value) for name, value in state.items()}
-    metadata = {"format": "rllib_per.policy", "env": experiment.environment.env}
-    write_bytes(path, safetensors.numpy.save(tensors, metadata=metadata))
 
 
 def evaluation_config(experiment: ExperimentConfig) -> ApexDQNConfig:

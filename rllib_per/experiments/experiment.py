@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -24,8 +23,13 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rllib_per.experiments import sections
-from rllib_per.experiments.import_path import enter_folder
-from rllib_per.experiments.named_classes import class_file, import_class, names_class
+from rllib_per.experiments.named_classes import (
+    SECTIONS_WITH_CLASSES,
+    custom_classes,
+    import_class,
+    importing,
+    names_class,
+)
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 from rllib_per.settings.learners import LearnerSettings
@@ -33,7 +37,6 @@ from rllib_per.settings.network import Network
 from rllib_per.settings.objectives import OTHER_UNIT, priority_of
 from rllib_per.settings.replay import (
     OLD_NAMES,
-    REPLAY_SECTIONS,
     Prioritized,
     replay_buffer_config,
 )
@@ -41,13 +44,10 @@ from rllib_per.settings.rules import Count
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
 from rllib_per.settings.synonyms import meant_by
-from rllib_per.settings.training import Objective, Training
+from rllib_per.settings.training import Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
-
-# Modules that an environment id may name before a colon; Gymnasium imports them.
-_ENV_MODULES = ("rllib_per.envs", "ale_py")
 
 _CAPACITY = ("replay", "capacity")
 
@@ -56,24 +56,6 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 # Where pydantic's paths have the type of a section that may be one of several.
 _BY_TYPE: tuple[KeyPath, ...] = (("replay",), ("training", "distribution"))
 _SELF_CONTAINED = (*_UNKNOWN, "missing", "custom_class", "relation")
-
-
-def _is_known_env(name: str) -> bool:
-    module, colon, _ = name.rpartition(":")
-    if colon:
-        return module in _ENV_MODULES
-    return not names_class(name)
-
-
-# Keys whose value may name a class, and the values that are ours.
-_NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
-    ("environment", "env"): _is_known_env,
-    ("training", "objective", "type"): lambda name: name == Objective.type,
-    ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
-    ("model", "module_class"): lambda _: False,
-    ("callbacks", "callbacks_class"): lambda _: False,
-    ("import_from",): lambda _: False,
-}
 
 
 class ExperimentConfig(sections.Section):
@@ -96,12 +78,12 @@ class ExperimentConfig(sections.Section):
     """Folder that classes of your own are imported from, behind --allow-custom-classes; null: that
     of this file. A run's own copy has it, so that the run finds them again."""
 
-    @field_validator(*dict.fromkeys(str(path[0]) for path in _NAMES_OF_CLASSES))
+    @field_validator(*SECTIONS_WITH_CLASSES)
     @classmethod
     def _classes_are_known(cls, section: Any, info: ValidationInfo) -> Any:
         """Naming a class runs its module's code, which reading a file must not do unasked."""
         if not (info.context or {}).get("allow_custom_classes", True):
-            for path, name in _custom_classes(str(info.field_name), section):
+            for path, name in custom_classes(str(info.field_name), section):
                 raise PydanticCustomError(
                     "custom_class",
                     "{name} would be imported and run; if you trust this file, give "
@@ -175,6 +157,7 @@ class ExperimentConfig(sections.Section):
         config.environment(
             env=self._import(name) if names_class(name) else name,
             env_config=self.environment.env_config,
+            wrappers=list(map(self._imported_wrapper, self.environment.wrappers)),
             clip_rewards=self.environment.clip_rewards,
             drop_leaves=self.environment.drop_leaves,
         )
@@ -211,17 +194,14 @@ class ExperimentConfig(sections.Section):
             config.callbacks(self._import(self.callbacks.callbacks_class, RLlibCallback))
         return config
 
+    def _imported_wrapper(self, item: Any) -> Any:
+        """With the class in place of its name, where it is none of Gymnasium's."""
+        if not isinstance(item, dict):
+            return self._import(item) if names_class(item) else item
+        return {self._import(k) if names_class(k) else k: item[k] for k in item}
+
     def _import(self, name: str, base: type | None = None) -> Any:
         return import_class(name, base, self.import_from)
-
-
-def _custom_classes(key: str, section: Any) -> Iterator[tuple[KeyPath, str]]:
-    """Where `section`, which stands under `key`, names somebody's own class, and its name."""
-    for path, is_known in _NAMES_OF_CLASSES.items():
-        if path[0] == key:
-            name = functools.reduce(getattr, map(str, path[1:]), section)
-            if name is not None and not is_known(name):
-                yield path, name
 
 
 Model = TypeVar("Model", bound=ExperimentConfig)
@@ -283,25 +263,7 @@ def build(model: type[Model], source: Source, *, allow_custom_classes: bool = Fa
         problems += _problems(error, source, model)
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))
-    return _importing(experiment, source.folder) if allow_custom_classes else experiment
-
-
-def _importing(experiment: Model, beside: Path | None) -> Model:
-    """Let its classes be imported from the folder that it names, or from that of its file.
-
-    Args:
-        experiment: With classes of somebody's own, or without.
-        beside: The folder of its file; None: it was in none.
-    """
-    if beside is None and experiment.import_from is None:
-        return experiment
-    folder = Path(beside or "", experiment.import_from or "").resolve()
-    enter_folder(folder)
-    names = [name for key, section in experiment for _, name in _custom_classes(key, section)]
-    for name in names:
-        if file := class_file(name, str(folder)):
-            enter_folder(file.parent)
-    return experiment.model_copy(update={"import_from": str(folder)}) if names else experiment
+    return importing(experiment, source.folder) if allow_custom_classes else experiment
 
 
 def _problems(

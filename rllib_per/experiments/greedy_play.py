@@ -15,9 +15,9 @@ from rllib_per.experiments.evaluation import (
     EvaluationStoppedError,
     GreedyPolicy,
     Report,
-    save_policy,
 )
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.experiments.policy_file import save_policy
 
 # Evaluations draw their seeds from (experiment's seed, stream, env steps): no two share one.
 PERIODIC, FINAL, OF_TRIAL = 1, 2, 3
@@ -48,7 +48,7 @@ class GreedyPlay:
         self, num_episodes: int, stream: int, report: Report | None = None
     ) -> Evaluation | None:
         """Play with the weights of now; None if it was stopped."""
-        self._policy.set_state(self._weights())
+        self._bring_up_to_date()
         seed = [self._experiment.seed, stream, self._algorithm.progress.env_steps]
         num_envs = self._experiment.evaluation.num_envs
         try:
@@ -80,14 +80,19 @@ class GreedyPlay:
         from rllib_per.experiments.video import record_games
 
         self._filmed_at = env_steps
-        self._policy.set_state(self._weights())
+        self._bring_up_to_date()
         path = folder / f"step-{env_steps:012d}.mp4"
         record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
         return path
 
     def save_policy(self, path: Path) -> None:
         """Write the weights of now as plain tensors."""
-        save_policy(self._weights(), path, self._experiment)
+        statistics = self._algorithm.env_statistics()
+        save_policy(self._weights(), path, self._experiment, statistics)
+
+    def _bring_up_to_date(self) -> None:
+        self._policy.set_state(self._weights())
+        self._policy.set_statistics(self._algorithm.env_statistics())
 
     def _weights(self) -> dict[str, Any]:
         state = self._algorithm.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The classes that a configuration names, by a dotted path or by a file."""
+"""The classes that a configuration names: where, and from where they are imported."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from rllib_per.experiments.import_path import enter_folder
+from rllib_per.experiments.yaml_source import KeyPath
+from rllib_per.settings.replay import REPLAY_SECTIONS
 from rllib_per.settings.rules import is_dotted_path
+from rllib_per.settings.training import Objective
 
 _CLASS_IN_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 
@@ -68,3 +75,63 @@ def _import_file(file: Path) -> Any:
             f"{file} another name"
         )
     return module
+
+
+# -- where they stand ------------------------------------------------------------------------
+
+# Modules that an environment id may name before a colon; Gymnasium imports them.
+_ENV_MODULES = ("rllib_per.envs", "ale_py")
+
+
+def _is_known_env(name: str) -> bool:
+    module, colon, _ = name.rpartition(":")
+    if colon:
+        return module in _ENV_MODULES
+    return not names_class(name)
+
+
+# Keys whose value may name a class, and the values that are ours; wrappers beside them.
+_NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
+    ("environment", "env"): _is_known_env,
+    ("training", "objective", "type"): lambda name: name == Objective.type,
+    ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
+    ("model", "module_class"): lambda _: False,
+    ("callbacks", "callbacks_class"): lambda _: False,
+    ("import_from",): lambda _: False,
+}
+
+SECTIONS_WITH_CLASSES = tuple(dict.fromkeys(str(path[0]) for path in _NAMES_OF_CLASSES))
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def custom_classes(key: str, section: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Where `section`, which stands under `key`, names somebody's own class, and its name."""
+    for path, is_known in _NAMES_OF_CLASSES.items():
+        if path[0] == key:
+            name = functools.reduce(getattr, map(str, path[1:]), section)
+            if name is not None and not is_known(name):
+                yield path, name
+    for number, item in enumerate(section.wrappers if key == "environment" else ()):
+        for name in [item] if isinstance(item, str) else item:
+            if names_class(name):
+                yield ("environment", "wrappers", number), name
+
+
+def importing(experiment: Model, beside: Path | None) -> Model:
+    """Let its classes be imported from the folder that it names, or from that of its file.
+
+    Args:
+        experiment: With classes of somebody's own, or without.
+        beside: The folder of its file; None: it was in none.
+    """
+    named = getattr(experiment, "import_from", None)
+    if beside is None and named is None:
+        return experiment
+    folder = Path(beside or "", named or "").resolve()
+    enter_folder(folder)
+    names = [name for key, section in experiment for _, name in custom_classes(key, section)]
+    for name in names:
+        if file := class_file(name, str(folder)):
+            enter_folder(file.parent)
+    return experiment.model_copy(update={"import_from": str(folder)}) if names else experiment

@@ -19,9 +19,12 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from rllib_per.experiments.named_classes import names_class
 from rllib_per.settings.replay import (
     REPLAY_SECTIONS,
     OwnBuffer,
@@ -59,6 +62,10 @@ class Environment(Section):
     env_config: dict[str, Any] = {}
     """Keywords of `gymnasium.make`, `max_episode_steps` among them, or of a class of your own; one
     whose first parameter is `config` gets all of it there, as with RLlib."""
+    wrappers: list[str | dict[str, Any]] = []
+    """What is put around it, the first innermost: Gymnasium's wrappers by name, each alone or as
+    `{TimeLimit: {max_episode_steps: 500}}`; or behind --allow-custom-classes your own, named like
+    an environment (docs/own_environment.md)."""
     clip_rewards: RewardClip = None
     """Clip what replay stores, at ±1 if true, at ± a number; reported returns are never clipped."""
     drop_leaves: list[str] = []
@@ -71,6 +78,24 @@ class Environment(Section):
         game = self.env_config.get("game")
         name = game if isinstance(game, str) else re.split(r"[/:]|\.(?=[A-Za-z_])", self.env)[-1]
         return re.sub(r"[^\w.-]", "_", name).strip(".") or "game"
+
+    @field_validator("wrappers")
+    @classmethod
+    def _wrappers_are_known(cls, wrappers: list[Any]) -> list[Any]:
+        """Those of Gymnasium by name, with arguments that they have."""
+        if wrappers:
+            from rllib_per.envs.wrappers import as_layer, split
+        for number, item in enumerate(wrappers):
+            try:
+                if not names_class(str(split(item)[0])):
+                    as_layer(item)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "relation",
+                    "{problem}",
+                    {"problem": str(error), "path": ("environment", "wrappers", number)},
+                ) from error
+        return wrappers
 
 
 def _tag(settings: Any) -> str:

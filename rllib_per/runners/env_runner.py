@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from rllib_per.envs.statistics import let_statistics_change
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.runners.callbacks import RunnerCallbacks
@@ -63,6 +64,7 @@ class ApexEnvRunner(SaveableRunner):
 
     def make_env(self) -> None:
         """Make the vector environment that config names, in place of an older one."""
+        statistics = self.env_statistics()
         self.stop()
         play, runners = self._settings.play, self._settings.runners
         context = env_context(play, self.worker_index, self.num_workers)
@@ -72,8 +74,10 @@ class ApexEnvRunner(SaveableRunner):
             num_envs=self.num_envs,
             vectorize_mode=runners.gym_env_vectorize_mode,
             drop_leaves=play.drop_leaves,
+            around=play.wrappers,
         )
         _check_spaces(self.config, self.env)
+        self.take_env_statistics(statistics)
         if self._collector is not None:
             self._seed_anew(self.num_env_steps_sampled_lifetime + self._collector.next_row)
         self._make_collector()
@@ -275,6 +279,7 @@ class ApexEnvRunner(SaveableRunner):
         """Reset everything unless the streams already run for this purpose."""
         while self._purpose != purpose:
             self._purpose = purpose
+            let_statistics_change(self.env, change=purpose == "collect")
             # An environment that fails here is made anew, which clears the purpose again.
             self._streams.reset(self._reset_env)
             self._require_env().begin()

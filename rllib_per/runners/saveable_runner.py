@@ -20,10 +20,12 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
+from rllib_per.envs.statistics import Statistics, load_statistics, statistics_of
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 
 EXPLORATION_RNG = "exploration_rng"
 ENV_RNG = "env_rng"
+ENV_STATISTICS = "env_statistics"
 
 
 class SaveableRunner(EnvRunner, Checkpointable):
@@ -109,11 +111,23 @@ class SaveableRunner(EnvRunner, Checkpointable):
             self._weights_seq_no = seq_no
 
     def random_state(self) -> dict[str, Any]:
-        """The random generators of exploration and, where they are in reach, of environments."""
+        """The random generators of exploration and, where they are in reach, of environments.
+
+        Beside them stand the statistics by which environments normalize.
+        """
         return {
             EXPLORATION_RNG: self._rng.bit_generator.state,
             ENV_RNG: env_random_states(self.env),
+            ENV_STATISTICS: self.env_statistics(),
         }
+
+    def env_statistics(self) -> Statistics:
+        """The running means by which environments normalize; none where none do."""
+        return statistics_of(self.env)
+
+    def take_env_statistics(self, statistics: Statistics) -> None:
+        """Normalize by these from now on."""
+        load_statistics(self.env, statistics)
 
     def set_random_state(self, state: dict[str, Any], env_steps: int) -> None:
         """Draw on from `random_state`; episodes begin anew, and not with those of the first start.
@@ -124,6 +138,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._rng.bit_generator.state = state[EXPLORATION_RNG]
         self._seed_anew(env_steps)
         self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
+        self.take_env_statistics(state.get(ENV_STATISTICS, {}))
         self._purpose = None
 
     def _seed_anew(self, env_steps: int) -> None:

@@ -7,12 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.wrappers import FrameStackObservation
+from gymnasium.wrappers import (
+    DelayObservation,
+    FrameStackObservation,
+    MaxAndSkipObservation,
+    NormalizeObservation,
+    RescaleObservation,
+)
 
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.leaves import ObservationTree
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
+
+# Around a stack, they leave its shape and show other frames than were stacked, or pad otherwise.
+_BREAK_STACKS = (
+    DelayObservation,
+    MaxAndSkipObservation,
+    NormalizeObservation,
+    RescaleObservation,
+)
 
 
 def find_frame_stacks(
@@ -70,7 +84,7 @@ def _find_wrapper(env: gym.vector.VectorEnv) -> FrameStack | None:
 
 
 def _declared_by(env: Any) -> FrameStack | None:
-    while isinstance(env, gym.Wrapper):
+    while isinstance(env, gym.Wrapper) and not isinstance(env, _BREAK_STACKS):
         if isinstance(env, FrameStackObservation):
             padding = _PADDING_OF_WRAPPER.get(env.padding_type)
             if padding is None:

@@ -19,6 +19,8 @@ from rllib_per.actions import num_actions
 from rllib_per.arrays import Bools
 from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
+from rllib_per.envs.statistics import share_statistics
+from rllib_per.envs.wrappers import Layer, WrapperError, wrapped
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.env_creation import create_env
 from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves
@@ -93,6 +95,7 @@ def make_vector_env(
     num_envs: int,
     vectorize_mode: str | VectorizeMode,
     drop_leaves: Sequence[str] = (),
+    around: Sequence[Layer] = (),
 ) -> gym.vector.VectorEnv:
     """`num_envs` environments, stepped together as `gym_env_vectorize_mode` says.
 
@@ -101,7 +104,11 @@ def make_vector_env(
     Args:
         env: As RLlib takes it: an id of Gymnasium, whose constructor gets `env_config`, or a class,
             a function or a name of `ray.tune.register_env`, for which see `create_env`.
-        drop_leaves: Parts of the observations that are left out, by path.
+        context: What that is given.
+        num_envs: How many.
+        vectorize_mode: Gymnasium's.
+        drop_leaves: Parts of the environment's observations that are left out, by path.
+        around: Wrappers of what is left.
 
     Raises:
         ValueError: There is no environment, or it is none that a discrete-action learner can play.
@@ -114,17 +121,22 @@ def make_vector_env(
         mode = VectorizeMode.VECTOR_ENTRY_POINT
     if mode is VectorizeMode.SYNC:
         made: gym.vector.VectorEnv = ColumnSyncVectorEnv(
-            [lambda: _make_single(spec, kwargs, drop_leaves) for _ in range(num_envs)]
+            [lambda: _make_single(spec, kwargs, drop_leaves, around) for _ in range(num_envs)]
         )
+        share_statistics(made)
     elif mode is VectorizeMode.ASYNC:
-        made = AsyncVectorEnv(
-            [partial(_make_checked, spec, kwargs, drop_leaves, i) for i in range(num_envs)]
-        )
+        make = partial(_make_checked, spec, kwargs, drop_leaves, around)
+        made = AsyncVectorEnv([partial(make, i) for i in range(num_envs)])
         made.spec = replace(spec, kwargs=spec.kwargs | kwargs)
     elif drop_leaves:
         raise ValueError(
             f"drop_leaves = {list(drop_leaves)} has no effect on an environment with its own "
             "vectorization: leave the parts out there, or set gym_env_vectorize_mode='sync'"
+        )
+    elif around:
+        raise WrapperError(
+            f"`wrappers` go around single environments, and {spec.id} brings its own vectorization "
+            "of many: leave them out, and do there what they do"
         )
     else:
         made = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
@@ -134,17 +146,22 @@ def make_vector_env(
 
 
 def _make_checked(
-    spec: EnvSpec, kwargs: dict[str, Any], drop_leaves: Sequence[str], index: int
+    spec: EnvSpec,
+    kwargs: dict[str, Any],
+    drop_leaves: Sequence[str],
+    around: Sequence[Layer],
+    index: int,
 ) -> gym.Env[Any, Any]:
-    return CheckedEnv(_make_single(spec, kwargs, drop_leaves), index)
+    return CheckedEnv(_make_single(spec, kwargs, drop_leaves, around), index)
 
 
 def _make_single(
-    spec: EnvSpec, kwargs: dict[str, Any], drop_leaves: Sequence[str]
+    spec: EnvSpec, kwargs: dict[str, Any], drop_leaves: Sequence[str], around: Sequence[Layer]
 ) -> gym.Env[Any, Any]:
     env: gym.Env[Any, Any] = gym.make(spec, **kwargs)
     if drop_leaves:
         env = DropLeaves(env, drop_leaves)
+    env = wrapped(env, around)
     num_actions(env.action_space)
     return env if getattr(env.action_space, "start", 0) == 0 else ActionsFromZero(env)
 

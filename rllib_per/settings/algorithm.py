@@ -65,6 +65,8 @@ class PlaySettings(Section):
     """The environment's own."""
     drop_leaves: tuple[str, ...] = ()
     """Parts of the observations that are left out."""
+    wrappers: Any = ()
+    """What is put around it, as `rllib_per.envs.wrappers.layers` makes it."""
     is_remote: bool = False
     """RLlib's `remote_worker_envs`, for the environment to know."""
     restarts_failed_envs: bool = False

@@ -11,9 +11,9 @@ from rllib_per.experiments.evaluation import (
     EvaluationStoppedError,
     GreedyPolicy,
     play_episodes,
-    save_policy,
 )
 from rllib_per.experiments.experiment import build_experiment
+from rllib_per.experiments.policy_file import save_policy
 from rllib_per.experiments.yaml_source import parse_yaml
 from rllib_per.observations import WrongDataError
 from rllib_per.replay import TrainingDivergedError

@@ -20,8 +20,9 @@ from click.testing import CliRunner
 
 from rllib_per.cli import main
 from rllib_per.episodes import joined
-from rllib_per.experiments.evaluation import GreedyPolicy, save_policy
+from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.policy_file import save_policy
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.replay.leaves import ObservationTree, flat

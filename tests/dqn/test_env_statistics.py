@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""The statistics by which environments normalize travel: into checkpoints, evaluation, restarts."""
+
+import numpy as np
+import pytest
+import ray
+from ray.rllib.algorithms.dqn.dqn import DQN
+
+from rllib_per.dqn.rollouts import set_random_states
+from rllib_per.envs.statistics import pooled
+from rllib_per.runners.env_runner import ApexEnvRunner
+from tests.support.apex import apex_config
+
+pytestmark = pytest.mark.ray
+
+COUNT = "observation0.count"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray():
+    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def build(**settings):
+    config = apex_config(**settings).environment(wrappers=["NormalizeObservation"])
+    config.reporting(min_sample_timesteps_per_iteration=200)
+    return config.evaluation(evaluation_interval=1000, evaluation_duration=2)
+
+
+IN_DRIVER = {"type": "prioritized", "capacity": 2000}
+
+
+@pytest.fixture(params=[0, 2, "asynchronous"], scope="module")
+def algorithm(request, one_ray):
+    if request.param == "asynchronous":
+        config = build()
+    else:
+        config = build(replay_buffer_config=IN_DRIVER)
+        config.env_runners(num_env_runners=request.param)
+    algorithm = config.build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def of_runners(group):
+    return group.foreach_env_runner(lambda runner: runner.env_statistics())
+
+
+def test_all_runners_together_have_counted_what_was_played(algorithm):
+    algorithm.train()
+    steps = algorithm.progress.env_steps
+    assert algorithm.env_statistics()[COUNT] > 0.5 * steps  # Actors' are of their last report.
+
+
+def test_an_evaluation_plays_with_them_and_leaves_them_as_they_are(algorithm):
+    algorithm.train()
+    before = algorithm.env_statistics()
+    algorithm.evaluate()
+    (evaluating,) = [each for each in of_runners(algorithm.eval_env_runner_group) if each]
+    np.testing.assert_equal(evaluating, before)
+
+
+def test_a_checkpoint_brings_them_back(algorithm, tmp_path):
+    algorithm.train()
+    algorithm.save_to_path(tmp_path)
+    state = algorithm.get_state(components=["apex_dqn"])["apex_dqn"]["env_runners"]
+    saved = pooled([each["env_statistics"] for each in state.values()])
+    algorithm.train()
+    assert algorithm.env_statistics()[COUNT] > saved[COUNT]
+    algorithm.restore_from_path(tmp_path)
+    restored = algorithm.env_statistics()
+    assert restored[COUNT] == pytest.approx(float(saved[COUNT]), rel=0.2)
+    algorithm.train()
+    assert algorithm.env_statistics()[COUNT] > restored[COUNT]
+
+
+def test_a_runner_that_was_restarted_normalizes_as_the_others(algorithm, monkeypatch):
+    if algorithm.config.num_env_runners == 0:
+        return
+    group = algorithm.env_runner_group
+
+    def restart(*_):
+        """What RLlib's leaves of it: a runner with environments that were made anew."""
+        zero = {"observation0.mean": np.zeros(4), COUNT: np.array(1e-4)}
+        group.foreach_env_runner(
+            lambda runner: runner.take_env_statistics(zero), remote_worker_ids=[1]
+        )
+        return [1]
+
+    monkeypatch.setattr(DQN, "restore_env_runners", restart)
+    assert algorithm.restore_env_runners(group) == [1]
+    (again,) = group.foreach_env_runner(
+        lambda runner: runner.env_statistics(), remote_worker_ids=[1], local_env_runner=False
+    )
+    assert again[COUNT] >= 0.5 * algorithm.env_statistics()[COUNT]
+
+
+def test_a_runner_that_was_not_saved_goes_on_with_what_all_others_had():
+    config = build(replay_buffer_config=IN_DRIVER)
+    saved, same, new = (ApexEnvRunner(config=config, worker_index=i) for i in (1, 1, 2))
+    saved.collect(20, epsilon=0.5)
+    states = {1: saved.random_state()}
+
+    class Group:
+        def foreach_env_runner(self, function, **_):
+            return [function(runner) for runner in (same, new)]
+
+    set_random_states(Group(), states, 20, timeout_s=0.0)
+    for runner in (same, new):
+        np.testing.assert_equal(runner.env_statistics(), saved.env_statistics())

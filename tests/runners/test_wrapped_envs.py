@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""`wrappers` around the environments of a runner: frames, lengths, statistics."""
+
+import numpy as np
+import pytest
+from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RescaleObservation
+
+from rllib_per import ApexDQNConfig
+from rllib_per.envs.wrappers import WrapperError
+from rllib_per.runners.env_runner import ApexEnvRunner
+from tests.support.counting_env import CountingEnv, runner_config
+
+STACK = {"FrameStackObservation": {"stack_size": 3, "padding_type": "zero"}}
+NORMALIZED = ["NormalizeObservation", "NormalizeReward"]
+
+
+def config(wrappers, env=lambda context: CountingEnv(0, [4, 6]), **env_runners):
+    return runner_config(env, **env_runners).environment(wrappers=wrappers)
+
+
+def make_runner(wrappers, *args, **kwargs):
+    return ApexEnvRunner(config=config(wrappers, *args, **kwargs))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_stack_among_them_is_found_and_its_frames_are_stored_once(mode):
+    around = [{"TimeLimit": {"max_episode_steps": 5}}, STACK, {"ClipReward": {"max_reward": 0}}]
+    runner = make_runner(around, gym_env_vectorize_mode=mode)
+    fragment = runner.collect(30, epsilon=0.5)
+    runner.stop()
+    spec = runner.row_spec
+    assert (spec.stack, spec.stack_padding, spec.frame_shape) == (3, "zero", (3,))
+    # Episodes of 4 and, by the limit, 5 steps: the third number of a frame is its step.
+    np.testing.assert_array_equal(fragment.obs[:13, 0, 2], [*range(5), *range(6), 0, 1])
+    assert fragment.truncated[:11, 0].tolist() == [False] * 9 + [True, False]
+    assert fragment.rewards.max() == 0
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda env: NormalizeObservation(FrameStackObservation(env, 3)),
+        lambda env: RescaleObservation(FrameStackObservation(env, 3), np.float32(0), np.float32(1)),
+    ],
+)
+def test_what_shows_other_frames_than_were_stacked_is_stored_whole(around):
+    runner = make_runner([around])
+    runner.collect(30, epsilon=0.5)
+    assert runner.row_spec.stack is None
+    assert runner.row_spec.frame_shape == (3, 3)
+
+
+def test_discrete_observations_are_learned_as_vectors():
+    runner = make_runner(["FlattenObservation"], "FrozenLake-v1")
+    fragment = runner.collect(5, epsilon=1.0)
+    assert fragment.obs.shape == (6, 1, 16)
+    assert (fragment.obs.sum(axis=2) == 1).all()
+
+
+def test_statistics_change_with_what_is_collected_and_with_nothing_else():
+    runner = make_runner(NORMALIZED, num_envs=2)
+    runner.collect(10, epsilon=0.5)
+    before = runner.env_statistics()
+    # One of each step and reset; Gymnasium begins with 1e-4.
+    assert before["observation0.count"] == pytest.approx(22 + 1e-4)
+    runner.sample(num_episodes=3)
+    np.testing.assert_equal(runner.env_statistics(), before)
+    runner.collect(1, epsilon=0.5)
+    assert runner.env_statistics()["observation0.count"] > before["observation0.count"]
+
+
+def test_a_runner_goes_on_with_the_statistics_that_it_saved():
+    runner, other = make_runner(NORMALIZED), make_runner(NORMALIZED)
+    runner.collect(10, epsilon=0.5)
+    other.set_random_state(runner.random_state(), 10)
+    np.testing.assert_equal(other.env_statistics(), runner.env_statistics())
+    before = runner.env_statistics()
+    runner.make_env()  # As after a failure of the environment.
+    np.testing.assert_equal(runner.env_statistics(), before)
+
+
+def test_an_evaluation_runner_plays_for_the_environments_own_rewards():
+    settings = config(["NormalizeObservation", {"ClipReward": {"max_reward": 0}}])
+    training = ApexEnvRunner(config=settings)
+    settings.in_evaluation = True
+    evaluating = ApexEnvRunner(config=settings)
+    assert training.sample(num_episodes=1)[0].get_return() == 0
+    assert evaluating.sample(num_episodes=1)[0].get_return() > 0
+
+
+def test_a_vector_environment_of_its_own_takes_none():
+    pytest.importorskip("ale_py")
+    with pytest.raises(WrapperError, match="rllib_per/Atari-v1 brings its own vectorization"):
+        make_runner(["FlattenObservation"], "rllib_per/Atari-v1", env_config={"game": "pong"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"wrappers": "TimeLimit"}, "`wrappers` must be a list: got 'TimeLimit'"),
+        ({"wrappers": ["FlattenObservation", "TimeLimt"]},
+         "`wrappers`, number 2: must be one of Gymnasium's wrappers: got 'TimeLimt'; did you mean"),
+        ({"wrappers": NORMALIZED, "gym_env_vectorize_mode": "async"},
+         "number 2: NormalizeReward() would keep statistics of its own in each process"),
+        ({"wrappers": ["FlattenObservation"], "callbacks_on_episode_step": print},
+         "`wrappers` needs ApexEnvRunner"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_put_around_is_found_before_anything_starts(settings, problem):
+    asked = ApexDQNConfig().environment("CartPole-v1")
+    for name, value in settings.items():
+        setattr(asked, name, value)
+    with pytest.raises(ValueError, match="ApexDQNConfig") as caught:
+        asked.validate()
+    assert problem in str(caught.value)
+
+
+def test_a_config_with_wrappers_comes_back_from_what_it_gave():
+    asked = ApexDQNConfig().environment("CartPole-v1", wrappers=[STACK])
+    asked.validate()
+    assert ApexDQNConfig.from_dict(asked.to_dict()).wrappers == [STACK]
