@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from ray.core.generated.common_pb2 import JobConfig
 
 from rllib_per.experiments import ray_session
@@ -19,8 +20,6 @@ from rllib_per.experiments.import_path import (
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "cartpole.yaml"
 
-# As `python -m` and `python -c` begin: with the current folder in front of everything.
-PROGRAM = "from rllib_per.cli import main; main()"
 SHADOWS = ("numpy", "torch", "gymnasium", "ray", "cython_tree", "tree", "my_own_module")
 SHADOW = "open(__file__ + '.ran', 'w').close()\nraise ImportError('of the current folder')\n"
 OWN_ENV = """
@@ -58,13 +57,16 @@ def modules_that_ran(folder):
     return sorted(path.name for path in folder.glob("*.ran"))
 
 
-def run(program, *arguments):
+def run(*arguments):
+    """Python begins with the current folder in front of everything, after -c and -m."""
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=250,
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=250
     )
+
+
+def command(*arguments):
+    """Our command line."""
+    return run("-m", "rllib_per", *arguments)
 
 
 @pytest.mark.parametrize("entry", ["", ".", "{}", "{}/../{}"])
@@ -121,6 +123,7 @@ def test_ray_is_told_of_the_current_folder_only_where_that_is_allowed(is_allowed
 @pytest.mark.parametrize("is_allowed", [False, True])
 def test_workers_import_from_the_current_folder_only_where_that_is_allowed(is_allowed, folder):
     done = run(
+        "-c",
         "import importlib.util, sys\n"
         "from pathlib import Path\n"
         "from rllib_per.experiments.experiment import load_experiment\n"
@@ -145,10 +148,10 @@ def test_workers_import_from_the_current_folder_only_where_that_is_allowed(is_al
 @pytest.mark.slow
 def test_training_runs_no_module_of_the_current_folder(folder):
     settings = [part for setting in TINY for part in ("--set", setting)]
-    done = run(PROGRAM, "train", CONFIG, *settings)
+    done = command("train", CONFIG, *settings)
     assert done.returncode == 0, done.stderr
     assert modules_that_ran(folder) == []
-    again = run(PROGRAM, "evaluate", "runs/cartpole/latest", "--episodes", 1)
+    again = command("evaluate", "runs/cartpole/latest", "--episodes", 1)
     assert again.returncode == 0, again.stderr
     assert modules_that_ran(folder) == []
 
@@ -158,22 +161,57 @@ def test_training_runs_no_module_of_the_current_folder(folder):
 def test_an_environment_of_the_current_folder_works_in_actors_where_it_is_allowed(folder):
     settings = [part for setting in TINY for part in ("--set", setting)]
     own = (*settings, "--set", "environment.env=my_env.OwnEnv")
-    refused = run(PROGRAM, "train", CONFIG, *own)
+    refused = command("train", CONFIG, *own)
     assert refused.returncode == 2
     assert "give --allow-custom-classes" in refused.stderr
-    done = run(PROGRAM, "train", CONFIG, *own, "--allow-custom-classes")
+    done = command("train", CONFIG, *own, "--allow-custom-classes")
     assert done.returncode == 0, done.stderr
     allowed = ("evaluate", "runs/cartpole/latest", "--episodes", 1, "--allow-custom-classes")
-    again = run(PROGRAM, *allowed)
+    again = command(*allowed)
     assert again.returncode == 0, again.stderr
     assert modules_that_ran(folder) == []
 
 
 def test_the_package_runs_as_a_module_without_the_current_folder(folder):
     (folder / "click.py").write_text(SHADOW)
-    done = subprocess.run(
-        [sys.executable, "-m", "rllib_per", "list"], capture_output=True, text=True, timeout=60
-    )
+    done = command("list")
     assert done.returncode == 0, done.stderr
     assert "cartpole " in done.stdout
+    assert modules_that_ran(folder) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_environment_beside_the_yaml_works_in_actors_and_in_all_that_comes_after(folder):
+    """The YAML and its modules are in another folder than the current one."""
+    project = folder.parent / "project"
+    project.mkdir()
+    for name in ("my_env.py", "my_helper.py"):
+        (folder / name).rename(project / name)
+    own = {
+        "environment": {
+            "env": "my_env.py:OwnEnv",
+            "wrappers": [{"TimeLimit": {"max_episode_steps": 40}}, "NormalizeObservation"],
+        },
+        "stop": {"env_steps": 100},
+    }
+    (project / "own.yaml").write_text(yaml.safe_dump(own))
+    allowed = "--allow-custom-classes"
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    run_folder = "runs/own/latest"
+    for arguments in (
+        ("train", project / "own.yaml", *settings, allowed),
+        ("train", "--resume", run_folder, "--set", "stop={env_steps: 300}", allowed),
+        ("evaluate", run_folder, "--episodes", 1, allowed),
+        ("export", run_folder, "--to", "own.zip", allowed),
+        ("export", run_folder, "--to", "own.pt2", allowed),
+        ("evaluate", "own.zip", "--episodes", 1, allowed),
+    ):
+        done = command(*arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+    own["tune"] = {"num_samples": 1, "scheduler": {"type": "none"}}
+    own["training"] = {"lr": {"choice": [0.001, 0.002]}}
+    (project / "search.yaml").write_text(yaml.safe_dump(own))
+    done = command("tune", project / "search.yaml", *settings, allowed)
+    assert done.returncode == 0, done.stderr
     assert modules_that_ran(folder) == []
