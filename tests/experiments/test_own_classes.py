@@ -85,7 +85,7 @@ def test_an_environment_beside_the_yaml_is_found_also_by_workers(project, env):
 
 def test_a_run_finds_its_classes_again_and_so_does_its_archive(project, monkeypatch):
     env = "corridor_env.py:WithConfig"
-    run = RunFolder.create(Path("runs"), "corridor", load(project, env))
+    run = RunFolder.create(Path("runs"), load(project, env), "corridor")
     run.policy.write_bytes(b"")
     for reopen in (run.path, Path("run.zip")):
         if reopen.suffix:
@@ -97,7 +97,7 @@ def test_a_run_finds_its_classes_again_and_so_does_its_archive(project, monkeypa
 
 
 def test_a_run_whose_folder_of_modules_is_gone_finds_them_in_the_current_one(project, monkeypatch):
-    run = RunFolder.create(Path("runs"), "corridor", load(project, "corridor_env.py:Corridor"))
+    run = RunFolder.create(Path("runs"), load(project, "corridor_env.py:Corridor"), "corridor")
     path = run.path.resolve()
     monkeypatch.chdir(project.rename(project.parent / "moved"))
     check_environment(RunFolder(path).experiment(allow_custom_classes=True))
