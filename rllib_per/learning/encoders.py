@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_per.learning.networks import NetworkConfig
+from rllib_per.learning.spectral_norm import SpectralConv2d
 from rllib_per.objectives.heads import dense_layers, make_activation
 from rllib_per.replay.leaves import Leaf, ObservationTree, leaves_of
 
@@ -52,7 +53,9 @@ class LeafEncoder(nn.Sequential):
         else:
             first = _convolutions(config, axes.channels, axes.size)
             num_features = _num_features(first, (axes.channels, *axes.size))
-        dense = dense_layers(num_features, config.encoder_hiddens, config.activation)
+        dense = dense_layers(
+            num_features, config.encoder_hiddens, config.activation, layer_norm=config.layer_norm
+        )
         super().__init__(first, *dense)
         self.num_features: int = (num_features, *config.encoder_hiddens)[-1]
         self._axes = axes
@@ -178,13 +181,32 @@ def _categories(leaf: Leaf) -> tuple[Tensor, Tensor]:
 class _ResidualBlock(nn.Module):
     """x + conv(relu(conv(relu(x)))) (Espeholt et al. 2018, fig. 3)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, spectral_norm: bool) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        kind = SpectralConv2d if spectral_norm else nn.Conv2d
+        self.first = kind(channels, channels, 3, padding=1)
+        self.second = kind(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(functional.relu(self.first(functional.relu(x))))
+
+
+class _AdaptiveMaxPool(nn.Module):
+    """The maximum of each of n × n windows, i of H rows from ⌊iH/n⌋ up to ⌈(i+1)H/n⌉."""
+
+    def __init__(self, num_windows: int) -> None:
+        super().__init__()
+        self._num_windows = num_windows
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return functional.adaptive_max_pool2d(x, self._num_windows)
+        for axis in (2, 3):  # ONNX has no such operation.
+            size, n = x.shape[axis], self._num_windows
+            windows = [(i * size // n, -(-(i + 1) * size // n)) for i in range(n)]
+            rows = [x.narrow(axis, low, high - low).amax(axis) for low, high in windows]
+            x = torch.stack(rows, axis)
+        return x
 
 
 def _convolutions(config: NetworkConfig, stack: int, size: tuple[int, int]) -> nn.Module:
@@ -208,11 +230,14 @@ def _impala(config: NetworkConfig, stack: int) -> nn.Module:
         layers += [
             nn.Conv2d(stack, channels, 3, padding=1),
             nn.MaxPool2d(3, stride=2, padding=1),
-            _ResidualBlock(channels),
-            _ResidualBlock(channels),
+            _ResidualBlock(channels, spectral_norm=config.spectral_norm),
+            _ResidualBlock(channels, spectral_norm=config.spectral_norm),
         ]
         stack = channels
-    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+    layers.append(nn.ReLU())
+    if config.adaptive_pool is not None:
+        layers.append(_AdaptiveMaxPool(config.adaptive_pool))
+    return nn.Sequential(*layers, nn.Flatten())
 
 
 def _check_size(config: NetworkConfig, size: tuple[int, int]) -> None:

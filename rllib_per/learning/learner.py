@@ -32,7 +32,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_per.arrays import Allocator
-from rllib_per.learning.module import networks_of, noise_of, require_finite
+from rllib_per.learning.module import networks_of, noise_of, require_finite, spectral_norms_of
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.rllib_hooks import (
     HOOKS_OF_A_STEP,
@@ -149,6 +149,7 @@ class ApexDQNLearner(DQNTorchLearner):
                 mixed_precision=learners.mixed_precision,
                 compile_networks=learners.compile_module,
                 noise=noise_of(self._net, asked.transitions.seed, self._device),
+                spectral_norms=spectral_norms_of(self._net),
             ),
             objective,
             self._default_optimizer,

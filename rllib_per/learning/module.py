@@ -24,6 +24,7 @@ from rllib_per.learning.encoders import make_encoder
 from rllib_per.learning.initializers import initialize
 from rllib_per.learning.network_config import as_mapping, head_config, network_configs
 from rllib_per.learning.networks import QNetwork
+from rllib_per.learning.spectral_norm import SpectralNorms, start_spectral_norms
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
 from rllib_per.objectives.noise import UpdateNoise, noise, noisy_layers
@@ -58,6 +59,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
             self.objective,
         )
         initialize(self.q_network, as_mapping(self.model_config))
+        start_spectral_norms(self.q_network)
         self._epsilon = schedule(given.get("epsilon", 0.0))
         self._double_q = given.get("double_q", True)
         self._noisy_layers = noisy_layers(self.q_network)
@@ -186,6 +188,13 @@ def noise_of(module: Any, seed: int | None, device: torch.device) -> UpdateNoise
     networks = module.q_network, module.target_q_network
     module.update_noise = UpdateNoise(*networks, seed or 0, device)
     return module.update_noise
+
+
+def spectral_norms_of(module: Any) -> SpectralNorms | None:
+    """Those of a module that is ours."""
+    if not isinstance(module, ApexDQNModule):
+        return None
+    return SpectralNorms(module.q_network, module.target_q_network)
 
 
 def require_finite(net: nn.Module, num_updates: int) -> None:

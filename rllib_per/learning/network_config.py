@@ -31,8 +31,8 @@ _DEFAULT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 # What means nothing for a network.
 _OF_OTHERS = {
-    "mlp": ("conv_filters", "channels"),
-    "nature": ("channels",),
+    "mlp": ("conv_filters", "channels", "spectral_norm", "adaptive_pool"),
+    "nature": ("channels", "spectral_norm", "adaptive_pool"),
     "impala": ("conv_filters",),
 }
 
@@ -43,7 +43,9 @@ _RLLIB_HEAD_NAMES = {"hiddens": "head_fcnet_hiddens", "head_activation": "head_f
 
 # What speaks of vectors, and of images, where an observation has both.
 _OF_VECTORS = frozenset(_RLLIB_MLP_NAMES.values())
-_OF_IMAGES = frozenset({"network", "channels", "width", *_RLLIB_CNN_NAMES.values()})
+_OF_IMAGES = frozenset(
+    {"network", "channels", "width", "spectral_norm", "adaptive_pool", *_RLLIB_CNN_NAMES.values()}
+)
 
 # RLlib keys that mean nothing for a feed-forward Q-network, whatever their value ...
 _WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
@@ -160,7 +162,7 @@ def _rllibs_sizes(given: Mapping[str, Any], network: str) -> dict[str, Any]:
 def _check_network(given: Mapping[str, Any], network: str) -> None:
     """Settings of another kind of network than this."""
     defaults = dataclasses.asdict(DefaultModelConfig())
-    foreign = [key for key in _OF_OTHERS[network] if given.get(key) is not None]
+    foreign = [key for key in _OF_OTHERS[network] if given.get(key) not in (None, False)]
     if network != "impala" and given.get("width", Network.width) != Network.width:
         foreign.append("width")
     if network == "mlp":

@@ -42,6 +42,9 @@ class NetworkConfig:
         conv_filters: "nature" only, (channels, kernel, stride) of each convolution.
         channels: "impala" only, of each residual block, times `width`.
         width: "impala" only.
+        spectral_norm: "impala" only, residual convolutions of spectral norm 1 (Clark et al. 2025).
+        adaptive_pool: "impala" only, rows and columns that features are max-pooled to; None: none.
+        layer_norm: LayerNorm in dense layers, those of the streams too.
         dueling: Separate value and advantage streams (Wang et al. 2016).
         noisy: Noise in the streams' layers (Fortunato et al. 2018).
         std_init: Of the noise, RLlib's `sigma0`.
@@ -56,6 +59,9 @@ class NetworkConfig:
     conv_filters: ConvFilters = NATURE_FILTERS
     channels: tuple[int, ...] = IMPALA_CHANNELS
     width: int = Network.width
+    spectral_norm: bool = Network.spectral_norm
+    adaptive_pool: int | None = Network.adaptive_pool
+    layer_norm: bool = Network.layer_norm
     dueling: bool = Training.dueling
     noisy: bool = Training.noisy
     std_init: float = Training.sigma0
@@ -79,8 +85,13 @@ class QNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        sigma0 = config.std_init if config.noisy else None
-        streams = Streams(config.hiddens, config.head_activation, config.dueling, sigma0)
+        streams = Streams(
+            config.hiddens,
+            config.head_activation,
+            config.dueling,
+            sigma0=config.std_init if config.noisy else None,
+            layer_norm=config.layer_norm,
+        )
         self.head = objective.head(encoder.num_features, num_actions, streams)
         if config.noisy:
             _check_is_noisy(self.head, objective)

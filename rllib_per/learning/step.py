@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
+from rllib_per.learning.spectral_norm import SpectralNorms
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import Transfer
 from rllib_per.learning.update_metrics import UpdateMetrics
@@ -35,6 +36,7 @@ class NetworkPair:
         mixed_precision: Forward in bfloat16.
         compile_networks: Let torch.compile have them.
         noise: Of their noisy layers; None: they have none.
+        spectral_norms: Of their layers that have one.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class NetworkPair:
         mixed_precision: bool = False,
         compile_networks: bool = False,
         noise: UpdateNoise | None = None,
+        spectral_norms: SpectralNorms | None = None,
     ) -> None:
         self._online, self._target = online, target
         if compile_networks:
             self._online, self._target = torch.compile(online), torch.compile(target)
         self._device, self._mixed_precision = device, mixed_precision
-        self._noise = noise
+        self._noise, self._spectral_norms = noise, spectral_norms
         self._online_noise: Any = nullcontext if noise is None else noise.online
         self._target_noise: Any = nullcontext if noise is None else noise.target
 
@@ -59,6 +62,13 @@ class NetworkPair:
         """Passes belong to the update of lifetime `counts` from now on."""
         if self._noise is not None:
             self._noise.begin(counts["updates"])
+        if self._spectral_norms is not None:
+            self._spectral_norms.begin_update()
+
+    def after_averaging(self) -> None:
+        """The target network's tensors are averages now of its own and the online network's."""
+        if self._spectral_norms is not None:
+            self._spectral_norms.after_averaging()
 
     def online(
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
@@ -213,6 +223,8 @@ class UpdateStep:
         """Let the target networks follow if they are due, of lifetime `counts` by unit."""
         if self.target_clock.is_due(counts):
             self.target_networks.follow(self.tau)
+            if self.tau < 1.0:
+                self._networks.after_averaging()
             self.metrics.num_target_updates += 1
 
     def flush(self) -> PriorityUpdate | None:

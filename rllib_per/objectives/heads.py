@@ -33,12 +33,14 @@ class Streams:
         activation: Behind each of them.
         dueling: Two streams, of the state's value and the actions' advantages, instead of one.
         sigma0: Of the noise of every layer (`NoisyLinear`); None: no noise.
+        layer_norm: See `dense_layers`.
     """
 
     hiddens: Sequence[int] = ()
     activation: str | None = "relu"
     dueling: bool = True
     sigma0: float | None = None
+    layer_norm: bool = False
 
     def linear(self, num_inputs: int, num_outputs: int) -> nn.Linear:
         """A layer of a head."""
@@ -104,7 +106,13 @@ def dueling_head(
 def stream(num_features: int, num_outputs: int, streams: Streams) -> nn.Sequential:
     """Dense layers, and a linear one with the outputs on top."""
     last = (num_features, *streams.hiddens)[-1]
-    hidden = dense_layers(num_features, streams.hiddens, streams.activation, streams.linear)
+    hidden = dense_layers(
+        num_features,
+        streams.hiddens,
+        streams.activation,
+        linear=streams.linear,
+        layer_norm=streams.layer_norm,
+    )
     return nn.Sequential(*hidden, streams.linear(last, num_outputs))
 
 
@@ -112,12 +120,23 @@ def dense_layers(
     num_features: int,
     hiddens: Sequence[int],
     activation: str | None,
+    *,
     linear: Callable[[int, int], nn.Linear] = nn.Linear,
+    layer_norm: bool = False,
 ) -> list[nn.Module]:
-    """Linear layers of these sizes, each with its activation behind it."""
+    """Linear layers of these sizes, each with its activation behind it.
+
+    Args:
+        num_features, hiddens, activation: See `Streams`.
+        linear: Makes a layer.
+        layer_norm: Normalize each row before the activation (Ba et al. 2016).
+    """
     layers: list[nn.Module] = []
     for size in hiddens:
-        layers += [linear(num_features, size), make_activation(activation)]
+        layers.append(linear(num_features, size))
+        if layer_norm:
+            layers.append(nn.LayerNorm(size))
+        layers.append(make_activation(activation))
         num_features = size
     return layers
 

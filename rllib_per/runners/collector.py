@@ -307,6 +307,7 @@ _WITHOUT_MODE = (
     "torch.nn.modules.conv",
     "torch.nn.modules.flatten",
     "torch.nn.modules.linear",
+    "torch.nn.modules.normalization",
     "torch.nn.modules.pooling",
     "rllib_per.",
 )

@@ -34,6 +34,20 @@ class Network(Section):
     """Of "impala": channels of each residual block."""
     width: Positive = 1
     """Of "impala": factor of the channels."""
+    spectral_norm: bool = False
+    """Of "impala": residual convolutions are divided by their spectral norm (Clark et al. 2025)."""
+    adaptive_pool: Positive | None = None
+    """Of "impala": rows and columns that features are max-pooled to, 6 in Clark et al. (2025);
+    null: they are not."""
+    layer_norm: bool = False
+    """LayerNorm in dense layers, before the activation (Ba et al. 2016); in the streams, too."""
+    fcnet_kernel_initializer: str | None = None
+    """Of the weights of dense layers before the streams: an in-place initializer of torch.nn.init,
+    such as orthogonal_; null: PyTorch's own. RLlib's name, as the next two."""
+    conv_kernel_initializer: str | None = None
+    """Of convolutions."""
+    head_fcnet_kernel_initializer: str | None = None
+    """Of the streams."""
     image_format: Literal["CHW", "HWC"] | None = None
     """Of images: channels first or last; null finds it from the space: they are on the last of
     three axes if that is the shortest, else on the first."""

@@ -60,7 +60,7 @@ def test_every_key_has_a_meaning_and_a_row():
         ("training", "tau", "number > 0, ≤ 1", "`1.0`"),
         ("training", "lr", "schedule", "`0.0005`"),
         ("training", "n_step", "integer ≥ 1 or list of 2 × integer ≥ 1", "`1`"),
-        ("training.optimizer", "type", "`adam` or `rmsprop`", "`adam`"),
+        ("training.optimizer", "type", "`adam` or `adamw` or `rmsprop`", "`adam`"),
         ("replay", "weight_normalization", "`buffer` or `batch` or `null`", "`batch`"),
         ("model", "hiddens", "list of integer ≥ 1 or `null`", "`null`"),
         ("tune.scheduler", "reduction_factor", "number > 1", "`3.0`"),

@@ -8,7 +8,7 @@ from rllib_per import ApexDQNConfig
 from rllib_per.buffers.build import build_replay
 from rllib_per.runners.env_runner import ApexEnvRunner
 
-NUM_SEEDS, NUM_UPDATES = 10, 1500
+NUM_SEEDS, NUM_UPDATES = 10, 1000
 
 
 def greedy_return(seed, *, noisy):
@@ -41,10 +41,7 @@ def greedy_return(seed, *, noisy):
 
 
 @pytest.mark.slow
-def test_noise_finds_what_greedy_play_does_not():
-    solved = {
-        noisy: sum(greedy_return(seed, noisy=noisy) == 12.0 for seed in range(NUM_SEEDS))
-        for noisy in (False, True)
-    }
-    assert solved[False] <= 2
-    assert solved[True] >= 8
+@pytest.mark.parametrize(("noisy", "num_solved"), [(True, range(8, 11)), (False, range(3))])
+def test_noise_finds_what_greedy_play_does_not(noisy, num_solved):
+    returns = [greedy_return(seed, noisy=noisy) for seed in range(NUM_SEEDS)]
+    assert returns.count(12.0) in num_solved, returns
