@@ -120,7 +120,7 @@ def _train_all(
         if run.is_finished:
             continue
         title = f"{compared_run.name} ({number} of {len(compared_runs)})"
-        display = ProgressDisplay(console, compared_run.experiment.stop, title)
+        display = ProgressDisplay(console, compared_run.experiment.stop)
         display.say(title)
         with ExitStack() as lock:
             with starting():

@@ -58,6 +58,19 @@ cluster_address = click.option(
 )
 
 
+def output_options(command: Command) -> Command:
+    """What a training run prints, and who else is told."""
+    for option in (
+        click.option("--quiet", "output", flag_value="quiet", help="Print problems only."),
+        click.option(
+            "--json-lines", "output", flag_value="json", help="Print JSON, an event a line."
+        ),
+        click.option("--track", type=click.Choice(["wandb", "mlflow"]), help="Log there as well."),
+    ):
+        command = option(command)
+    return command
+
+
 def smoke_option(text: str) -> Callable[[Command], Command]:
     """`--smoke`, which every command has that runs something: does it work at all?"""
     return click.option("--smoke", is_flag=True, help=text)

@@ -66,7 +66,10 @@ def evaluate(
 def play(
     run: Path, video: Path, games: int, seed: int, smoke: bool, allow_custom_classes: bool
 ) -> None:
-    """Record whole games of RUN's saved policy as an mp4. Reads YAML and safetensors only."""
+    """Record whole games of RUN's saved policy as an mp4 or a gif.
+
+    Reads YAML and safetensors only.
+    """
     with starting():
         with opened(run) as folder:
             experiment = folder.experiment(allow_custom_classes=allow_custom_classes)

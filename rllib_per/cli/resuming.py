@@ -5,14 +5,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rllib_per.cli.comparing import run_comparison
 from rllib_per.cli.errors import reported
-from rllib_per.cli.options import FOLDER, allow_custom_classes, cluster_address, smoke_option
+from rllib_per.cli.options import (
+    FOLDER,
+    allow_custom_classes,
+    cluster_address,
+    output_options,
+    smoke_option,
+)
 from rllib_per.cli.searching import run_search
 from rllib_per.cli.training import go_on, rehearse, reopen
+
+if TYPE_CHECKING:
+    from rllib_per.experiments.progress import Output
 
 
 @click.command()
@@ -20,14 +30,31 @@ from rllib_per.cli.training import go_on, rehearse, reopen
 @smoke_option("Of a run of `train`: try one iteration on a copy, and throw it away.")
 @allow_custom_classes
 @cluster_address
-def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | None) -> None:
-    """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs."""
+@output_options
+def resume(
+    run: Path,
+    smoke: bool,
+    allow_custom_classes: bool,
+    address: str | None,
+    output: Output | None,
+    track: str | None,
+) -> None:
+    """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs.
+
+    --quiet, --json-lines and --track are for a run of `train`.
+    """
     from rllib_per.experiments.comparing.comparison import ComparisonFolder
     from rllib_per.experiments.tuning.plan import TuningFolder
 
+    if ComparisonFolder.holds(run) or TuningFolder.holds(run):
+        for option, given in (
+            ("--smoke", smoke),
+            ("--track", track),
+            ("--quiet or --json-lines", output),
+        ):
+            if given:
+                raise click.UsageError(f"{option} is for a run of `train`")
     if smoke:
-        if ComparisonFolder.holds(run) or TuningFolder.holds(run):
-            raise click.UsageError("--smoke is for a run of `train`")
         sys.exit(rehearse(run, (), allow_custom_classes, address))
     if ComparisonFolder.holds(run):
         comparison = ComparisonFolder(run)
@@ -44,4 +71,4 @@ def resume(run: Path, smoke: bool, allow_custom_classes: bool, address: str | No
         sys.exit(run_search(plan, folder, address, resume=True))
     with reported():
         again, experiment = reopen(run, (), allow_custom_classes)
-    sys.exit(go_on(experiment, again, address))
+    sys.exit(go_on(experiment, again, address, output, track))

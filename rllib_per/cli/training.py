@@ -6,16 +6,28 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rllib_per.cli.errors import recorded, reported, saving, starting
-from rllib_per.cli.options import CONFIG, FOLDER, RUNS, cluster_address, experiment_options
+from rllib_per.cli.options import (
+    CONFIG,
+    FOLDER,
+    RUNS,
+    cluster_address,
+    experiment_options,
+    output_options,
+)
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import no_longer_than
 from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder, RunName
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
+
+if TYPE_CHECKING:
+    from rllib_per.experiments.progress import Output, ProgressDisplay
+    from rllib_per.experiments.trackers import Tracker
 
 # How long Ray may take to end, and how long when a user is waiting for it.
 _PATIENCE_S = 8.0
@@ -29,6 +41,7 @@ _PATIENCE_AFTER_SIGNAL_S = 3.0
 @click.option("--runs", "root", type=click.Path(path_type=Path), default=RUNS, show_default=True)
 @click.option("--resume", type=FOLDER, metavar="RUN", help="Go on from RUN's newest checkpoint.")
 @cluster_address
+@output_options
 def train(
     config: Path | None,
     env: str | None,
@@ -39,6 +52,8 @@ def train(
     root: Path,
     resume: Path | None,
     address: str | None,
+    output: Output | None,
+    track: str | None,
 ) -> None:
     """Train the experiment CONFIG into runs/<game>-<config>-<seed>-<time>.
 
@@ -69,8 +84,8 @@ def train(
             run_name = RunName(experiment.environment.game, name, experiment.seed)
             run = RunFolder.create(root, experiment, run_name.stem)
     if resume is not None:
-        sys.exit(go_on(experiment, run, address))
-    sys.exit(train_run(experiment, run, address, newest_in=root / name))
+        sys.exit(go_on(experiment, run, address, output, track))
+    sys.exit(train_run(experiment, run, address, output, track, newest_in=root / name))
 
 
 def _new(
@@ -119,12 +134,18 @@ def reopen(
     return run, run.experiment(overrides, allow_custom_classes=allow_custom_classes)
 
 
-def go_on(experiment: ExperimentConfig, run: RunFolder, address: str | None) -> int:
+def go_on(
+    experiment: ExperimentConfig,
+    run: RunFolder,
+    address: str | None,
+    output: Output | None = None,
+    track: str | None = None,
+) -> int:
     """Resume a run, unless it has come to its end."""
     with reported():
         ending = run.ending_under(experiment.stop)
     if ending is None:
-        return train_run(experiment, run, address)
+        return train_run(experiment, run, address, output, track)
     env_steps = run.read_result().env_steps
     text = (
         f"{run.path} is finished, {ending.replace('_', ' ')} after {env_steps:,} env "
@@ -139,6 +160,8 @@ def train_run(
     experiment: ExperimentConfig,
     run: RunFolder,
     address: str | None,
+    output: Output | None = None,
+    track: str | None = None,
     *,
     newest_in: Path | None = None,
     is_rehearsal: bool = False,
@@ -148,13 +171,13 @@ def train_run(
     Args:
         newest_in: The folder whose `latest` this new run is to be; None: the run goes on.
     """
+    from rllib_per.experiments.progress import make_display
     from rllib_per.experiments.ray_session import ray_session
-    from rllib_per.experiments.terminal import PlainConsole
 
+    display = make_display(output or "table", experiment.stop)
     resume = newest_in is None
     if resume:
-        click.echo("Resuming unpickles the run's checkpoint: only resume runs you trust.")
-    console = PlainConsole()
+        display.say("Resuming unpickles the run's checkpoint: only resume runs you trust.")
     with ExitStack() as start, ExitStack() as session:
         if newest_in is not None:
             start.enter_context(run.starting(newest_in))
@@ -162,30 +185,40 @@ def train_run(
             session.enter_context(run_lock(run.checkpoints))
             if resume:
                 run.record(experiment)
-            session.enter_context(ray_session(experiment, address))
-        from rllib_per.experiments.progress import ProgressDisplay
+        from rllib_per.experiments.header import facts_of
+
+        with starting():
+            display.begin(facts_of(run, experiment))
+            tracker = None if track is None else _track(track, experiment, run, display)
+        with reported():
+            session.enter_context(ray_session(experiment, address, run.ray_log))
         from rllib_per.experiments.training import Training
 
-        display = ProgressDisplay(console, experiment.stop, run.label)
         with starting():
-            training = Training(experiment, run, display, resume=resume, is_rehearsal=is_rehearsal)
+            training = Training(
+                experiment,
+                run,
+                display,
+                resume=resume,
+                is_rehearsal=is_rehearsal,
+                tracker=tracker,
+            )
         start.close()
         with recorded(run.failure), saving():
             ending = training.run()
-        result = run.read_result()
-        display.say(f"{ending.replace('_', ' ')} after {result.env_steps:,} env steps: {run.path}")
-        if result.evaluation is not None:
-            last = result.evaluation
-            cut = ""
-            if last.num_episodes_cut:
-                bound = "evaluation.max_env_steps_per_episode"
-                cut = f", {last.num_episodes_cut} of which were cut ({bound})"
-            display.say(
-                f"greedy return {last.episode_return_mean:.1f} over {last.num_episodes} episodes"
-                f"{cut}"
-            )
+        display.end(ending, run.read_result(), run)
         # Ray may wait for processes that are dead.
         patience_s = _PATIENCE_AFTER_SIGNAL_S if ending == "interrupted" else _PATIENCE_S
         with no_longer_than(patience_s, EXIT_CODES[ending]):
             session.close()
     return EXIT_CODES[ending]
+
+
+def _track(
+    name: str, experiment: ExperimentConfig, run: RunFolder, display: ProgressDisplay
+) -> Tracker:
+    from rllib_per.experiments.metrics_log import flat_settings
+    from rllib_per.experiments.trackers import make_tracker
+
+    settings = flat_settings(experiment.model_dump(mode="json"))
+    return make_tracker(name, run, settings, display.warn)

@@ -60,6 +60,7 @@ def made_once(
     Raises:
         ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays.
     """
+    quiet_logs()
     place = place or f"environment.env = {experiment.environment.env}"
     try:
         env = _make(experiment)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import socket
 import struct
 import time
@@ -19,14 +20,27 @@ from typing import Any
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import scalar
+from tensorboardX.summary import hparams, scalar
+from tensorboardX.summary import text as as_text
 
 from rllib_per.checkpoints.files import durable_file
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.trackers import Tracker
 
 _logger = logging.getLogger(__name__)
 
 _EPISODE_COLUMNS = ["env_steps", "episode_return", "episode_len"]
+
+# Of RLlib's result, what a row of the table or another number of it says too, the same for each
+# agent, module and learner among them: TensorBoard has each number once, metrics.jsonl has all.
+_REPEATED = re.compile(
+    r"env_runners/(agent|module)_.*|.*num_(agent|module)_steps_.*|learners/__all_modules__/.*"
+    r"|.*weights_seq_no|(env_runners/)?num_env_steps_sampled_lifetime|replay_buffer/num_updates_lifetime"
+    r"|env_runners/num_episodes_lifetime|replay_buffer/(epsilon|beta|replay_ratio|capacity)"
+    r"|learners/[^/]+/(total_loss|qf_loss|qf_mean|default_optimizer_learning_rate)"
+    r"|timestamp|time_total_s|time_since_restore|iterations_since_restore|training_iteration"
+    r"|replay_buffer/num_(transitions|env_steps_stored)|buffer_capacity"
+)
 
 # What RLlib adds to every result though it never changes.
 _NOT_MEASURED = ("config", "pid", "done")
@@ -41,9 +55,13 @@ class Snapshot:
     episodes: int
     time_s: float
     episode_return_mean: float | None
+    episode_len_mean: float | None
     evaluation_return_mean: float | None
     env_steps_per_s: float
     updates_per_s: float
+    loss: float | None
+    q_mean: float | None
+    lr: float | None
     replay_ratio: float | None
     epsilon: float | None
     beta: float | None
@@ -61,6 +79,7 @@ class MetricsLog:
         run: Where to.
         resume_at: Env steps of the checkpoint.
         report: Is told how many lines were cut.
+        tracker: Gets what TensorBoard gets.
     """
 
     def __init__(
@@ -69,10 +88,11 @@ class MetricsLog:
         *,
         resume_at: int | None = None,
         report: Callable[[str], None] = _logger.warning,
+        tracker: Tracker | None = None,
     ) -> None:
-        self._run = run
-        self._columns = [field.name for field in fields(Snapshot)]
-        self._tables = (run.metrics_csv, self._columns), (run.episodes_csv, _EPISODE_COLUMNS)
+        self._run, self._tracker = run, tracker
+        columns = [field.name for field in fields(Snapshot)]
+        self._tables = (run.metrics_csv, columns), (run.episodes_csv, _EPISODE_COLUMNS)
         if resume_at is None:
             run.metrics_jsonl.unlink(missing_ok=True)
             for events in run.tensorboard.glob("events.out.tfevents.*"):
@@ -84,6 +104,8 @@ class MetricsLog:
             for path, columns in self._tables:
                 _repair_csv(path, columns, resume_at, report)
             _repair(run.metrics_jsonl, "", _json_steps, resume_at, report)
+        # A run keeps the columns that it began with, under another version of this package too.
+        self._columns = _header_of(run.metrics_csv) or columns
         # TensorBoard drops this step itself too.
         purge_step = None if resume_at is None else resume_at + 1
         self._events = _EventFiles(run.tensorboard, purge_step)
@@ -98,6 +120,8 @@ class MetricsLog:
         traceback: TracebackType | None,
     ) -> None:
         self._events.close()
+        if self._tracker is not None:
+            self._tracker.end(is_good=exc is None)
 
     def write(
         self,
@@ -113,12 +137,17 @@ class MetricsLog:
         row = asdict(snapshot)
         measured = {key: value for key, value in result.items() if key not in _NOT_MEASURED}
         numbers = row | dict(flatten_numbers(measured))
-        scalars = (scalar(name, value) for name, value in numbers.items() if value is not None)
+        shown = {
+            name: value
+            for name, value in numbers.items()
+            if value is not None and not _REPEATED.fullmatch(name)
+        }
+        scalars = (scalar(name, value) for name, value in shown.items())
         summary = Summary(value=[value for one in scalars for value in one.value])
         run, steps = self._run, snapshot.env_steps
         errors: list[OSError] = []
         writes: list[Callable[[], None]] = [
-            lambda: _append_rows(run.metrics_csv, self._columns, [row.values()]),
+            lambda: _append_rows(run.metrics_csv, self._columns, [map(row.get, self._columns)]),
             lambda: _append_rows(run.episodes_csv, _EPISODE_COLUMNS, episodes),
             lambda: _append(run.metrics_jsonl, json.dumps(numbers) + "\n"),
             lambda: self._events.write(summary, steps),
@@ -128,8 +157,22 @@ class MetricsLog:
                 write()
             except OSError as error:
                 errors.append(error)
+        if self._tracker is not None:
+            self._tracker.log(shown, steps)
         if errors:
             raise errors[0]
+
+    def describe(self, settings: Mapping[str, Any], text: str, env_steps: int) -> None:
+        """The experiment, for TensorBoard: its table of hyper-parameters, and its text.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        hyper_parameters = flat_settings(settings)
+        metrics = dict.fromkeys(("episode_return_mean", "evaluation_return_mean"), 0.0)
+        code = "".join(f"    {line}\n" for line in text.splitlines())
+        for summary in (*hparams(hyper_parameters, metrics), as_text("config", code)):
+            self._events.write(summary, env_steps)
 
     def write_game(self, gif: bytes, env_steps: int) -> None:
         """A recorded game, among TensorBoard's images; raises OSError as `write`."""
@@ -187,9 +230,10 @@ def _put(file: RecordWriter, **event: Any) -> None:
     file.write(Event(**event).SerializeToString())
 
 
-def episode_returns(run: RunFolder) -> list[float]:
-    """The returns of a run's training episodes, in order."""
-    return [float(row["episode_return"]) for row in read_rows(run.episodes_csv)]
+def episodes_of(run: RunFolder) -> list[tuple[float, int]]:
+    """Returns and lengths of a run's training episodes, in order."""
+    rows = read_rows(run.episodes_csv)
+    return [(float(row["episode_return"]), int(float(row["episode_len"]))) for row in rows]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -209,6 +253,19 @@ def flatten_numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tup
             yield from flatten_numbers({key: value.item()}, prefix)
         elif isinstance(value, int | float) and math.isfinite(value):
             yield f"{prefix}{key}", value
+
+
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    """Of all sections, `section.key: value`, without those that are not given; lists as JSON."""
+    flat: dict[str, bool | float | str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{key}.{name}": within for name, within in flat_settings(value).items()}
+        elif isinstance(value, bool | int | float | str):
+            flat[key] = value
+        elif value is not None:
+            flat[key] = json.dumps(value, default=str)
+    return flat
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
@@ -255,11 +312,7 @@ def _whole_row(line: bytes, num_cells: int) -> list[str] | None:
 def _repair_csv(
     path: Path, columns: list[str], resume_at: int, report: Callable[[str], None]
 ) -> None:
-    header = _csv_line(columns)
-    first = _cells(next(_lines(path), b""))
-    # Another version may have had other columns.
-    if first[0] == columns[0] and all(cell.isidentifier() for cell in first):
-        header = _csv_line(first)
+    header = _csv_line(_header_of(path) or columns)
     num_cells = len(header.split(","))
 
     def steps(line: bytes) -> float | None:
@@ -267,6 +320,13 @@ def _repair_csv(
         return None if row is None else float(row[0])
 
     _repair(path, header, steps, resume_at, report)
+
+
+def _header_of(path: Path) -> list[str]:
+    """The columns of a table; none if there is no whole header."""
+    first = _cells(next(_lines(path), b""))
+    is_whole = first[0] == "env_steps" and all(cell.isidentifier() for cell in first)
+    return first if is_whole else []
 
 
 def _json_steps(line: bytes) -> float | None:

@@ -1,31 +1,48 @@
 # SPDX-License-Identifier: MIT
-"""What a user sees while a run trains: a live table on a terminal, plain lines elsewhere."""
+"""What a user sees while a run trains: a live table, lines, JSON lines, or problems only."""
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from types import TracebackType
+from typing import Any, Literal
 
-from rich.console import Console
+import click
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from rllib_per.experiments.metrics_log import Snapshot
+from rllib_per.experiments.run_folder import Ending, RunFolder, RunResult
 from rllib_per.experiments.sections import Stop
+from rllib_per.experiments.terminal import PlainConsole
+from rllib_per.experiments.yaml_source import printable
 
 LINE_INTERVAL_S = 5.0
+_LINES_PER_HEADING = 20
+_LEAST_WIDTH = 8
+_PAIRS = 4  # Of a name and a value, in one row of the live table.
+
+Output = Literal["table", "quiet", "json"]
 
 
 class ProgressDisplay:
-    """Shows the newest snapshot; as a context manager, so that the terminal is left as it was."""
+    """A table that stays in its place on a terminal; elsewhere a line every few seconds.
 
-    def __init__(self, console: Console, stop: Stop, title: str) -> None:
+    A context manager, so that the terminal is left as it was.
+    """
+
+    def __init__(self, console: Console, stop: Stop) -> None:
         self._console = console
         self._stop = stop
-        self._title = title
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._last_line_s = -LINE_INTERVAL_S
+        self._num_lines = 0
         self._greedy: float | None = None
 
     def __enter__(self) -> ProgressDisplay:
@@ -42,18 +59,26 @@ class ProgressDisplay:
         if self._live is not None:
             self._live.stop()
 
+    def begin(self, facts: Mapping[str, str]) -> None:
+        """What is about to run."""
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            self.say(f"{name:{width}}  {printable(value)}")
+
     def show(self, snapshot: Snapshot) -> None:
         """Refresh the table, or print a line if the last one is a while ago."""
         if snapshot.evaluation_return_mean is not None:
             self._greedy = snapshot.evaluation_return_mean
         cells = describe(replace(snapshot, evaluation_return_mean=self._greedy), self._stop)
         if self._live is not None:
-            table = Table(title=self._title, show_header=False)
-            for name, value in cells.items():
-                table.add_row(name, value)
-            self._live.update(table, refresh=True)
+            share = share_done(snapshot, self._stop)
+            self._live.update(Group(_grid(cells), ProgressBar(1.0, share, width=60)), refresh=True)
         elif self._is_time_for_a_line():
-            self.say("  ".join(f"{name} {value}" for name, value in cells.items()))
+            widths = [max(len(name), _LEAST_WIDTH) for name in cells]
+            if self._num_lines % _LINES_PER_HEADING == 0:
+                self.say(_in_columns(cells, widths))
+            self.say(_in_columns(cells.values(), widths))
+            self._num_lines += 1
 
     def show_played(self, num_played: int, num_episodes: int) -> None:
         """How far the final evaluation is."""
@@ -66,27 +91,103 @@ class ProgressDisplay:
         self._last_line_s = time.monotonic()
         return True
 
+    def end(self, ending: Ending, result: RunResult, run: RunFolder) -> None:
+        """How it ended, and what to do next."""
+        took = _duration(result.time_s)
+        told = f"{ending.replace('_', ' ')} after {result.env_steps:,} env steps in {took}"
+        self.say(f"{told}: {run.path}")
+        last = result.evaluation
+        if last is not None:
+            cut = ""
+            if last.num_episodes_cut:
+                bound = "evaluation.max_env_steps_per_episode"
+                cut = f", {last.num_episodes_cut} of which were cut ({bound})"
+            mean, num_episodes = last.episode_return_mean, last.num_episodes
+            self.say(f"greedy return {mean:.1f} over {num_episodes} episodes{cut}")
+        path = shlex.quote(str(run.path))
+        more = f"rllib-per train --resume {path} --set stop.env_steps={2 * result.env_steps}"
+        onward = {"interrupted": [f"rllib-per resume {path}"], "budget_ended": [more]}
+        play = [f"rllib-per play {path} --video game.mp4", f"rllib-per evaluate {path}"]
+        for command in (*onward.get(ending, []), *play):
+            self.say(f"next: {command}")
+
     def say(self, text: str) -> None:
         """A line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A problem that training goes on with."""
+        self.say(text)
+
+
+class QuietDisplay(ProgressDisplay):
+    """Problems only, on stderr."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(Console(quiet=True, force_terminal=False), stop)
+
+    def warn(self, text: str) -> None:
+        click.echo(printable(text), err=True)
+
+
+class JsonLines(ProgressDisplay):
+    """One JSON object a line: `event` is start, progress, evaluation, message, warning or end."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(Console(quiet=True, force_terminal=False), stop)
+
+    def begin(self, facts: Mapping[str, str]) -> None:
+        self._write("start", facts)
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._write("progress", asdict(snapshot) | {"eta_s": remaining_s(snapshot, self._stop)})
+
+    def show_played(self, num_played: int, num_episodes: int) -> None:
+        self._write("evaluation", {"num_played": num_played, "num_episodes": num_episodes})
+
+    def end(self, ending: Ending, result: RunResult, run: RunFolder) -> None:
+        self._write("end", {"run": str(run.path)} | result.model_dump() | {"ending": ending})
+
+    def say(self, text: str) -> None:
+        self._write("message", {"text": text})
+
+    def warn(self, text: str) -> None:
+        self._write("warning", {"text": text})
+
+    @staticmethod
+    def _write(event: str, values: Mapping[str, Any]) -> None:
+        click.echo(json.dumps({"event": event, **values}))
+
+
+def make_display(output: Output, stop: Stop) -> ProgressDisplay:
+    """The display that was asked for."""
+    if output == "quiet":
+        return QuietDisplay(stop)
+    return JsonLines(stop) if output == "json" else ProgressDisplay(PlainConsole(), stop)
 
 
 def describe(snapshot: Snapshot, stop: Stop) -> dict[str, str]:
     """A snapshot's cells, in the order in which they are shown."""
     filled = snapshot.buffer_size / snapshot.buffer_capacity
     cells = {
-        "return": _number(snapshot.episode_return_mean, "{:.1f}"),
-        "greedy return": _number(snapshot.evaluation_return_mean, "{:.1f}"),
+        "elapsed": _duration(snapshot.time_s),
         "env steps": f"{snapshot.env_steps:,}",
-        "env steps/s": f"{snapshot.env_steps_per_s:,.0f}",
-        "updates/s": f"{snapshot.updates_per_s:,.0f}",
-        "replay ratio": _number(snapshot.replay_ratio, "{:.2f}"),
+        "episodes": f"{snapshot.episodes:,}",
+        "return": _number(snapshot.episode_return_mean, "{:.1f}"),
+        "greedy": _number(snapshot.evaluation_return_mean, "{:.1f}"),
+        "loss": _number(snapshot.loss, "{:.3g}"),
+        "mean Q": _number(snapshot.q_mean, "{:.3g}"),
+        "ε": _number(snapshot.epsilon, "{:.3f}"),
+        "lr": _number(snapshot.lr, "{:.2g}"),
         "β": _number(snapshot.beta, "{:.3f}"),
+        "ratio": _number(snapshot.replay_ratio, "{:.2f}"),
         "buffer": f"{filled:.0%}",
+        "steps/s": f"{snapshot.env_steps_per_s:,.0f}",
+        "updates/s": f"{snapshot.updates_per_s:,.0f}",
         "ETA": _duration(remaining_s(snapshot, stop)),
     }
     if snapshot.evaluation_return_mean is None:
-        del cells["greedy return"]
+        del cells["greedy"]
     return cells
 
 
@@ -100,6 +201,31 @@ def remaining_s(snapshot: Snapshot, stop: Stop) -> float | None:
     ]
     left = [max(limit - now, 0) / rate for limit, now, rate in pace if limit and rate > 0]
     return min(left, default=None)
+
+
+def share_done(snapshot: Snapshot, stop: Stop) -> float:
+    """Of the budget that is the nearest to its end."""
+    used: list[tuple[float, float | None]] = [
+        (snapshot.env_steps, stop.env_steps),
+        (snapshot.updates, stop.updates),
+        (snapshot.time_s, stop.time_s),
+    ]
+    return min(max(now / limit for now, limit in used if limit), 1.0)
+
+
+def _grid(cells: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for _ in range(_PAIRS):
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True, min_width=_LEAST_WIDTH)
+    pairs = list(cells.items())
+    for start in range(0, len(pairs), _PAIRS):
+        table.add_row(*(text for pair in pairs[start : start + _PAIRS] for text in pair))
+    return table
+
+
+def _in_columns(texts: Any, widths: list[int]) -> str:
+    return "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
 
 
 def _number(value: float | None, form: str) -> str:

@@ -11,7 +11,8 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rllib_per.experiments.experiment import ExperimentConfig
@@ -32,17 +33,23 @@ _PATIENCE_WITHOUT_ACTORS_S = "86400"
 # Ray itself tries for half a minute, and then ends the process.
 _REACH_S = 5.0
 
+# The name under which Ray prints what workers print; it removes that when it ends.
+_PRINTING = "ray_print_logs"
+
 _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Iterator[None]:
+def ray_session(
+    experiment: ExperimentConfig, address: str | None = None, log: Path | None = None
+) -> Iterator[None]:
     """Ray with a CPU for every actor of the experiment; one that runs already is used and left.
 
     Args:
         experiment: What is to run.
         address: A cluster's `host:port`, or "auto" for the one that this machine belongs to; None
             or, as Ray calls it, "local": a Ray of its own, without dashboard.
+        log: Where to keep what its processes print; None: on the terminal.
     Raises:
         RuntimeError: Ray does not start; or the cluster cannot be reached, or refuses the token; or
             learners are to have GPUs that this machine lacks.
@@ -58,10 +65,25 @@ def ray_session(experiment: ExperimentConfig, address: str | None = None) -> Ite
     else:
         connect(address)
         _warn_if_too_small(num_cpus(experiment))
+    if log is not None:
+        _keep_output(log)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_output(log: Path) -> None:
+    """Write what workers print into a file, from now on until Ray ends."""
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as output
+
+    def write(batch: dict[str, Any]) -> None:
+        who = batch.get("actor_name") or batch.get("task_name") or "worker"
+        with suppress(OSError), log.open("a", encoding="utf-8", errors="replace") as file:
+            file.writelines(f"{who} {batch.get('pid')}: {line}\n" for line in batch["lines"])
+
+    output.remove_handler(_PRINTING)  # Ray's own, onto the terminal.
+    output.add_handler(_PRINTING, write)
 
 
 def connect(address: str) -> str:

@@ -216,6 +216,11 @@ class RunFolder:
         return self.path / "episodes.csv"
 
     @property
+    def ray_log(self) -> Path:
+        """What Ray and its processes print, environments of your own among them."""
+        return self.path / "ray.log"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from rllib_per.experiments.experiment import ExperimentConfig, build_experiment,
 from rllib_per.experiments.yaml_source import Source, parse_yaml
 from rllib_per.learning.encoders import looks_like_image
 from rllib_per.replay.leaves import ObservationTree
-from rllib_per.runners.stack_detection import find_frame_stacks
+from rllib_per.runners.stack_detection import frame_bytes
 
 # Frames in replay, at the most; a run should fit beside others.
 _REPLAY_BYTES = 1_000_000_000
@@ -89,18 +88,13 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
     experiment = build_experiment(source, allow_custom_classes=allow_custom_classes)
     with made_once(experiment) as made:
         space, actions = made.single_observation_space, made.single_action_space
-        leaves, stacks = ObservationTree(space).leaves, find_frame_stacks(made, None, "zero")
+        row_bytes = frame_bytes(made, None, "zero")
+    leaves = ObservationTree(space).leaves
     images = [leaf for leaf in leaves if looks_like_image(leaf)]
     sizes: Mapping[str, Any] = _IMAGES if images else _VECTORS
     model = dict(sizes["model"])
     if images and min(sorted(leaf.shape)[-2] for leaf in images) < _SMALLEST_SCREEN:
         model = {"conv_filters": [[16, 3, 1]], **model}
-    row_bytes = sum(
-        math.prod(leaf.shape)
-        * leaf.dtype.itemsize
-        // (stacks[leaf.path].size if leaf.path in stacks else 1)
-        for leaf in leaves
-    )
     return _TEXT.format(
         title=env,
         observations=_in_one_line(space),

@@ -20,11 +20,13 @@ _OWN_CHOICE = torch.get_num_threads()
 
 def set_torch_threads(experiment: ExperimentConfig, policy: GreedyPolicy) -> None:
     """As `learners.num_torch_threads` says; by default what is fastest for the policy's network."""
-    torch.set_num_threads(experiment.learners.num_torch_threads or fastest(experiment, policy))
+    torch.set_num_threads(num_threads(experiment, policy))
 
 
-def fastest(experiment: ExperimentConfig, policy: GreedyPolicy) -> int:
+def num_threads(experiment: ExperimentConfig, policy: GreedyPolicy) -> int:
     """1 for small networks, whose layers are done before a second thread has begun."""
+    if experiment.learners.num_torch_threads is not None:
+        return experiment.learners.num_torch_threads
     module: nn.Module = policy.module
     dense = sum(p.numel() for layer in module.modules() if isinstance(layer, nn.Linear)
                 for p in layer.parameters())  # fmt: skip

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import traceback
 from collections import deque
@@ -13,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.core import COMPONENT_LEARNER_GROUP
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER, LR_KEY, Learner
 from ray.rllib.utils import force_list
-from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
+from ray.rllib.utils.metrics import LEARNER_RESULTS, REPLAY_BUFFER_RESULTS
 
 from rllib_per.checkpoints.archive import PendingSave
 from rllib_per.checkpoints.files import CheckpointError
@@ -28,7 +30,7 @@ from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.greedy_play import FINAL, GreedyPlay, is_due
 from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
 from rllib_per.experiments.interruption import Interruption, no_longer_than
-from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episode_returns
+from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episodes_of
 from rllib_per.experiments.plotting import plot_runs, read_columns
 from rllib_per.experiments.progress import ProgressDisplay
 from rllib_per.experiments.ray_session import num_cpus
@@ -40,6 +42,8 @@ from rllib_per.experiments.run_folder import (
     write_text,
 )
 from rllib_per.experiments.torch_threads import set_torch_threads
+from rllib_per.experiments.trackers import Tracker
+from rllib_per.learning.update_metrics import QF_MEAN_KEY
 
 __all__ = ["EXIT_CODES", "Ending", "Training"]
 
@@ -59,6 +63,7 @@ class Training:
         *,
         resume: bool = False,
         is_rehearsal: bool = False,
+        tracker: Tracker | None = None,
     ) -> None:
         self._experiment = experiment
         self._is_rehearsal = is_rehearsal
@@ -86,16 +91,19 @@ class Training:
             experiment, self._algorithm, policy, lambda: self._interruption.requested
         )
         self._log = MetricsLog(
-            run, resume_at=self._env_steps if resume else None, report=display.say
+            run,
+            resume_at=self._env_steps if resume else None,
+            report=display.warn,
+            tracker=tracker,
         )
         self._num_unwritten = 0
         window = experiment.reporting.metrics_num_episodes_for_smoothing
-        self._recent_returns = deque(episode_returns(run), window)
+        self._recent = deque(episodes_of(run), window)
         self._checkpoints = CheckpointSeries(
             run.checkpoints,
             keep=experiment.checkpoint.keep,
             max_failures=experiment.checkpoint.max_failures,
-            report=display.say,
+            report=display.warn,
             on_saved=self._recover_shards_from,
         )
 
@@ -106,6 +114,9 @@ class Training:
             CheckpointError: Some of it could not be written; the message names it.
         """
         self._run.failure.unlink(missing_ok=True)
+        with suppress(OSError):
+            settings = self._experiment.model_dump(mode="json")
+            self._log.describe(settings, self._experiment.to_yaml(), self._env_steps)
         with self._interruption, self._log, self._display:
             try:
                 return self._train()
@@ -147,7 +158,7 @@ class Training:
             except Exception as error:
                 if not (self._has_actors and self._interruption.requested):
                     raise
-                self._display.say(f"broken off, for other processes ended too: {error}")
+                self._display.warn(f"broken off, for other processes ended too: {error}")
         return self._leave("interrupted", None)
 
     def _iterate(self) -> Snapshot:
@@ -156,17 +167,22 @@ class Training:
         result = self._algorithm.train()
         took_s = time.monotonic() - began_s
         episodes = pop_episodes(result)
-        self._recent_returns.extend(episode_return for episode_return, _ in episodes)
+        self._recent.extend(episodes)
         replay = result[REPLAY_BUFFER_RESULTS]
+        learner = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
         snapshot = Snapshot(
             env_steps=self._env_steps,
             updates=self._updates,
             episodes=self._algorithm.progress.episodes,
             time_s=round(self._time_s, 3),
             episode_return_mean=self._recent_mean(),
+            episode_len_mean=self._recent_mean(1),
             evaluation_return_mean=self._greedy_play.evaluate_if_due(),
             env_steps_per_s=round((self._env_steps - steps) / took_s, 1),
             updates_per_s=round((self._updates - updates) / took_s, 1),
+            loss=_finite(learner.get(Learner.TOTAL_LOSS_KEY)),
+            q_mean=_finite(learner.get(QF_MEAN_KEY)),
+            lr=_finite(learner.get(f"{DEFAULT_OPTIMIZER}_{LR_KEY}")),
             replay_ratio=replay.get("replay_ratio"),
             epsilon=replay.get("epsilon"),
             beta=replay.get("beta"),
@@ -190,11 +206,11 @@ class Training:
             self._log.write(snapshot, result | {"checkpoints": {"num_failed": failed}}, episodes)
         except OSError as error:
             if not self._num_unwritten:
-                self._display.say(f"metrics could not be written: {error}; training goes on")
+                self._display.warn(f"metrics could not be written: {error}; training goes on")
             self._num_unwritten += 1
         else:
             if self._num_unwritten:
-                self._display.say(
+                self._display.warn(
                     f"metrics can be written again; those of {self._num_unwritten} iterations are "
                     "missing"
                 )
@@ -209,12 +225,12 @@ class Training:
             mean = snapshot.evaluation_return_mean
             return mean is not None and mean >= target
         mean = self._recent_mean()
-        is_full = len(self._recent_returns) == self._recent_returns.maxlen
+        is_full = len(self._recent) == self._recent.maxlen
         return mean is not None and mean >= target and is_full
 
-    def _recent_mean(self) -> float | None:
-        """Over the newest episodes; RLlib's own is NaN for an iteration in which none ended."""
-        recent = self._recent_returns
+    def _recent_mean(self, which: int = 0) -> float | None:
+        """Return, or length, of the newest episodes; RLlib's own is NaN where none ended."""
+        recent = [episode[which] for episode in self._recent]
         return sum(recent) / len(recent) if recent else None
 
     def _write_game_if_due(self) -> None:
@@ -225,7 +241,7 @@ class Training:
 
                 self._log.write_game(as_gif(path), self._env_steps)
         except OSError as error:
-            self._display.say(f"a game could not be recorded: {error}; training goes on")
+            self._display.warn(f"a game could not be recorded: {error}; training goes on")
 
     def _save_if_due(self) -> None:
         self._checkpoints.poll()
@@ -253,10 +269,10 @@ class Training:
         if lost:
             self._checkpoints.abandon()
         if COMPONENT_LEARNER_GROUP in lost:
-            self._display.say("learners do not answer any more: the last checkpoint is the newest")
+            self._display.warn("learners do not answer any more: the last checkpoint is the newest")
             return
         if REPLAY_BUFFER_RESULTS in lost:
-            self._display.say(
+            self._display.warn(
                 "replay shards do not answer any more: replay is gone, and the checkpoint is of "
                 "weights, optimizer and counters"
             )
@@ -331,3 +347,8 @@ class Training:
     @property
     def _time_s(self) -> float:
         return self._time_before_s + time.monotonic() - self._started_s
+
+
+def _finite(value: Any) -> float | None:
+    """Of a learner; None where there is none yet."""
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whole games as an mp4 file."""
+"""Whole games as a video."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rllib_per.experiments.evaluation import (
     ShouldStop,
     VectorEnv,
 )
+from rllib_per.experiments.run_folder import write_bytes
 from rllib_per.experiments.yaml_source import described
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
@@ -36,7 +37,7 @@ def record_games(
 
     Args:
         policy: Who plays.
-        path: Of the mp4.
+        path: Of the mp4, or of the animated gif.
         num_games: How many.
         seed: Of the first game; each has its own.
         max_frames: The video ends there, and a game under way has no return; None: at their end,
@@ -44,9 +45,12 @@ def record_games(
         should_stop: As of `GreedyPolicy.evaluate`.
 
     Raises:
+        ValueError: The path ends in neither .mp4 nor .gif.
         RuntimeError: imageio-ffmpeg is not installed, or the environment draws nothing.
         EvaluationStoppedError: `should_stop` said so.
     """
+    if path.suffix not in (".mp4", ".gif"):
+        raise ValueError(f"a video's name must end in .mp4 or .gif: got {path}")
     try:
         import imageio_ffmpeg
     except ImportError as error:
@@ -62,12 +66,14 @@ def record_games(
         ) from error
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_gif = path.suffix == ".gif"
+    video = path.with_name(f".{path.stem}.mp4") if is_gif else path
     frames = islice(_frames(env, policy, num_games, seed, returns, should_stop), max_frames)
     try:
         first = next(frames)
         height, width = first.shape[:2]
         writer = imageio_ffmpeg.write_frames(
-            str(path), (width, height), fps=env.metadata.get("render_fps", 30), macro_block_size=2
+            str(video), (width, height), fps=env.metadata.get("render_fps", 30), macro_block_size=2
         )
         writer.send(None)
         try:
@@ -76,8 +82,12 @@ def record_games(
                 writer.send(frame)
         finally:
             writer.close()
+        if is_gif:
+            write_bytes(path, as_gif(video, frames_per_s=25))
     finally:
         env.close()
+        if is_gif:
+            video.unlink(missing_ok=True)
     return returns
 
 
@@ -86,7 +96,8 @@ def as_gif(video: Path, *, frames_per_s: int = 10) -> bytes:
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(video)]
-    command += ["-vf", f"fps={frames_per_s}", "-f", "gif", "-"]
+    palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none"
+    command += ["-vf", f"fps={frames_per_s},{palette}", "-f", "gif", "-"]
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +17,7 @@ from gymnasium.wrappers import (
 )
 
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.leaves import ObservationTree
+from rllib_per.replay.leaves import Leaf, ObservationTree
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
 
@@ -42,7 +43,7 @@ def find_frame_stacks(
     Raises:
         ValueError: The first axis of an observation, or of one of its leaves, is not `size` long.
     """
-    leaves = ObservationTree(env.single_observation_space).leaves
+    leaves = _leaves(env)
     if size == 1:
         return {}
     if size is not None:
@@ -67,6 +68,21 @@ def find_frame_stacks(
         for leaf, stack in found
         if isinstance(stack, FrameStack) and leaf.shape[:1] == (stack.size,)
     }
+
+
+def frame_bytes(env: gym.vector.VectorEnv, size: int | None, padding: str) -> int:
+    """Bytes of one observation in replay, where each frame of a stack is stored once."""
+    stacks = find_frame_stacks(env, size, padding)
+    return sum(
+        math.prod(leaf.shape)
+        * leaf.dtype.itemsize
+        // (stacks[leaf.path].size if leaf.path in stacks else 1)
+        for leaf in _leaves(env)
+    )
+
+
+def _leaves(env: gym.vector.VectorEnv) -> Sequence[Leaf]:
+    return ObservationTree(env.single_observation_space).leaves
 
 
 def _find_wrapper(env: gym.vector.VectorEnv) -> FrameStack | None:

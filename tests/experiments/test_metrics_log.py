@@ -2,28 +2,25 @@
 """Metrics are appended, numbers only, and a resumed run forgets what came after its checkpoint."""
 
 import csv
-import io
 import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from rich.console import Console
 from tensorboardX.proto.event_pb2 import SessionLog
 
 from rllib_per.experiments import plotting
 from rllib_per.experiments.metrics_log import (
     MetricsLog,
     Snapshot,
-    episode_returns,
+    episodes_of,
+    flat_settings,
     flatten_numbers,
     read_rows,
 )
 from rllib_per.experiments.plotting import moving_mean, plot_runs
-from rllib_per.experiments.progress import ProgressDisplay, describe, remaining_s
 from rllib_per.experiments.run_folder import RunFolder
-from rllib_per.experiments.sections import Stop
 from tests.support.event_files import events_in, events_of
 from tests.support.full_disk import files_of_at_most
 
@@ -33,9 +30,13 @@ SNAPSHOT = Snapshot(
     episodes=2,
     time_s=1.0,
     episode_return_mean=20.0,
+    episode_len_mean=21.0,
     evaluation_return_mean=None,
     env_steps_per_s=500.0,
     updates_per_s=50.0,
+    loss=0.5,
+    q_mean=7.0,
+    lr=1e-3,
     replay_ratio=8.0,
     epsilon=0.1,
     beta=0.4,
@@ -64,7 +65,7 @@ def test_every_iteration_is_one_row_everywhere(run):
     assert csv_steps(run.metrics_csv) == [1000, 2000, 3000]
     lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
     assert [line["a/b"] for line in lines] == [1.5, 1.5, 1.5]
-    assert episode_returns(run) == [10, 10, 20, 20, 30, 30]
+    assert [got for got, _ in episodes_of(run)] == [10, 10, 20, 20, 30, 30]
     assert list(run.tensorboard.glob("events.*"))
 
 
@@ -105,7 +106,7 @@ def test_a_cut_line_is_dropped_and_told_of_and_the_run_goes_on(run, name, cut):
     assert [text.partition(": ")[0] for text in said] == [str(path)]
     assert "1 cut line dropped" in said[0]
     assert csv_steps(run.metrics_csv)[-1] == csv_steps(run.episodes_csv)[-1] == 3500
-    assert episode_returns(run)[-1] == 1.0
+    assert episodes_of(run)[-1] == (1.0, 1)
     lines = [json.loads(line) for line in run.metrics_jsonl.read_text().splitlines()]
     assert lines[-1]["env_steps"] == 3500
 
@@ -218,43 +219,57 @@ def test_runs_without_an_episode_cannot_be_plotted(tmp_path):
         plot_runs([RunFolder(tmp_path)], tmp_path / "curve.png")
 
 
-@pytest.mark.parametrize(
-    ("stop", "seconds"),
-    [
-        (Stop(env_steps=2000), 2.0),
-        (Stop(updates=200), 2.0),
-        (Stop(time_s=1.5), 0.5),
-        (Stop(env_steps=2000, time_s=1.5), 0.5),
-    ],
-)
-def test_the_remaining_time_is_that_of_the_nearest_limit(stop, seconds):
-    assert remaining_s(SNAPSHOT, stop) == seconds
+# What RLlib's result says, some of it twice.
+RESULT = {
+    "env_runners": {"episode_len_max": 9, "num_env_steps_sampled_lifetime": 1000.0},
+    "learners": {
+        "default_policy": {"qf_mean": 7.0, "qf_max": 9.0, "weights_seq_no": 4.0},
+        "__all_modules__": {"num_env_steps_trained": 3},
+    },
+    "replay_buffer": {"beta": 0.4, "epsilon": 0.1, "max_priority": 2.0},
+    "num_env_steps_sampled_lifetime": 1000.0,
+}
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_a_table_on_a_terminal_and_lines_elsewhere(is_terminal):
-    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=80)
-    with ProgressDisplay(console, Stop(env_steps=2000), "cartpole/now") as display:
-        display.show(replace(SNAPSHOT, evaluation_return_mean=33.0))
-        display.show(SNAPSHOT)
-    printed = console.file.getvalue()
-    assert "greedy return" in printed  # The last one known, also where there is no new one.
-    assert ("\x1b[" in printed) == is_terminal
-    assert ("cartpole/now" in printed) == is_terminal
-    assert is_terminal or len(printed.splitlines()) == 1  # The second came too soon.
+def tags(tensorboard):
+    return [value.tag for event in events_in(tensorboard) for value in event.summary.value]
 
 
-def test_the_table_has_what_a_user_watches():
-    cells = describe(SNAPSHOT, Stop(env_steps=2000))
-    assert list(cells) == [
-        "return",
-        "env steps",
-        "env steps/s",
-        "updates/s",
-        "replay ratio",
-        "β",
-        "buffer",
-        "ETA",
+def test_tensorboard_has_each_number_once_and_the_lines_have_all(tmp_path):
+    run = RunFolder(tmp_path)
+    with MetricsLog(run) as log:
+        log.write(SNAPSHOT, RESULT, [])
+    logged = tags(run.tensorboard)
+    assert len(logged) == len(set(logged))
+    names = [tag.rpartition("/")[2] for tag in logged]
+    assert len(names) == len(set(names)), "no two of one name"
+    assert {"loss", "q_mean", "lr", "episode_len_mean", "replay_buffer/max_priority"} <= set(logged)
+    (line,) = run.metrics_jsonl.read_text().splitlines()
+    assert json.loads(line)["learners/default_policy/qf_mean"] == 7.0
+
+
+def test_tensorboard_has_the_hyper_parameters_and_the_text(tmp_path):
+    run = RunFolder(tmp_path)
+    settings = {"training": {"lr": 0.25, "n_step": [1, 3], "tau": None}, "seed": 3}
+    with MetricsLog(run) as log:
+        log.describe(settings, "seed: 3\n", 0)
+    values = [value for event in events_in(run.tensorboard) for value in event.summary.value]
+    (text,) = [
+        value.tensor.string_val[0].decode() for value in values if value.tag.startswith("config")
     ]
-    assert cells["buffer"] == "50%"
-    assert cells["ETA"] == "0:00:02"
+    assert text == "    seed: 3\n"
+    content = b"".join(v.metadata.plugin_data.content for v in values if "hparam" in v.tag)
+    assert b"training.lr" in content
+    assert b"training.tau" not in content
+    assert flat_settings(settings) == {"training.lr": 0.25, "training.n_step": "[1, 3]", "seed": 3}
+
+
+def test_a_run_of_another_version_keeps_the_columns_that_it_began_with(run):
+    path = run.metrics_csv
+    path.write_text("env_steps,updates,beta\r\n1000,100,0.4\r\n")
+    with MetricsLog(run, resume_at=1000) as log:
+        log.write(replace(SNAPSHOT, env_steps=1500), {}, [])
+    assert read_rows(path) == [
+        {"env_steps": "1000", "updates": "100", "beta": "0.4"},
+        {"env_steps": "1500", "updates": "100", "beta": "0.4"},
+    ]

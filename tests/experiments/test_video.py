@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.numpy import save_file
 
 from rllib_per.cli import main
@@ -61,14 +62,14 @@ def play(tmp_path, monkeypatch):
     """Plays a game of an environment class."""
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
 
-    def play(env_class):
+    def play(env_class, name="game.mp4"):
         gym.envs.registration.register("Test/Drawing-v0", env_class, disable_env_checker=True)
         experiment = {"environment": {"env": "Test/Drawing-v0"}, "stop": {"env_steps": 1}}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment))
         state = GreedyPolicy(load_experiment(tmp_path / "config.yaml"))._module.state_dict()
         weights = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()}
         save_file(weights, tmp_path / "policy.safetensors")
-        video = str(tmp_path / "game.mp4")
+        video = str(tmp_path / name)
         return CliRunner().invoke(main, ["play", str(tmp_path), "--video", video])
 
     return play
@@ -101,3 +102,21 @@ def test_an_environment_that_draws_is_played(play, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
     assert "returns 3" in done.output
     assert (tmp_path / "game.mp4").stat().st_size > 0
+
+
+def test_a_game_can_be_a_gif_that_moves(play, monkeypatch, tmp_path):
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[:, :16] = 255
+    monkeypatch.setattr(Drawn, "picture", picture)
+    done = play(Drawn, "game.gif")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "game.gif") as game:
+        assert (game.format, game.size) == ("GIF", (32, 32))
+        assert game.n_frames > 1
+    assert not list(tmp_path.glob(".*.mp4"))
+
+
+def test_a_video_of_another_kind_is_refused_before_anything_is_played(play, tmp_path):
+    done = play(Drawn, "game.avi")
+    assert done.exit_code == 2
+    assert "must end in .mp4 or .gif: got" in done.output
