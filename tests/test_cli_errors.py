@@ -241,7 +241,7 @@ def test_a_search_that_cannot_start_leaves_no_folder_behind(tmp_path):
         ("training.optimizer={type: adam, betas: [2, 3]}", "Invalid beta parameter at index 0: 2"),
         ("training.optimizer={type: adam, weight_decay: x}", "cannot be made of {'weight_decay'"),
         ("training.n_step=50000", "replay.capacity: must be at least 50001 rows"),
-        ("model.network=impala", "images must be (stack, height, width)"),
+        ("model.network=impala", "images must be"),
         ("model.channels=[8]", "has no effect on the network 'mlp'"),
         ("model.width=2", "has no effect on the network 'mlp'"),
         ("evaluation.env_config={foo: 1}", "evaluation.env_config = {'foo': 1}: CartPoleEnv"),
@@ -268,5 +268,5 @@ def test_a_search_tries_what_it_may_choose_before_ray_starts(tmp_path, monkeypat
     monkeypatch.setattr(ray_session, "ray_session", lambda *_: pytest.fail("Ray was started"))
     wrong = "model.network={choice: [mlp, nature]}"
     done = call(*TUNE, "--set", wrong, "--runs", tmp_path)
-    expect_one_line(done, 2, "model: images must be (stack, height, width)")
+    expect_one_line(done, 2, "model: images must be")
     assert list(tmp_path.iterdir()) == []

@@ -36,7 +36,7 @@ def call(*arguments):
 def expect_one_line(done, text):
     assert isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == 2
-    errors = [line for line in done.output.splitlines() if not line.startswith("Resuming")]
+    errors = done.stderr.splitlines()
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
     assert text in errors[0]
