@@ -320,9 +320,9 @@ def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
     known = list(_known(model, ()))
     *parents, wrong = map(str, path)
     siblings = {names[-1]: names for names in known if list(names[:-1]) == parents}
-    # Those that are less deep win, and of equals the first.
-    deepest_first = sorted(reversed(known), key=len, reverse=True)
-    others = {names[-1]: names for names in deepest_first}
+    others: dict[str, tuple[str, ...]] = {}
+    for names in sorted(known, key=len):  # Those that are less deep win.
+        others.setdefault(names[-1], names)
     for candidates in (siblings, others):
         meant = meant_by(wrong, candidates)
         if meant is not None:

@@ -110,12 +110,6 @@ FORMATS: dict[str, Callable[[RunFolder, GreedyPolicy], bytes]] = {
 
 def _traced(policy: GreedyPolicy) -> torch.export.ExportedProgram:
     """The policy as a graph, for any number of observations."""
-    objective = getattr(policy.module, "objective", None)
-    if objective is not None and objective.num_taus:
-        raise ValueError(
-            f"{type(objective).__name__} draws fractions at random for every state, so no two "
-            "calls give the same Q-values: export it as .zip, which evaluates as the run does"
-        )
     leaves = ObservationTree(_space_of(policy)).leaves
     examples = {
         leaf.path: torch.from_numpy(np.zeros((_BATCH, *leaf.shape), leaf.dtype)) for leaf in leaves

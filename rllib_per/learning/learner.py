@@ -49,7 +49,14 @@ from rllib_per.learning.rllib_metrics import log_losses, log_updates, rllib_time
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
-from rllib_per.objectives import Expected, Losses, ObjectiveSettings, build_objective
+from rllib_per.objectives import (
+    Expected,
+    Losses,
+    Objective,
+    ObjectiveSettings,
+    build_objective,
+)
+from rllib_per.objectives.fractions import UpdateTaus
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.leaves import ObservationTree
@@ -150,6 +157,7 @@ class ApexDQNLearner(DQNTorchLearner):
                 compile_networks=learners.compile_module,
                 noise=noise_of(self._net, asked.transitions.seed, self._device),
                 spectral_norms=spectral_norms_of(self._net),
+                taus=self._make_taus(objective, asked),
             ),
             objective,
             self._default_optimizer,
@@ -163,6 +171,12 @@ class ApexDQNLearner(DQNTorchLearner):
             updates_targets=not self._calls_after,
         )
         self.change_settings(training)
+
+    def _make_taus(self, objective: Objective, asked: Settings) -> UpdateTaus | None:
+        if not objective.num_taus:
+            return None
+        seed, num_learners = asked.transitions.seed or 0, asked.learners.num_learners
+        return UpdateTaus(objective.num_taus, seed, self._device, max(num_learners, 1))
 
     @property
     def batch_allocator(self) -> Allocator:

@@ -164,10 +164,10 @@ def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
 
     nested = ObservationTree(module.observation_space).nested
 
-    def online(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
+    def online(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
         return Outputs(_bounded(module.compute_q_values({Columns.OBS: nested(obs)})[QF_PREDS]))
 
-    def target(obs: Observations, mask: Tensor | None, num_taus: int | None) -> Outputs:
+    def target(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
         return Outputs(_bounded(module.forward_target({Columns.OBS: nested(obs)})[QF_PREDS]))
 
     return online, target

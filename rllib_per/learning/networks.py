@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_per.objectives import Objective, Outputs
+from rllib_per.objectives.fractions import midpoints
 from rllib_per.objectives.heads import Streams
 from rllib_per.objectives.noise import noisy_layers
 from rllib_per.objectives.objective import Observations
@@ -100,12 +101,13 @@ class QNetwork(nn.Module):
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
-        self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
+        self, obs: Observations, mask: Tensor | None = None, taus: Tensor | None = None
     ) -> Outputs:
-        """See `rllib_per.objectives.Networks`."""
+        """Of (B, *obs_shape), legal actions (B, A), and fractions (B, K); None: as to act."""
         features = self.encoder(obs)
-        num_taus = self._objective.num_taus if num_taus is None else num_taus
-        taus = torch.rand(len(features), num_taus, device=features.device) if num_taus else None
+        if taus is None and self._objective.num_taus:
+            evenly = midpoints(self._objective.num_taus, like=features)
+            taus = evenly.expand(features.shape[0], -1)
         raw = self.head(features, mask, taus)
         return Outputs(self._objective.q_values(raw), raw, taus)
 

@@ -17,13 +17,14 @@ from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import Transfer
 from rllib_per.learning.update_metrics import UpdateMetrics
 from rllib_per.objectives import Losses, Objective, Outputs, TensorBatch
+from rllib_per.objectives.fractions import UpdateTaus
 from rllib_per.objectives.losses import weighted_mean
 from rllib_per.objectives.noise import UpdateNoise
 from rllib_per.objectives.objective import Observations
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 
-# (obs, mask, num_taus) -> Outputs, as in `rllib_per.objectives.Networks`.
-Network = Callable[[Observations, "Tensor | None", "int | None"], Outputs]
+# (obs, mask, taus) -> Outputs; taus (B, K) or None.
+Network = Callable[[Observations, "Tensor | None", "Tensor | None"], Outputs]
 
 
 class NetworkPair:
@@ -37,6 +38,7 @@ class NetworkPair:
         compile_networks: Let torch.compile have them.
         noise: Of their noisy layers; None: they have none.
         spectral_norms: Of their layers that have one.
+        taus: The fractions that they are asked for; None: none.
     """
 
     def __init__(
@@ -49,12 +51,13 @@ class NetworkPair:
         compile_networks: bool = False,
         noise: UpdateNoise | None = None,
         spectral_norms: SpectralNorms | None = None,
+        taus: UpdateTaus | None = None,
     ) -> None:
         self._online, self._target = online, target
         if compile_networks:
             self._online, self._target = torch.compile(online), torch.compile(target)
         self._device, self._mixed_precision = device, mixed_precision
-        self._noise, self._spectral_norms = noise, spectral_norms
+        self._noise, self._spectral_norms, self._taus = noise, spectral_norms, taus
         self._online_noise: Any = nullcontext if noise is None else noise.online
         self._target_noise: Any = nullcontext if noise is None else noise.target
 
@@ -64,6 +67,8 @@ class NetworkPair:
             self._noise.begin(counts["updates"])
         if self._spectral_norms is not None:
             self._spectral_norms.begin_update()
+        if self._taus is not None:
+            self._taus.begin(counts["updates"])
 
     def after_averaging(self) -> None:
         """The target network's tensors are averages now of its own and the online network's."""
@@ -74,15 +79,21 @@ class NetworkPair:
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
         with self._precision(), self._online_noise():
-            outputs = self._online(obs, mask, num_taus)
+            outputs = self._online(obs, mask, self._drawn(obs, num_taus))
         return _as_float32(outputs) if self._mixed_precision else outputs
 
     def target(
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
         with torch.no_grad(), self._precision(), self._target_noise():
-            outputs = self._target(obs, mask, num_taus)
+            outputs = self._target(obs, mask, self._drawn(obs, num_taus))
         return _as_float32(outputs) if self._mixed_precision else outputs
+
+    def _drawn(self, obs: Observations, num_taus: int | None) -> Tensor | None:
+        if self._taus is None:
+            return None
+        leaf = next(iter(obs.values())) if isinstance(obs, Mapping) else obs
+        return self._taus.draw(len(leaf), num_taus)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._mixed_precision:

@@ -143,8 +143,9 @@ class Objective(ABC):
 
     Attributes:
         num_outputs: K, outputs per action; None: one, which is Q and has no axis of its own.
-        num_taus: How many fractions a network samples for each state when it acts, and by default;
-            0: the head takes none.
+        num_taus: How many fractions of the distribution a network is asked for. In an update they
+            are drawn for each state, unless another number is asked for; to act, they are evenly
+            spaced. 0: the head takes none.
     """
 
     num_outputs: int | None = None
@@ -189,7 +190,11 @@ class Objective(ABC):
         """
         next_obs, mask = batch.next_obs, batch.next_action_mask
         judging = networks.target(next_obs, mask, num_taus)
-        choosing_q = networks.online(next_obs, mask).q if self.settings.double_q else judging.q
+        choosing_q = judging.q
+        if self.settings.double_q:
+            choosing_q = networks.online(next_obs, mask).q
+        elif self.num_taus:  # By other fractions than it is judged by.
+            choosing_q = networks.target(next_obs, mask).q
         return select_actions(_all_of(judging), greedy_actions(choosing_q, mask))
 
     def _soft_outputs(

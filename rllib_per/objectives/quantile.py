@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rllib_per.objectives.fractions import midpoints
 from rllib_per.objectives.losses import select_actions
 from rllib_per.objectives.objective import (
     Losses,
@@ -71,8 +72,3 @@ def huber_quantile_loss(values: Tensor, targets: Tensor, taus: Tensor, kappa: fl
         sizes = clipped * (sizes - 0.5 * clipped) / kappa
     weights = (taus.unsqueeze(-1) - (errors.detach() < 0).to(taus.dtype)).abs()
     return (weights * sizes).mean(dim=2).sum(dim=1)
-
-
-def midpoints(num_taus: int, *, like: Tensor) -> Tensor:
-    """The fractions in the middle of so many equal parts of [0, 1]. (K,)."""
-    return (torch.arange(num_taus, dtype=like.dtype, device=like.device) + 0.5) / num_taus

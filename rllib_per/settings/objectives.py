@@ -15,6 +15,7 @@ OBJECTIVES = {
     "expected": "rllib_per.objectives.expected.Expected",
     "categorical": "rllib_per.objectives.categorical.Categorical",
     "quantile": "rllib_per.objectives.quantile.Quantile",
+    "implicit_quantile": "rllib_per.objectives.implicit_quantile.ImplicitQuantile",
 }
 
 
@@ -26,6 +27,24 @@ class Quantile(Section):
     """Which distribution."""
     num_quantiles: Positive = 200
     """Values for each action."""
+    kappa: NotNegative = 1.0
+    """κ of the Huber quantile loss: errors beyond it count linearly; 0 makes all do."""
+
+
+@dataclass(frozen=True)
+class ImplicitQuantile(Section):
+    """Values of fractions that are drawn at random (IQN, Dabney et al. 2018b)."""
+
+    type: Literal["implicit_quantile"] = "implicit_quantile"
+    """Which distribution."""
+    num_taus: Positive = 64
+    """N: fractions of each transition whose values learn."""
+    num_target_taus: Positive = 64
+    """N': fractions of each next state, whose values are the targets."""
+    num_acting_taus: Positive = 32
+    """K: fractions whose mean is Q(s, a), to choose actions by."""
+    num_cosines: Positive = 64
+    """Cosines in which a fraction is embedded."""
     kappa: NotNegative = 1.0
     """κ of the Huber quantile loss: errors beyond it count linearly; 0 makes all do."""
 
@@ -49,8 +68,8 @@ def munchausen_from(given: Any) -> Munchausen | None:
     return section_from(Munchausen, given)
 
 
-_DISTRIBUTIONS = OneOfSections((Quantile,))
-Distribution = Annotated[Quantile, _DISTRIBUTIONS]
+_DISTRIBUTIONS = OneOfSections((Quantile, ImplicitQuantile))
+Distribution = Annotated[Quantile | ImplicitQuantile, _DISTRIBUTIONS]
 distribution_from = _DISTRIBUTIONS.of
 
 # RLlib's keys, and its defaults.

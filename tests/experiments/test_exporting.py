@@ -43,6 +43,12 @@ SETTINGS = {
         "training": {"distribution": {"type": "quantile", "num_quantiles": 8}},
         "stop": {"env_steps": 100},
     },
+    "fractions": {
+        "environment": {"env": "CartPole-v1"},
+        "training": {"distribution": {"type": "implicit_quantile", "num_acting_taus": 8}},
+        "model": {"hiddens": [32], "encoder_hiddens": [32]},
+        "stop": {"env_steps": 100},
+    },
     "images": {
         "environment": {
             "env": "rllib_per/Atari-v1",
@@ -210,11 +216,6 @@ def test_a_full_disk_leaves_the_old_file(cartpole, tmp_path, monkeypatch):
     refused(call("export", cartpole, "--to", to), "No space left")
     assert to.read_text() == "old"
     assert list(tmp_path.iterdir()) == [to]
-
-
-def test_a_policy_that_draws_at_random_is_only_archived(cartpole, tmp_path, monkeypatch):
-    monkeypatch.setattr("rllib_per.objectives.expected.Expected.num_taus", 8)
-    refused(call("export", cartpole, "--to", tmp_path / "p.pt2"), "draws fractions at random")
 
 
 def test_a_network_that_cannot_be_traced_is_one_line(cartpole, tmp_path, monkeypatch):

@@ -64,8 +64,9 @@ def learn(learner, seeds):
 )
 def test_a_restored_learner_goes_on_exactly(gpus, settings, tmp_path):
     settings = settings | {"num_gpus_per_learner": gpus}
-    first, second = build_learner(**settings), build_learner(**settings | {"seed": 8})
+    first, second = (build_learner(**settings) for _ in range(2))
     learn(first, range(5))
+    learn(second, range(20, 23))  # So that it differs in everything.
     first.save_to_path(tmp_path)
     second.restore_from_path(tmp_path)
     for learner in (first, second):

@@ -53,6 +53,7 @@ KINDS = {
         {"distribution": {"type": "quantile", "num_quantiles": 40, "kappa": 0.0}},
         equal_shares,
     ),
+    "fractions": ({"distribution": {"type": "implicit_quantile", "kappa": 0.0}}, equal_shares),
 }
 
 

@@ -20,6 +20,15 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "expected": {},
     "atoms": {"num_atoms": 21, "v_min": -4.0, "v_max": 4.0},
     "quantiles": {"distribution": {"type": "quantile", "num_quantiles": 16}},
+    "fractions": {
+        "distribution": {
+            "type": "implicit_quantile",
+            "num_taus": 8,
+            "num_target_taus": 6,
+            "num_acting_taus": 4,
+            "num_cosines": 16,
+        }
+    },
     "munchausen": {"munchausen": {"tau": 0.1}},
     "soft quantiles": {
         "distribution": {"type": "quantile", "num_quantiles": 16},
