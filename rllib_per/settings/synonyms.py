@@ -26,6 +26,13 @@ _OURS: Mapping[str, tuple[str, ...]] = {
     ),
     "tau": ("polyak", "soft_update"),
     "grad_clip": ("max_grad_norm", "gradient_clip", "gradient_clipping", "clip_grad_norm"),
+    "num_atoms": ("n_atoms", "atoms", "atom_size", "num_bins"),
+    "v_min": ("vmin", "min_value"),
+    "v_max": ("vmax", "max_value"),
+    "num_quantiles": ("n_quantiles", "quantiles"),
+    "num_taus": ("num_tau_samples", "online_sample_size"),
+    "num_target_taus": ("num_tau_prime_samples", "target_sample_size"),
+    "num_acting_taus": ("num_quantile_samples", "sample_size"),
     "td_error_loss_fn": ("loss", "loss_fn", "loss_function"),
     "adam_epsilon": ("adam_eps", "optimizer_eps", "opt_eps"),
     "num_steps_sampled_before_learning_starts": (

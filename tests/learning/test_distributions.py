@@ -2,6 +2,7 @@
 """What RLlib's learner makes of each objective, against what is known of small games."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from rllib_per.learning.atom_range import AtomRange
+from rllib_per.learning.learners import Learners
 from rllib_per.replay.fragment import TransitionBatch
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.training import Training
 from tests.support.learner import build_learner
 
 START = {"env_steps": 0, "episodes": 0}
@@ -129,6 +133,19 @@ def test_targets_beyond_the_atoms_are_told_once(caplog, num_atoms, targets, is_t
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(told) == is_told
     assert all("cut at v_min -10 and v_max 10" in message for message in told)
+
+
+@pytest.mark.parametrize(("v_max", "is_told"), [(0.5, True), (1.5, False)])
+def test_returns_that_leave_the_atoms_are_told_once_with_numbers(caplog, v_max, is_told):
+    settings = {"num_atoms": 21, "v_min": -1.5, "v_max": v_max}
+    group = SimpleNamespace(is_local=True, _learner=build_learner(**settings))
+    learners = Learners(group, lambda: group, LearnerSettings(), Training(**settings))
+    for _ in range(3):
+        learners.update(two_steps(), timesteps=START | {"updates": 0}, lr=1e-3)
+        learners.pop_metrics()
+    told = [r.getMessage() for r in caplog.records if "leave the support" in r.getMessage()]
+    assert len(told) == is_told
+    assert all("from -1 to 1, and are cut at v_min -1.5 and v_max 0.5" in text for text in told)
 
 
 def test_updates_report_the_range_of_their_targets():
