@@ -55,28 +55,6 @@ _RULES: dict[str, Rule] = {
 for _name in ("num_torch_threads", "gym_env_vectorize_mode"):  # Of YAML only, or an enum's.
     del _RULES[_name]
 
-# DQNConfig's settings that nothing here implements: (name, holds when unused, what to do instead).
-_REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("burn_in_len", lambda v: not v, "set burn_in_len=0; stateful modules are not offered"),
-    ("before_learn_on_batch", lambda v: v is None, "transform rewards in the environment instead"),
-    ("lr_schedule", lambda v: v is None, "give the schedule as `lr`"),
-    ("compress_observations", lambda v: not v, "leave it off; frames are stored once as they are"),
-    ("num_aggregator_actors_per_learner", lambda v: not v, "set it to 0; replay batches already"),
-    (
-        "_learner_connector",
-        lambda v: v is None,
-        "batches come from replay as columns and pass through no connector; leave it out, and do "
-        "in the environment what it does, such as gymnasium.wrappers.FrameStackObservation, whose "
-        "frames replay stores once",
-    ),
-    (
-        "torch_skip_nan_gradients",
-        lambda v: not v,
-        "TD errors that are no numbers end the run with an error; set it to False",
-    ),
-    ("policies_to_train", lambda v: v is None, "there is one policy, and it is trained"),
-)
-
 
 def find_problems(config: ApexDQNConfig) -> list[str]:
     """Everything that is wrong with `config`, one sentence each; empty when it is sound."""
@@ -84,11 +62,6 @@ def find_problems(config: ApexDQNConfig) -> list[str]:
         problem
         for name, rule in _RULES.items()
         if (problem := rule.problem(f"`{name}`", getattr(config, name))) is not None
-    ]
-    problems += [
-        f"`{name.lstrip('_')}` = {getattr(config, name)!r} is not supported: {remedy}"
-        for name, unused, remedy in _REFUSED
-        if not unused(getattr(config, name))
     ]
     problems += [
         f"`{name}` must not be -1: RLlib takes that for a setting that is not given; leave it out"

@@ -67,14 +67,9 @@ BOOKKEEPING = _names(
 )
 
 # Refused whatever the env runner is; the values that are not the default, where not any will do.
-REFUSED_FOR_A_REASON_OF_THEIR_OWN = _names(
-    "before_learn_on_batch burn_in_len compress_observations lr_schedule "
-    "num_aggregator_actors_per_learner policies_to_train torch_skip_nan_gradients "
-    "_learner_connector batch_mode"
-)
+REFUSED_FOR_A_REASON_OF_THEIR_OWN = _names("batch_mode")
 VALUES = {
     "batch_mode": "complete_episodes",
-    "burn_in_len": 3,
 }
 
 

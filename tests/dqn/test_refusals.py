@@ -6,7 +6,7 @@ from ray.rllib.algorithms.dqn.dqn import DQN
 from ray.rllib.algorithms.dqn.dqn_catalog import DQNCatalog
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
@@ -23,6 +23,10 @@ class Greedy(ApexDQNModule):
 
     def get_exploration_action_dist_cls(self):
         raise AssertionError
+
+
+class Together(MultiRLModule):
+    """Has a pass for all modules of its own."""
 
 
 class OfOnesOwn(DQN):
@@ -48,6 +52,13 @@ def of_one_module(spec):
     return config().rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=spec))
 
 
+def of_several_modules(kind):
+    spec = MultiRLModuleSpec(
+        multi_rl_module_class=kind, rl_module_specs={"default_policy": RLModuleSpec()}
+    )
+    return config().rl_module(rl_module_spec=spec)
+
+
 def misspelt():
     settings = config()
     settings.num_env_runnners = 3
@@ -69,6 +80,7 @@ def misspelt():
         (lambda: config(WithModule), "Greedy overrides `get_exploration_action_dist_cls`"),
         (lambda: with_spec(model_config={"epsilon": 0.1}), "training(epsilon=...)"),
         (lambda: config().rl_module(model_config={"double_q": False}), "training(double_q=...)"),
+        (lambda: of_several_modules(Together), "`multi_rl_module_class` = Together has no effect"),
         (misspelt, "`num_env_runnners` is no setting of ApexDQNConfig; did you mean"),
         (lambda: config(algo_class=OfOnesOwn), "`algo_class` = OfOnesOwn is not derived from"),
     ],
@@ -92,6 +104,7 @@ def test_rllibs_own_algorithm_does_not_take_our_config():
         lambda: with_spec(module_class=DefaultDQNTorchRLModule, catalog_class=Catalog),
         lambda: with_spec(model_config=DefaultModelConfig(fcnet_hiddens=[8])),
         lambda: with_spec(model_config={"epsilon": config().epsilon}),
+        lambda: of_several_modules(MultiRLModule),
         lambda: config(algo_class=type("Mine", (ApexDQN,), {})),
     ],
 )
