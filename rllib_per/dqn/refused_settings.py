@@ -140,7 +140,7 @@ REFUSED: dict[str, str] = {
         "belongs to learner connectors, through which no batch passes here: leave it out"
     ),
     "burn_in_len": "is not supported, as stateful modules are not offered: leave it out",
-    "before_learn_on_batch": "is not supported: leave it out, and transform rewards in the environment",
+    "before_learn_on_batch": "is not supported: leave it out, transform rewards in the environment",
     "lr_schedule": "has another name: give the schedule as `lr`",
     "compress_observations": "is not supported: leave it out, frames are stored once as they are",
     "num_aggregator_actors_per_learner": "is not supported: leave it out, replay batches already",
