@@ -12,13 +12,12 @@ import yaml
 from rllib_per.experiments.environment_check import made_once
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, changed
 from rllib_per.experiments.yaml_source import Source, parse_yaml
-from rllib_per.learning.encoders import looks_like_image
 from rllib_per.replay.leaves import ObservationTree
 from rllib_per.runners.stack_detection import frame_bytes
 
 # Frames in replay, at the most; a run should fit beside others.
 _REPLAY_BYTES = 1_000_000_000
-# The least side that the convolutions of Mnih et al. 2015 take.
+# The least side that the convolutions of Mnih et al. 2015 take; smaller images are boards and maps.
 _SMALLEST_SCREEN = 36
 
 _VECTORS = {
@@ -90,7 +89,7 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
         space, actions = made.single_observation_space, made.single_action_space
         row_bytes = frame_bytes(made, None, "zero")
     leaves = ObservationTree(space).leaves
-    images = [leaf for leaf in leaves if looks_like_image(leaf)]
+    images = [leaf for leaf in leaves if len(leaf.shape) == 3]
     sizes: Mapping[str, Any] = _IMAGES if images else _VECTORS
     model = dict(sizes["model"])
     if images and min(sorted(leaf.shape)[-2] for leaf in images) < _SMALLEST_SCREEN:
