@@ -168,9 +168,9 @@ TO_PLAY = {
         environment("CartPole-v1", max_episode_steps="long"),
         "cannot be played",
     ),
-    "a setting that no memory holds": (
+    "a setting that makes another network": (
         environment("FrozenLake-v1", desc=["S" * 4000] * 10),
-        "cannot be played",
+        "not of this network",
     ),
     "an environment that does not exist": (environment("CartPol-v1"), "CartPol"),
     "an environment of one's own": (environment("os.system"), "--allow-custom-classes"),

@@ -8,6 +8,7 @@ from torch import nn
 
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.experiment import ExperimentConfig
+from rllib_per.learning.encoders import looks_like_image
 from rllib_per.replay.leaves import ObservationTree
 
 # From here on a second thread is worth what it costs: multiplications of a batch in dense layers,
@@ -32,5 +33,7 @@ def num_threads(experiment: ExperimentConfig, policy: GreedyPolicy) -> int:
                 for p in layer.parameters())  # fmt: skip
     batch = experiment.training.train_batch_size_per_learner
     leaves = ObservationTree(policy.module.observation_space).leaves
-    is_screen = any(len(leaf.shape) == 3 and min(leaf.shape[1:]) >= _LARGE_SIDE for leaf in leaves)
+    is_screen = any(
+        looks_like_image(leaf) and sorted(leaf.shape)[-2] >= _LARGE_SIDE for leaf in leaves
+    )
     return _OWN_CHOICE if is_screen or batch * dense >= _MANY_MULTIPLICATIONS else 1

@@ -15,7 +15,7 @@ from rllib_per.buffers.episode_chunks import EpisodeChunks
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
-from rllib_per.replay import PriorityUpdate, TrainingDivergedError
+from rllib_per.replay import FrameSpec, PriorityUpdate, RowSpec, TrainingDivergedError
 from rllib_per.schedules import schedule
 from tests.support.experience import Row, Streams, one_stream, row_spec
 from tests.support.replay_oracle import OracleBuffer
@@ -108,6 +108,12 @@ def test_uniform_draws_bootstrap_whatever_cuts_a_window_short_as_rllib_has_it(n_
         assert got.bootstrap_discounts[0] == np.float32(discount if is_full else GAMMA**n_step)
     assert num_terminated
     assert bool(num_cut) == (n_step > 1)
+
+
+def test_observations_that_are_trees_are_refused():
+    rows = RowSpec(leaves={"a": FrameSpec((2,)), "b": FrameSpec(())})
+    with pytest.raises(ValueError, match=r"one array: got the leaves \['a', 'b'\]; set the type"):
+        rllib_replay(EpisodeReplayBuffer, rows)
 
 
 def test_a_batch_has_the_size_asked_for():

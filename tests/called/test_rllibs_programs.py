@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.columns import Columns
@@ -15,6 +15,7 @@ from ray.rllib.utils.test_utils import check_train_results_new_api_stack
 
 from rllib_per import ApexDQNConfig, FastPrioritizedEpisodeReplayBuffer
 from rllib_per.learning.module import ApexDQNModule
+from rllib_per.replay.leaves import ObservationTree, from_leaves
 from tests.called.rllibs_programs import (
     DQN_PROGRAMS,
     FAILS_ANYWAY,
@@ -108,15 +109,21 @@ def test_rllibs_atari_program_fails_with_rllibs_buffer(build, settings, config_c
 
 
 @pytest.mark.parametrize("double_q", [True, False])
-def test_our_module_gives_what_rllibs_test_of_its_module_asks_for(double_q):
+@pytest.mark.parametrize(
+    "space", [Box(-1.0, 1.0, (8,)), Box(0.0, 1.0, (64, 64, 3)), Dict(a=Box(0, 1, (2,)))], ids=str
+)
+def test_our_module_gives_what_rllibs_test_of_its_module_asks_for(space, double_q):
     module = ApexDQNModule(
-        observation_space=Box(-1.0, 1.0, (8,)),
+        observation_space=space,
         action_space=Discrete(4),
         model_config=asdict(DefaultModelConfig()) | {"double_q": double_q, "num_atoms": 1},
         inference_only=False,
     )
     module.make_target_networks()
-    batch = {Columns.OBS: torch.rand(5, 8), Columns.NEXT_OBS: torch.rand(5, 8)}
+    observations = ObservationTree(space)
+    leaves = {leaf.path: torch.rand(5, *leaf.shape) for leaf in observations.leaves}
+    obs = observations.nested(from_leaves(leaves))
+    batch = {Columns.OBS: obs, Columns.NEXT_OBS: obs}
     shapes = {name: tuple(output.shape) for name, output in module.forward_train(batch).items()}
     assert shapes["qf_preds"] == (5, 4)
     assert shapes.get("qf_next_preds") == ((5, 4) if double_q else None)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
+import gymnasium as gym
 import numpy as np
 import pytest
 import ray
 from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
 from rllib_per.observations import WrongDataError
@@ -213,3 +215,84 @@ def test_a_restored_run_trains_on(build, tmp_path):
     result = second.train()
     assert second.progress.env_steps >= steps + 200
     assert result["num_env_steps_sampled_lifetime"] == second.progress.env_steps
+
+
+LEAVES = {"signal": "discrete", "leaves": ["discrete", "multi_binary", "vector"], "nested": True}
+
+
+def sample_of_leaves(replay):
+    """A batch, whose leaves fit together, and to the rewards."""
+    batch = replay.sample(64, 0.5)
+    assert batch.obs.keys() == {"multi_binary", "pair/0", "pair/1"}
+    assert batch.obs["pair/1"].dtype == np.int64
+    pays = np.where(np.isin(batch.obs["pair/1"], [3, 6]) == (batch.actions == 1), 1.0, -1.0)
+    np.testing.assert_array_equal(batch.n_step_returns, pays)
+    return batch.obs
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "runner", ["ours", "rllibs", pytest.param("actors", marks=pytest.mark.slow)]
+)
+def test_trees_of_observations_go_all_the_way_and_into_checkpoints(build, tmp_path, runner):
+    def settings():
+        own = config(store_buffer_in_checkpoints=True, lr=3e-3)
+        own.environment("rllib_per/LeafProbe-v1", env_config=LEAVES)
+        if runner == "rllibs":
+            own.env_runners(env_runner_cls=SingleAgentEnvRunner)
+        elif runner == "actors":
+            own.env_runners(num_env_runners=1)
+            replay = {"type": "sharded", "num_shards": 2, "shard_num_cpus": 0, "capacity": 4000}
+            own.training(replay_buffer_config=replay)
+        return own
+
+    first = build(settings())
+    for _ in range(3):
+        result = first.train()
+    assert result["learners"]["default_policy"]["qf_loss"] >= 0
+    first.save_to_path(tmp_path / "checkpoint")
+    second = build(settings())
+    second.restore_from_path(tmp_path / "checkpoint")
+    ours, theirs = (sample_of_leaves(each.replay) for each in (first, second))
+    if runner != "actors":  # Whose batches are drawn ahead.
+        for path, leaf in ours.items():
+            np.testing.assert_array_equal(leaf, theirs[path])
+
+
+class DictCartPole(gym.ObservationWrapper):
+    """CartPole, cart and pole apart."""
+
+    def __init__(self, context):
+        super().__init__(gym.make("CartPole-v1"))
+        low, high = self.env.observation_space.low, self.env.observation_space.high
+        self.observation_space = gym.spaces.Dict(
+            cart=gym.spaces.Box(low[:2], high[:2]), pole=gym.spaces.Box(low[2:], high[2:])
+        )
+
+    def observation(self, observation):
+        return {"cart": observation[:2], "pole": observation[2:]}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_cartpole_is_learned_from_a_dict(build):
+    learning = ApexDQNConfig().environment(DictCartPole).debugging(seed=0)
+    learning.env_runners(num_envs_per_env_runner=4, rollout_fragment_length=1)
+    learning.training(
+        lr=1e-3,
+        n_step=3,
+        train_batch_size_per_learner=64,
+        replay_ratio=32,
+        epsilon=[(0, 1.0), (8000, 0.04)],
+        num_steps_sampled_before_learning_starts=1000,
+        target_network_update_freq=500,
+        grad_clip=10,
+    )
+    learning.rl_module(model_config={"encoder_hiddens": [64], "hiddens": [128]})
+    learning.reporting(metrics_num_episodes_for_smoothing=20)
+    algorithm = build(learning)
+    returns = 0.0
+    while returns < 150 and algorithm.progress.env_steps < 30_000:
+        returns = algorithm.train()["env_runners"]["episode_return_mean"]
+    assert returns >= 150  # Random play earns 22.

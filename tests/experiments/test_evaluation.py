@@ -222,3 +222,33 @@ def test_the_bound_is_the_users_or_the_environments_or_a_large_number():
 def test_the_bound_cuts_greedy_play():
     policy = policy_for("{env: rllib_per/BlindCliffwalk-v1}", max_env_steps_per_episode=1)
     assert policy.evaluate(4, 2, 0).lengths == [1] * 4
+
+
+def test_trees_are_played_and_their_parts_left_out():
+    text = """
+environment:
+  env: rllib_per/LeafProbe-v1
+  env_config: {signal: discrete, leaves: [discrete, vector, multi_binary]}
+  drop_leaves: [vector]
+model: {encoder_hiddens: [8], hiddens: [8]}
+stop: {env_steps: 1}
+"""
+    policy = GreedyPolicy(build_experiment(parse_yaml(text, "x.yaml")))
+    assert sorted(policy.module.observation_space) == ["discrete", "multi_binary"]
+    assert sorted({*policy.evaluate(20, 4, seed=0).returns}) == [-1.0, 1.0]
+
+
+def test_a_leaf_that_is_no_number_is_named():
+    class Breaks(FixedLength):
+        observation_space = gym.spaces.Dict(x=FixedLength.observation_space)
+
+        def reset(self, **kwargs):
+            return {"x": super().reset(**kwargs)[0]}, {}
+
+        def step(self, action):
+            obs, *more = super().step(action)
+            return {"x": obs * np.nan}, *more
+
+    env = gym.vector.SyncVectorEnv([lambda: Breaks(9)], autoreset_mode="NextStep")
+    with pytest.raises(WrongDataError, match="gave nan as x of the observation of step 1"):
+        play_episodes(env, lambda obs: always_one(obs["x"]), 1, seed=0)

@@ -22,6 +22,8 @@ NULL = "learners.num_torch_threads=null"
         ("minatar/base", [NULL], 1),
         ("atari/pong", [], 5),
         ("cartpole", [NULL, "model.hiddens=[1024,1024]"], 5),
+        ("frozenlake", [NULL], 1),
+        ("frozenlake", [NULL, "environment.env=rllib_per/LeafProbe-v1"], 5),  # With an image.
         ("cartpole", ["learners.num_torch_threads=3"], 3),
     ],
 )
