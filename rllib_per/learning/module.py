@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import gymnasium as gym
 import torch
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     QF_NEXT_PREDS,
@@ -55,7 +56,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         self.q_network = QNetwork(
             config,
             make_encoder(tree, configs),
-            num_actions(self.action_space),
+            _actions_from_zero(self.action_space),
             self.objective,
         )
         initialize(self.q_network, as_mapping(self.model_config))
@@ -98,7 +99,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     @what_columns_do
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         with torch.no_grad():
-            return self._actions(self.compute_q_values(batch)[QF_PREDS].argmax(dim=1))
+            return {Columns.ACTIONS: self.compute_q_values(batch)[QF_PREDS].argmax(dim=1)}
 
     @what_columns_do
     def _forward_exploration(
@@ -119,13 +120,7 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         if not legal.all():
             anything = torch.multinomial((legal | ~legal.any(1, keepdim=True)).float(), 1)[:, 0]
         explores = chance < self._epsilon(int(t))
-        return self._actions(torch.where(explores, anything, q_values.argmax(dim=1)))
-
-    def _actions(self, actions: Tensor) -> dict[str, Tensor]:
-        """Counted from 0, and for RLlib's env runners as the environment counts them."""
-        start = int(getattr(self.action_space, "start", 0))
-        for_env = {Columns.ACTIONS_FOR_ENV: actions + start} if start else {}
-        return {Columns.ACTIONS: actions, **for_env}
+        return {Columns.ACTIONS: torch.where(explores, anything, q_values.argmax(dim=1))}
 
     @what_columns_do
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
@@ -142,6 +137,18 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
             with torch.no_grad(), online():
                 output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
         return output
+
+
+def _actions_from_zero(space: gym.Space[Any]) -> int:
+    """Our env runner's space always starts at 0; RLlib's runner sends what the module says."""
+    count = num_actions(space)
+    if getattr(space, "start", 0):
+        raise ValueError(
+            f"ApexDQNModule counts actions from 0, and RLlib's env runner sends them so: got "
+            f"{space}; wrap the environment in rllib_per.runners.space_wrappers.ActionsFromZero, "
+            "or leave `env_runner_cls` and what needs RLlib's runner out"
+        )
+    return count
 
 
 def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:

@@ -230,17 +230,11 @@ def test_what_cannot_be_built_is_refused_with_the_fix(space, model_config, messa
         module(space, model_config)
 
 
-def test_rllibs_runners_get_actions_as_the_environment_counts_them():
-    from_five = ApexDQNModule(
-        observation_space=VECTOR,
-        action_space=gym.spaces.Discrete(3, start=5),
-        model_config={"epsilon": 1.0},
-    )
-    batch = {"obs": observations(VECTOR)}
-    for output in (from_five.forward_inference(batch), from_five.forward_exploration(batch, t=0)):
-        assert torch.equal(output["actions_for_env"], output["actions"] + 5)
-        assert output["actions"].max() < 3
-    assert "actions_for_env" not in module().forward_inference(batch)
+def test_actions_that_rllibs_runner_would_get_wrong_are_refused():
+    with pytest.raises(ValueError, match=r"counts actions from 0.*ActionsFromZero"):
+        ApexDQNModule(
+            observation_space=VECTOR, action_space=gym.spaces.Discrete(3, start=5), model_config={}
+        )
 
 
 def test_target_networks_start_equal_and_take_no_gradient():
