@@ -12,10 +12,10 @@ import tree
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.arrays import Array, Float32s
-from rllib_per.frame_stack import FrameStack
+from rllib_per.frame_stack import FrameStack, frame_of
 from rllib_per.observations import WrongDataError, fitted
 from rllib_per.replay.columns import first_not_finite
-from rllib_per.replay.fragment import Fragment, FrameSpec, RowSpec
+from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.replay.leaves import Leaf, Observations, ObservationTree, from_leaves
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
@@ -59,20 +59,14 @@ class EpisodeFragmenter:
         """What one row looks like, by the module's observation and action spaces.
 
         Raises:
-            ValueError: An observation is no tree of arrays.
+            ValueError: An observation is no tree of arrays, or no stack where it should be one.
         """
         obs_space, action_space = spaces
         self._tree = ObservationTree(obs_space)
-        stack = self._stack
-        frames = {
-            leaf.path: FrameSpec(
-                shape=leaf.shape[1:] if stack else leaf.shape,
-                dtype=leaf.stored_dtype,
-                stack=stack.size if stack else None,
-                stack_padding=stack.padding if stack else "zero",
-            )
-            for leaf in self._tree.leaves
-        }
+        for leaf in self._tree.leaves:
+            if self._stack is not None:
+                self._stack.check_shape(leaf)
+        frames = {leaf.path: frame_of(leaf, self._stack) for leaf in self._tree.leaves}
         return RowSpec.of_frames(
             frames, action_shape=action_space.shape, action_dtype=action_space.dtype
         )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rllib_per.arrays import Array, Bools
+from rllib_per.replay.fragment import FrameSpec
+from rllib_per.replay.leaves import Leaf
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class FrameStack:
     def of(cls, size: int | None, padding: str) -> FrameStack | None:
         """None where nothing is stacked."""
         return cls(size, padding) if size else None
+
+    def check_shape(self, leaf: Leaf) -> None:
+        """Raise unless a leaf's first axis may hold the frames."""
+        if leaf.shape[:1] != (self.size,):
+            raise ValueError(
+                f"`frame_stack` is {self.size}, so an observation's first axis must hold "
+                f"{self.size} frames: the {leaf} has the shape {leaf.shape}. Set `frame_stack` to "
+                "1 if it is a single frame"
+            )
 
     def check(self, obs: Array, next_obs: Array, reset: Bools) -> None:
         """Raise unless `next_obs` is `obs` moved on by one frame, or newly padded where `reset`.
@@ -52,3 +63,13 @@ class FrameStack:
                 "episode is padded otherwise. Set it to 'zero' or 'repeat', as the environment "
                 "does, or set `frame_stack` to 1, and observations are stored whole"
             )
+
+
+def frame_of(leaf: Leaf, stack: FrameStack | None) -> FrameSpec:
+    """A leaf's frames as replay stores them."""
+    return FrameSpec(
+        shape=leaf.shape[1:] if stack else leaf.shape,
+        dtype=leaf.stored_dtype,
+        stack=stack.size if stack else None,
+        stack_padding=stack.padding if stack else "zero",
+    )

@@ -274,3 +274,9 @@ def test_a_leaf_of_another_kind_is_named_and_takes_no_stream():
     with pytest.raises(ValueError, match=r"as the module gets them in image, of shape \(3, 4\)"):
         built.fragments([wrong])
     assert built.fragments([tree_episode(3)])[0].first_step.tolist() == [0]
+
+
+def test_a_stack_that_config_names_must_be_one_of_all_leaves():
+    built = EpisodeFragmenter(1, FrameStack(4, "zero"))
+    with pytest.raises(ValueError, match=r"hold 4 frames: the leaf 'image' has the shape \(3, 4\)"):
+        built.row_spec((SPACE, gym.spaces.Discrete(3)))

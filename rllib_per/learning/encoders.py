@@ -80,7 +80,7 @@ class LeafEncoder(nn.Sequential):
     def _inputs(self, obs: Tensor) -> Tensor:
         """float32, of the shape that the first layer takes; images are not copied as bytes."""
         if self._has_categories:
-            numbers = obs.reshape(obs.shape[0], -1)[:, self._places]
+            numbers = obs.reshape(obs.shape[0], -1).long()[:, self._places]
             return torch.eq(numbers, self._categories).float()
         if self._axes is not None:
             if self._axes.is_gray:

@@ -10,9 +10,9 @@ import numpy as np
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
 from rllib_per.arrays import Array, Bools, Int64s
-from rllib_per.frame_stack import FrameStack
+from rllib_per.frame_stack import FrameStack, frame_of
 from rllib_per.objectives.objective import map_leaves
-from rllib_per.replay.fragment import FrameSpec, RowSpec
+from rllib_per.replay.fragment import RowSpec
 from rllib_per.replay.leaves import Observations, ObservationTree, leaves_of
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
@@ -83,15 +83,8 @@ class EnvStreams:
     @property
     def row_spec(self) -> RowSpec:
         """What one row of these streams looks like."""
-        frames = {}
-        for leaf in self.tree.leaves:
-            stack = self._frame_stacks.get(leaf.path)
-            frames[leaf.path] = FrameSpec(
-                shape=leaf.shape[1:] if stack else leaf.shape,
-                dtype=leaf.stored_dtype,
-                stack=stack.size if stack else None,
-                stack_padding=stack.padding if stack else "zero",
-            )
+        stacks = self._frame_stacks
+        frames = {leaf.path: frame_of(leaf, stacks.get(leaf.path)) for leaf in self.tree.leaves}
         return RowSpec.of_frames(frames)
 
     def reset(self, reset_env: Callable[[], Any]) -> None:

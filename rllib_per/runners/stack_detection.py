@@ -47,14 +47,10 @@ def find_frame_stacks(
     if size == 1:
         return {}
     if size is not None:
+        stack = FrameStack(size, padding)
         for leaf in leaves:
-            if leaf.shape[:1] != (size,):
-                raise ValueError(
-                    f"`frame_stack` is {size}, so an observation's first axis must hold {size} "
-                    f"frames: the {leaf} has the shape {leaf.shape}. Set `frame_stack` to 1 if it "
-                    "is a single frame"
-                )
-        return {leaf.path: FrameStack(size, padding) for leaf in leaves}
+            stack.check_shape(leaf)
+        return {leaf.path: stack for leaf in leaves}
     declared: Any = getattr(env, "frame_stack", None)
     # An attribute of this name may mean something else.
     if not isinstance(declared, Mapping):

@@ -364,6 +364,7 @@ def test_categories_become_ones_among_zeros():
     encoder = module(gym.spaces.MultiDiscrete([2, 3], start=[0, 5])).q_network.encoder
     given = torch.tensor([[1, 5], [0, 7]], dtype=torch.int16)
     assert encoder._inputs(given).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    assert encoder._inputs(given.to(torch.uint16)).equal(encoder._inputs(given))
     grid = module(gym.spaces.MultiDiscrete([[2, 2], [2, 2]])).q_network.encoder
     assert grid._inputs(torch.tensor([[[0, 1], [1, 0]]])).shape == (1, 8)
     bits = module(gym.spaces.MultiBinary(3)).q_network.encoder
