@@ -31,10 +31,11 @@ _MOMENTS = ("mean", "var", "count")
 def share_statistics(env: Any) -> None:
     """Let all environments of a vector environment count into those of the first one."""
     first, *others = _single_envs(env) or [None]
+    shared = {name: getattr(wrapper, attribute) for name, wrapper, attribute in _normalizers(first)}
     for other in others:
-        pairs = zip(_normalizers(first), _normalizers(other), strict=True)
-        for (_, source, attribute), (_, target, _) in pairs:
-            setattr(target, attribute, getattr(source, attribute))
+        for name, wrapper, attribute in _normalizers(other):
+            if name in shared:
+                setattr(wrapper, attribute, shared[name])
 
 
 def statistics_of(env: Any) -> Statistics:
@@ -71,17 +72,27 @@ def check_statistics(own: Statistics, given: Statistics) -> None:
             )
 
 
-def let_statistics_change(env: Any, *, change: bool) -> None:
-    """Whether steps count into them from now on; otherwise they are used as they are."""
-    for single in _single_envs(env):
-        for _, wrapper, _ in _normalizers(single):
-            wrapper.update_running_mean = change
+def freeze_statistics(env: Any, statistics: Mapping[str, Array] | None = None) -> list[Any]:
+    """Let steps of `env` change them no more.
+
+    Args:
+        env: A vector environment.
+        statistics: What it is to normalize by; None: by those of this moment.
+    Returns:
+        The wrappers of which this is news, for `thaw_statistics`: others were frozen by their env.
+    """
+    load_statistics(env, statistics or {})
+    wrappers = [wrapper for single in _single_envs(env) for _, wrapper, _ in _normalizers(single)]
+    frozen = [wrapper for wrapper in wrappers if wrapper.update_running_mean]
+    for wrapper in frozen:
+        wrapper.update_running_mean = False
+    return frozen
 
 
-def freeze_statistics(env: Any, statistics: Mapping[str, Array]) -> None:
-    """Let `env` normalize by these for good."""
-    load_statistics(env, statistics)
-    let_statistics_change(env, change=False)
+def thaw_statistics(frozen: Sequence[Any]) -> None:
+    """Let steps change those again that `freeze_statistics` gave."""
+    for wrapper in frozen:
+        wrapper.update_running_mean = True
 
 
 def pooled(several: Sequence[Mapping[str, Array]]) -> Statistics:

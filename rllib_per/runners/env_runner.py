@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from rllib_per.envs.statistics import let_statistics_change
+from rllib_per.envs.statistics import freeze_statistics, thaw_statistics
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.runners.callbacks import RunnerCallbacks
@@ -279,7 +279,8 @@ class ApexEnvRunner(SaveableRunner):
         """Reset everything unless the streams already run for this purpose."""
         while self._purpose != purpose:
             self._purpose = purpose
-            let_statistics_change(self.env, change=purpose == "collect")
+            thaw_statistics(self._frozen)
+            self._frozen = [] if purpose == "collect" else freeze_statistics(self.env)
             # An environment that fails here is made anew, which clears the purpose again.
             self._streams.reset(self._reset_env)
             self._require_env().begin()

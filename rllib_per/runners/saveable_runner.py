@@ -39,6 +39,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._device: Any = None
         self._pipelines: dict[str, Any] | None = None
         self._purpose: str | None = None  # What the streams run for; None: they begin new episodes.
+        self._frozen: list[Any] = []  # Normalizing wrappers, while nothing is collected.
         self._shares_module = False
         self._weights_seq_no = 0
         self._num_env_steps_since = 0  # The driver's last word on num_env_steps_sampled_lifetime.

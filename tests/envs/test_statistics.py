@@ -9,11 +9,11 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward, TimeLimit
 from rllib_per.envs.statistics import (
     check_statistics,
     freeze_statistics,
-    let_statistics_change,
     load_statistics,
     pooled,
     share_statistics,
     statistics_of,
+    thaw_statistics,
 )
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from tests.support.counting_env import CountingEnv
@@ -76,16 +76,38 @@ def test_what_is_loaded_is_gone_on_with_and_what_is_frozen_stays():
     assert statistics_of(other)["observation0.count"] > before["observation0.count"]
     np.testing.assert_equal(statistics_of(env), before)  # Those are copies.
     frozen = make(3)
-    freeze_statistics(frozen, before)
+    wrappers = freeze_statistics(frozen, before)
     play(frozen)
     np.testing.assert_equal(statistics_of(frozen), before)
     expected = (np.array([0, 0, 0]) - before["observation0.mean"]) / np.sqrt(
         before["observation0.var"] + 1e-8
     )
     np.testing.assert_allclose(frozen.reset()[0][0][2], expected[2], rtol=1e-5)
-    let_statistics_change(frozen, change=True)
+    thaw_statistics(wrappers)
     play(frozen, 1)
     assert statistics_of(frozen)["observation0.count"] > before["observation0.count"]
+
+
+def test_what_an_environment_froze_itself_stays_frozen():
+    def wrap(env):
+        env = NormalizeObservation(env)
+        env.update_running_mean = False
+        return env
+
+    env = make(wrap=wrap)
+    thaw_statistics(freeze_statistics(env))
+    before = statistics_of(env)
+    play(env)
+    np.testing.assert_equal(statistics_of(env), before)
+
+
+def test_environments_that_are_wrapped_otherwise_keep_what_is_their_own():
+    env = ColumnSyncVectorEnv(
+        [lambda: CountingEnv(0, [3]), lambda: NormalizeReward(CountingEnv(1, [3]))]
+    )
+    share_statistics(env)
+    play(env)
+    assert statistics_of(env) == {}
 
 
 def test_an_environment_without_statistics_has_none():

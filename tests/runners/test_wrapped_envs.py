@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`wrappers` around the environments of a runner: frames, lengths, statistics."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RescaleObservation
@@ -55,6 +56,21 @@ def test_discrete_observations_are_learned_as_vectors():
     fragment = runner.collect(5, epsilon=1.0)
     assert fragment.obs.shape == (6, 1, 16)
     assert (fragment.obs.sum(axis=2) == 1).all()
+
+
+def test_parts_are_dropped_before_anything_is_put_around_the_rest():
+    class WithText(CountingEnv):
+        def __init__(self):
+            super().__init__(0, [3])
+            seen = {"at": self.observation_space, "mission": gym.spaces.Text(9)}
+            self.observation_space = gym.spaces.Dict(seen)
+
+        def _observation(self):
+            return {"at": np.zeros(3, np.float32), "mission": "go"}
+
+    settings = config(["FlattenObservation"], lambda context: WithText())
+    runner = ApexEnvRunner(config=settings.environment(drop_leaves=["mission"]))
+    assert runner.collect(5, epsilon=1.0).obs.shape == (6, 1, 3)
 
 
 def test_statistics_change_with_what_is_collected_and_with_nothing_else():
