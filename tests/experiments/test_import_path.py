@@ -180,27 +180,31 @@ def test_the_package_runs_as_a_module_without_the_current_folder(folder):
     assert modules_that_ran(folder) == []
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_an_environment_beside_the_yaml_works_in_actors_and_in_all_that_comes_after(folder):
-    """The YAML and its modules are in another folder than the current one."""
+@pytest.fixture
+def own(folder):
+    """A YAML, with its modules beside it, in another folder than the current one."""
     project = folder.parent / "project"
     project.mkdir()
     for name in ("my_env.py", "my_helper.py"):
         (folder / name).rename(project / name)
-    own = {
-        "environment": {
-            "env": "my_env.py:OwnEnv",
-            "wrappers": [{"TimeLimit": {"max_episode_steps": 40}}, "NormalizeObservation"],
-        },
+    wrappers = [{"TimeLimit": {"max_episode_steps": 40}}, "NormalizeObservation"]
+    experiment = {
+        "environment": {"env": "my_env.py:OwnEnv", "wrappers": wrappers},
         "stop": {"env_steps": 100},
     }
-    (project / "own.yaml").write_text(yaml.safe_dump(own))
+    path = project / "own.yaml"
+    path.write_text(yaml.safe_dump(experiment))
+    return path
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_environment_beside_the_yaml_works_in_actors_and_in_all_that_comes_after(own, folder):
     allowed = "--allow-custom-classes"
     settings = [part for setting in TINY for part in ("--set", setting)]
     run_folder = "runs/own/latest"
     for arguments in (
-        ("train", project / "own.yaml", *settings, allowed),
+        ("train", own, *settings, allowed),
         ("train", "--resume", run_folder, "--set", "stop={env_steps: 300}", allowed),
         ("evaluate", run_folder, "--episodes", 1, allowed),
         ("export", run_folder, "--to", "own.zip", allowed),
@@ -209,9 +213,14 @@ def test_an_environment_beside_the_yaml_works_in_actors_and_in_all_that_comes_af
     ):
         done = command(*arguments)
         assert done.returncode == 0, (arguments, done.stderr)
-    own["tune"] = {"num_samples": 1, "scheduler": {"type": "none"}}
-    own["training"] = {"lr": {"choice": [0.001, 0.002]}}
-    (project / "search.yaml").write_text(yaml.safe_dump(own))
-    done = command("tune", project / "search.yaml", *settings, allowed)
+    assert modules_that_ran(folder) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_environment_beside_the_yaml_works_in_trials(own, folder):
+    search = ("tune={num_samples: 1, scheduler: {type: none}}", "training.lr={choice: [1e-3]}")
+    settings = [part for setting in (*TINY, *search) for part in ("--set", setting)]
+    done = command("tune", own, *settings, "--allow-custom-classes")
     assert done.returncode == 0, done.stderr
     assert modules_that_ran(folder) == []
