@@ -64,11 +64,12 @@ def check_statistics(own: Statistics, given: Statistics) -> None:
     One in evaluation has no statistics of rewards.
     """
     for key, value in own.items():
-        found = (given[key].shape, given[key].dtype.kind) if key in given else None
-        if found != (value.shape, "f"):
+        found = given.get(key)
+        is_like = found is not None and (found.shape, found.dtype.kind) == (value.shape, "f")
+        if not (is_like and np.isfinite(given[key]).all()):
             raise ValueError(
-                f"the statistics are not of this environment: {key} must be floats of shape "
-                f"{value.shape}, got {given.get(key)!r:.200}"
+                f"the statistics are not of this environment: {key} must be finite floats of "
+                f"shape {value.shape}, got {found!r:.200}"
             )
 
 

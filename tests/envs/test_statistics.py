@@ -123,6 +123,7 @@ def test_statistics_of_another_environment_are_refused():
     own = statistics_of(make())
     check_statistics(own, own)
     for wrong in ({}, own | {"observation0.var": np.zeros(4)},
-                  own | {"observation0.count": np.array("x")}):  # fmt: skip
+                  own | {"observation0.count": np.array("x")},
+                  own | {"observation0.mean": np.full(3, np.nan)}):  # fmt: skip
         with pytest.raises(ValueError, match=r"not of this environment: observation0\.\w+ must be"):
             check_statistics(own, wrong)
