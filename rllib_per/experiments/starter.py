@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -80,7 +81,8 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
         ConfigError: There is no such environment, or it can't be made or learned.
     """
     environment = _environment(env)
-    source = Source({"environment": environment, "stop": {"env_steps": 1}}, f"--env {env}")
+    data = {"environment": environment, "stop": {"env_steps": 1}}
+    source = Source(data, f"--env {env}", folder=Path())
     for assignment in overrides:
         if assignment.partition(".")[0].strip() == "environment":
             source.override(assignment)
@@ -118,6 +120,7 @@ def load_starter(
     """The experiment of that text; raises ConfigError as `load_experiment`."""
     text = starter(env, overrides, allow_custom_classes=allow_custom_classes)
     source = changed(parse_yaml(text, f"--env {env}"), overrides, seed=seed, smoke=smoke)
+    source.folder = Path()
     return build_experiment(source, allow_custom_classes=allow_custom_classes)
 
 

@@ -12,6 +12,7 @@ from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.import_path import worker_path
 from rllib_per.experiments.run_archive import archive_bytes, opened
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.starter import load_starter
 from rllib_per.experiments.tuning.plan import load_plan
 from rllib_per.experiments.yaml_source import ConfigError
 
@@ -117,6 +118,17 @@ def test_import_from_names_another_folder_seen_from_the_file(project):
     experiment = load(other, "corridor_env.Corridor", overrides=["import_from=../project"])
     assert experiment.import_from == str(project)
     check_environment(experiment)
+
+
+def test_an_environment_that_is_named_in_a_shell_is_found_from_where_it_stands(
+    project, monkeypatch
+):
+    monkeypatch.chdir(project)
+    length = ["environment.env_config={length: 3}"]
+    env = "corridor_env.py:Corridor"
+    experiment = load_starter(env, length, allow_custom_classes=True)
+    assert experiment.import_from == str(project)
+    assert experiment.environment.env == env
 
 
 def test_what_is_found_says_nothing_of_its_place_where_no_class_is_named(project):
