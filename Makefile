@@ -110,6 +110,9 @@ drawings: setup  ## draw the pictures of README.md and docs/replay.md
 	$(BIN)/python -m benchmarks.learning
 	$(BIN)/python -m benchmarks.drawings
 
+screencast: setup  ## the moving pictures of README.md: a terminal (with tmux) and a game
+	$(BIN)/python -m benchmarks.screencast
+
 wheel: setup  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 

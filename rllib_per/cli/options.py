@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from rllib_per.experiments.import_path import enter_current_folder
-from rllib_per.experiments.shipped import shipped_file
+from rllib_per.experiments.shipped import pretrained, shipped_file
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,7 +33,31 @@ class _ConfigFile(click.ParamType):  # type: ignore[type-arg]  # Older clicks ha
 
 CONFIG = _ConfigFile()
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-RUN = click.Path(exists=True, path_type=Path)  # Its folder, or an archive of it.
+
+
+def saved_run(command: Command) -> Command:
+    """`run`: a folder, an archive of it, or with --pretrained the name of one of the package's."""
+
+    def find(context: click.Context, parameter: click.Parameter, value: str) -> Path:
+        path = Path(value)
+        if context.params.get("pretrained"):
+            try:
+                return pretrained(value)
+            except FileNotFoundError as error:
+                raise click.BadParameter(str(error), context, parameter) from error
+        if not path.exists():
+            raise click.BadParameter(f"Path {value!r} does not exist.", context, parameter)
+        return path
+
+    argument = click.argument("run", callback=find)
+    flag = click.option(
+        "--pretrained",
+        is_flag=True,
+        is_eager=True,
+        expose_value=True,
+        help="RUN is the name of a policy that comes with rllib-per: cartpole.",
+    )
+    return flag(argument(command))
 
 
 def _import_from_here(_: click.Context, __: click.Parameter, is_allowed: bool) -> bool:

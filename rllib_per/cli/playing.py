@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from rllib_per.cli.errors import starting
-from rllib_per.cli.options import RUN, allow_custom_classes, smoke_option
+from rllib_per.cli.options import allow_custom_classes, saved_run, smoke_option
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_archive import opened
 from rllib_per.experiments.run_folder import RunFolder
@@ -21,14 +21,20 @@ SMOKE_FRAMES = 100
 
 
 @click.command()
-@click.argument("run", type=RUN)
+@saved_run
 @click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with RLlib's keys.")
 @smoke_option(f"At most {SMOKE_EPISODES} episodes.")
 @allow_custom_classes
 def evaluate(
-    run: Path, episodes: int, seed: int, as_json: bool, smoke: bool, allow_custom_classes: bool
+    run: Path,
+    pretrained: bool,
+    episodes: int,
+    seed: int,
+    as_json: bool,
+    smoke: bool,
+    allow_custom_classes: bool,
 ) -> None:
     """Play RUN's saved policy greedily. Reads YAML and safetensors only.
 
@@ -57,16 +63,27 @@ def evaluate(
 
 
 @click.command()
-@click.argument("run", type=RUN)
-@click.option("--video", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@saved_run
+@click.option(
+    "--video",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Record an .mp4 or a .gif instead of playing in the terminal.",
+)
 @click.option("--games", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @smoke_option(f"The first {SMOKE_FRAMES} frames of one game.")
 @allow_custom_classes
 def play(
-    run: Path, video: Path, games: int, seed: int, smoke: bool, allow_custom_classes: bool
+    run: Path,
+    pretrained: bool,
+    video: Path | None,
+    games: int,
+    seed: int,
+    smoke: bool,
+    allow_custom_classes: bool,
 ) -> None:
-    """Record whole games of RUN's saved policy as an mp4 or a gif.
+    """Play whole games of RUN's saved policy, in the terminal or into a video.
 
     Reads YAML and safetensors only.
     """
@@ -74,18 +91,20 @@ def play(
         with opened(run) as folder:
             experiment = folder.experiment(allow_custom_classes=allow_custom_classes)
             policy = load_policy(folder, experiment)
+        from rllib_per.experiments.terminal import PlainConsole
+        from rllib_per.experiments.terminal_games import show_games
         from rllib_per.experiments.video import record_games
 
-        returns = record_games(
-            policy,
-            video,
-            num_games=1 if smoke else games,
-            seed=seed,
-            max_frames=SMOKE_FRAMES if smoke else None,
-        )
+        games, most = (1, SMOKE_FRAMES) if smoke else (games, None)
+        if video is None:
+            returns = show_games(
+                policy, PlainConsole(), num_games=games, seed=seed, max_frames=most
+            )
+        else:
+            returns = record_games(policy, video, num_games=games, seed=seed, max_frames=most)
     played = ", ".join(f"{value:g}" for value in returns)
     what = f"returns {played}" if played else "the beginning of a game"
-    click.echo(printable(f"{video}: {what}"))
+    click.echo(printable(what if video is None else f"{video}: {what}"))
 
 
 def load_policy(run: RunFolder, experiment: ExperimentConfig) -> Any:

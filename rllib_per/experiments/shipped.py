@@ -41,6 +41,20 @@ def shipped_file(name: str) -> Path:
     )
 
 
+def pretrained(name: str) -> Path:
+    """The archive of a policy that comes with the package, for `evaluate` and `play`.
+
+    Raises:
+        FileNotFoundError: There is none; the message lists those there are.
+    """
+    folder = Path(str(files("rllib_per") / "pretrained"))
+    path = folder / f"{name}.zip"
+    if name not in [known.stem for known in folder.glob("*.zip")]:
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.zip")))
+        raise FileNotFoundError(f"no policy of {name} comes with rllib-per: there is {known}")
+    return path
+
+
 def title_of(name: str) -> str:
     """The first sentence of the comment at the top of a shipped file."""
     lines = []

@@ -55,20 +55,12 @@ def record_games(
         import imageio_ffmpeg
     except ImportError as error:
         raise RuntimeError("videos need more packages: pip install 'rllib-per[video]'") from error
-    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame needs no screen, no sound.
-        os.environ.setdefault(driver, "dummy")
-    try:
-        env = policy.make_drawing_env()
-    except Exception as error:
-        raise RuntimeError(
-            "the environment cannot be made with render_mode='rgb_array', which a video needs: "
-            f"{described(error)}"
-        ) from error
+    env = drawing_env(policy)
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     is_gif = path.suffix == ".gif"
     video = path.with_name(f".{path.stem}.mp4") if is_gif else path
-    frames = islice(_frames(env, policy, num_games, seed, returns, should_stop), max_frames)
+    frames = islice(frames_of(env, policy, num_games, seed, returns, should_stop), max_frames)
     try:
         first = next(frames)
         height, width = first.shape[:2]
@@ -91,6 +83,19 @@ def record_games(
     return returns
 
 
+def drawing_env(policy: GreedyPolicy) -> VectorEnv:
+    """One environment that draws; raises RuntimeError if it does not."""
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame needs no screen, no sound.
+        os.environ.setdefault(driver, "dummy")
+    try:
+        return policy.make_drawing_env()
+    except Exception as error:
+        raise RuntimeError(
+            "the environment cannot be made with render_mode='rgb_array', which pictures need: "
+            f"{described(error)}"
+        ) from error
+
+
 def as_gif(video: Path, *, frames_per_s: int = 10) -> bytes:
     """A recorded game as an animated GIF, which TensorBoard shows where it shows no mp4."""
     import imageio_ffmpeg
@@ -101,14 +106,15 @@ def as_gif(video: Path, *, frames_per_s: int = 10) -> bytes:
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 
-def _frames(
+def frames_of(
     env: VectorEnv,
     policy: GreedyPolicy,
     num_games: int,
     seed: int,
     returns: list[float],
-    should_stop: ShouldStop | None,
+    should_stop: ShouldStop | None = None,
 ) -> Iterator[Array]:
+    """Every picture of greedy games, whose returns are appended to `returns` as they end."""
     long_episodes = find_long_episodes(env)
     for game in range(num_games):
         obs, _ = env.reset(seed=int(seed) + game)
