@@ -89,9 +89,10 @@ def test_only_a_run_of_train_is_resumed_for_a_try(tmp_path):
     comparison.mkdir()
     (comparison / "comparison.plan.json").write_text("{}")
     for folder in (comparison, search):
-        done = call("resume", folder, "--smoke")
-        assert done.exit_code == 2
-        assert "--smoke is for a run of `train`" in done.output
+        for option in ("--smoke", "--quiet", "--json-lines", "--track=wandb"):
+            done = call("resume", folder, option)
+            assert done.exit_code == 2
+            assert "is for a run of `train`" in done.output
 
 
 def test_a_run_that_is_named_twice_is_drawn_once(tmp_path, monkeypatch):

@@ -35,12 +35,15 @@ CONFIG = _ConfigFile()
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
+_PRETRAINED = f"{__name__}.pretrained"
+
+
 def saved_run(command: Command) -> Command:
     """`run`: a folder, an archive of it, or with --pretrained the name of one of the package's."""
 
     def find(context: click.Context, parameter: click.Parameter, value: str) -> Path:
         path = Path(value)
-        if context.params.get("pretrained"):
+        if context.meta[_PRETRAINED]:
             try:
                 return pretrained(value)
             except FileNotFoundError as error:
@@ -49,12 +52,16 @@ def saved_run(command: Command) -> Command:
             raise click.BadParameter(f"Path {value!r} does not exist.", context, parameter)
         return path
 
+    def remember(context: click.Context, _: click.Parameter, is_given: bool) -> None:
+        context.meta[_PRETRAINED] = is_given
+
     argument = click.argument("run", callback=find)
     flag = click.option(
         "--pretrained",
         is_flag=True,
-        is_eager=True,
-        expose_value=True,
+        is_eager=True,  # Before `run` is looked for.
+        expose_value=False,
+        callback=remember,
         help="RUN is the name of a policy that comes with rllib-per: cartpole.",
     )
     return flag(argument(command))

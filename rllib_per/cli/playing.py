@@ -29,7 +29,6 @@ SMOKE_FRAMES = 100
 @allow_custom_classes
 def evaluate(
     run: Path,
-    pretrained: bool,
     episodes: int,
     seed: int,
     as_json: bool,
@@ -76,7 +75,6 @@ def evaluate(
 @allow_custom_classes
 def play(
     run: Path,
-    pretrained: bool,
     video: Path | None,
     games: int,
     seed: int,
