@@ -184,11 +184,13 @@ class _ResidualBlock(nn.Module):
     def __init__(self, channels: int, *, spectral_norm: bool) -> None:
         super().__init__()
         kind = SpectralConv2d if spectral_norm else nn.Conv2d
+        self.before = nn.ReLU()
         self.first = kind(channels, channels, 3, padding=1)
+        self.between = nn.ReLU()
         self.second = kind(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(functional.relu(self.first(functional.relu(x))))
+        return x + self.second(self.between(self.first(self.before(x))))
 
 
 class _AdaptiveMaxPool(nn.Module):

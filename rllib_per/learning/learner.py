@@ -32,7 +32,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_per.arrays import Allocator
-from rllib_per.learning.module import networks_of, noise_of, require_finite, spectral_norms_of
+from rllib_per.learning.module import (
+    health_of,
+    networks_of,
+    noise_of,
+    require_finite,
+    spectral_norms_of,
+)
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.rllib_hooks import (
     HOOKS_OF_A_STEP,
@@ -169,6 +175,7 @@ class ApexDQNLearner(DQNTorchLearner):
             log_gradients=asked.logs_gradients,
             num_learners=learners.num_learners,
             updates_targets=not self._calls_after,
+            health=health_of(self._net),
         )
         self.change_settings(training)
 
@@ -320,7 +327,7 @@ class ApexDQNLearner(DQNTorchLearner):
         return self.metrics.reduce()
 
     def _log_pending_metrics(self) -> None:
-        log_updates(self.metrics, self.module_id, self._step.metrics)
+        log_updates(self.metrics, self.module_id, self._step.metrics, self._step.health)
         for owner, names in self._module_optimizers.items():
             for name in names:
                 key = f"{name[len(owner) + 1 :]}_{LR_KEY}"

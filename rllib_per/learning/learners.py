@@ -18,6 +18,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from rllib_per.arrays import Allocator
 from rllib_per.learning.atom_range import AtomRange
 from rllib_per.learning.learner_actors import LearnerActors, LearnersLostError
+from rllib_per.learning.network_health import DORMANT_SHARE_KEY, DeadAdvantages
 from rllib_per.learning.q_proportion import QProportion
 from rllib_per.learning.update_metrics import (
     QF_ABS_MEAN_KEY,
@@ -76,6 +77,7 @@ class Learners:
         # For each request of weights: a reference that is ready with them, and one to the weights.
         self._asked: deque[tuple[ray.ObjectRef, ray.ObjectRef]] = deque()
         self._q_proportion = QProportion(training.gamma)
+        self._dead_advantages = DeadAdvantages()
         self._atom_range = AtomRange(training.num_atoms, training.v_min, training.v_max)
         self.num_updates_lost_lifetime = 0
 
@@ -242,8 +244,8 @@ class Learners:
     def pop_metrics(self) -> list[dict[str, Any]]:
         """RLlib's result dict of each learner since the last call.
 
-        Logs a warning, once, if Q-values are out of all proportion to the rewards, and one if they
-        leave the atoms of their distribution.
+        Logs a warning, once, if Q-values are out of all proportion to the rewards, one if they
+        leave the atoms of their distribution, and one if the advantage stream is dead.
         """
         if self._local is not None:
             results = [self._local.pop_metrics()]
@@ -258,6 +260,8 @@ class Learners:
                 self._atom_range.look(
                     figures[TARGET_MIN_KEY].peek(), figures[TARGET_MAX_KEY].peek()
                 )
+            shares = figures.get(DORMANT_SHARE_KEY, {})
+            self._dead_advantages.look({name: share.peek() for name, share in shares.items()})
         return results
 
     def _ask_all(self, method: str, what: str) -> list[Any]:

@@ -24,6 +24,7 @@ from rllib_per.actions import num_actions
 from rllib_per.learning.encoders import make_encoder
 from rllib_per.learning.initializers import initialize
 from rllib_per.learning.network_config import as_mapping, head_config, network_configs
+from rllib_per.learning.network_health import NetworkHealth
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.spectral_norm import SpectralNorms, start_spectral_norms
 from rllib_per.learning.step import Network
@@ -195,6 +196,11 @@ def noise_of(module: Any, seed: int | None, device: torch.device) -> UpdateNoise
     networks = module.q_network, module.target_q_network
     module.update_noise = UpdateNoise(*networks, seed or 0, device)
     return module.update_noise
+
+
+def health_of(module: Any) -> NetworkHealth | None:
+    """What measures a module that is ours."""
+    return NetworkHealth(module.q_network) if isinstance(module, ApexDQNModule) else None
 
 
 def spectral_norms_of(module: Any) -> SpectralNorms | None:

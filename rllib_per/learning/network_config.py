@@ -21,6 +21,7 @@ from rllib_per.learning.networks import (
 from rllib_per.replay.leaves import Leaf, ObservationTree
 from rllib_per.settings.network import Network
 from rllib_per.settings.synonyms import meant_by
+from rllib_per.settings.training import Training
 
 # Each network's own encoder and stream sizes; the streams' 512 are those of Wang et al. (2016).
 _DEFAULT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -108,6 +109,11 @@ def network_config(
         known = ", ".join(map(repr, _DEFAULT_SIZES))
         raise ValueError(f"model_config['network'] must be one of {known}: got {network!r}")
     _check_network(given, network)
+    if given.get("scale_encoder_gradient") and not given.get("dueling", Training.dueling):
+        raise ValueError(
+            "model_config['scale_encoder_gradient'] has no effect on a network that is not "
+            "dueling: leave it out, or set `dueling`"
+        )
     encoder_hiddens, hiddens = _DEFAULT_SIZES[network]
     settings: dict[str, Any] = {"encoder_hiddens": encoder_hiddens, "hiddens": hiddens}
     settings |= {key: given[key] for key in _names() if given.get(key) is not None}

@@ -46,6 +46,8 @@ class NetworkConfig:
         spectral_norm: "impala" only, residual convolutions of spectral norm 1 (Clark et al. 2025).
         adaptive_pool: "impala" only, rows and columns that features are max-pooled to; None: none.
         layer_norm: LayerNorm in dense layers, those of the streams too.
+        scale_encoder_gradient: What both streams send into the encoder, times 1/√2 (Wang et al.
+            2016, §4.2).
         dueling: Separate value and advantage streams (Wang et al. 2016).
         noisy: Noise in the streams' layers (Fortunato et al. 2018).
         std_init: Of the noise, RLlib's `sigma0`.
@@ -63,6 +65,7 @@ class NetworkConfig:
     spectral_norm: bool = Network.spectral_norm
     adaptive_pool: int | None = Network.adaptive_pool
     layer_norm: bool = Network.layer_norm
+    scale_encoder_gradient: bool = Network.scale_encoder_gradient
     dueling: bool = Training.dueling
     noisy: bool = Training.noisy
     std_init: float = Training.sigma0
@@ -97,6 +100,7 @@ class QNetwork(nn.Module):
         if config.noisy:
             _check_is_noisy(self.head, objective)
         self._objective = objective
+        self._gradient_scale = 0.5**0.5 if config.scale_encoder_gradient else 1.0
         if config.channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -105,6 +109,9 @@ class QNetwork(nn.Module):
     ) -> Outputs:
         """Of (B, *obs_shape), legal actions (B, A), and fractions (B, K); None: as to act."""
         features = self.encoder(obs)
+        if self._gradient_scale != 1.0:
+            constant = features.detach()
+            features = constant + self._gradient_scale * (features - constant)
         if taus is None and self._objective.num_taus:
             evenly = midpoints(self._objective.num_taus, like=features)
             taus = evenly.expand(features.shape[0], -1)

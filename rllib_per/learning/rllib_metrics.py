@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
+from rllib_per.learning.network_health import NetworkHealth
 from rllib_per.learning.update_metrics import (
     QF_LOSS_KEY,
     QF_MAX_KEY,
@@ -44,8 +45,19 @@ def rllib_timesteps(counts: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def log_updates(metrics: MetricsLogger, module_id: str, window: UpdateMetrics) -> None:
+def log_updates(
+    metrics: MetricsLogger,
+    module_id: str,
+    window: UpdateMetrics,
+    health: NetworkHealth | None = None,
+) -> None:
     """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
+    for name, figure in (health.report() if health is not None else {}).items():
+        if isinstance(figure, dict):
+            for layer, share in figure.items():
+                metrics.log_value((module_id, name, layer), share, window=1)
+        else:
+            metrics.log_value((module_id, name), figure, window=1)
     updates, transitions = window.num_updates, window.num_transitions
     metrics.log_value(
         (module_id, NUM_TARGET_UPDATES), window.num_target_updates, reduce="lifetime_sum"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rllib_per.learning.network_health import NetworkHealth
 from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
 from rllib_per.learning.spectral_norm import SpectralNorms
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
@@ -121,6 +122,7 @@ class UpdateStep:
         log_gradients: Report the gradients' norm also where clipping needs none.
         num_learners: Over how many the gradients are averaged.
         updates_targets: Every call looks whether the target networks are due; else the caller does.
+        health: Measures the online network; None: nobody does.
     """
 
     def __init__(
@@ -138,10 +140,12 @@ class UpdateStep:
         log_gradients: bool = False,
         num_learners: int = 1,
         updates_targets: bool = True,
+        health: NetworkHealth | None = None,
     ) -> None:
         self.target_networks, self.target_clock = target_networks, target_clock
         self.tau = tau
         self.metrics = UpdateMetrics()
+        self.health = health
         self._networks, self._objective, self._optimizer = networks, objective, optimizer
         groups = [] if optimizer is None else optimizer.param_groups
         self._parameters = [p for group in groups for p in group["params"]]
@@ -167,6 +171,8 @@ class UpdateStep:
         columns = self._transfer.load(batch)
         self.begin_update(counts)
         loss, losses = self.evaluate(columns)
+        if self.health is not None:
+            self.health.look(columns.obs)
         gradients_norm = self.descend(loss)
         self.metrics.record(
             loss.detach(), losses.q_taken, losses.td_errors, gradients_norm, batch.n_step_returns

@@ -23,6 +23,9 @@ _ACTIVATIONS: dict[str | None, type[nn.Module]] = {
     None: nn.Identity,
 }
 
+# Those behind which a unit may be dormant.
+ACTIVATION_MODULES = tuple({*_ACTIVATIONS.values()} - {nn.Identity})
+
 
 @dataclass(frozen=True)
 class Streams:

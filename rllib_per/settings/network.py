@@ -41,6 +41,8 @@ class Network(Section):
     null: they are not."""
     layer_norm: bool = False
     """LayerNorm in dense layers, before the activation (Ba et al. 2016); in the streams, too."""
+    scale_encoder_gradient: bool = False
+    """Of dueling networks: the gradient into the encoder times 1/√2 (Wang et al. 2016)."""
     fcnet_kernel_initializer: str | None = None
     """Of the weights of dense layers before the streams: an in-place initializer of torch.nn.init,
     such as orthogonal_; null: PyTorch's own. RLlib's name, as the next two."""
