@@ -61,6 +61,34 @@ def test_sigma_is_learned_and_followed_by_the_target(dueling):
         assert torch.equal(layer.sigma_bias, target.sigma_bias)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_atoms": 11},
+        {"distribution": {"type": "quantile", "num_quantiles": 5}},
+        {"distribution": {"type": "implicit_quantile"}},
+        {"munchausen": {}, "dueling": False},
+    ],
+    ids=str,
+)
+def test_every_head_explores_with_noise_learns_it_and_plays_without(settings):
+    learner = noisy_learner(**settings)
+    module = net(learner)
+    layers = noisy_layers(module.q_network)
+    before = copy.deepcopy(layers)
+    learn(learner, range(2))
+    for layer, old in zip(layers, before, strict=True):
+        assert not torch.equal(layer.sigma_weight, old.sigma_weight)
+        assert not torch.equal(layer.sigma_bias, old.sigma_bias)
+    batch = {"obs": torch.full((6, 4), 0.5)}
+    with torch.no_grad():
+        greedy = module.compute_q_values(batch)["qf_preds"]
+        with module.exploring(6):
+            explored = module.compute_q_values(batch)["qf_preds"]
+    torch.testing.assert_close(greedy, greedy[:1].expand(6, -1))
+    assert len(torch.unique(explored, dim=0)) == 6
+
+
 def expected_td_errors(network, target, batch, noises):
     """Double Q-learning by three passes with the given noise: target, choosing, online."""
 
