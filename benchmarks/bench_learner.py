@@ -3,8 +3,9 @@
 
     make bench-learner
 
-Dueling double DQN with Huber loss, importance weights, gradient clipping and Adam, batch 32, for
-the MLP of CartPole and the Nature CNN; all take numpy batches and give TD errors back as numpy.
+Dueling double DQN with Huber loss, and each objective, with importance weights, gradient clipping
+and Adam, batch 32, for the MLP of CartPole and the Nature CNN; all take numpy batches and give
+priorities back as numpy. RLlib's is there for the first alone.
 They take turns in this process; ratios are of the times within one round. `--device cuda` gives
 them a GPU, `--batch-size 512` the batches of Ape-X.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -25,9 +27,9 @@ import torch
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
+from benchmarks.bare_losses import OBJECTIVES, Columns, Losses
 from benchmarks.report import describe_machine, table
 from rllib_per import ApexDQNConfig
 from rllib_per.replay import TransitionBatch
@@ -59,12 +61,19 @@ def draw_batch(shape: tuple[int, ...], dtype: Any, num_actions: int, size: int) 
 
 
 def build_learner(
-    config_class: type, shape: Any, dtype: Any, num_actions: int, model: Any, num_gpus: int = 0
+    config_class: type,
+    shape: Any,
+    dtype: Any,
+    num_actions: int,
+    model: Any,
+    num_gpus: int = 0,
+    **training: Any,
 ) -> Any:
     high = 255 if dtype == np.uint8 else np.inf
     config = (
         config_class()
         .training(lr=LR, grad_clip=GRAD_CLIP, target_network_update_freq=500, gamma=GAMMA)
+        .training(**training)
         .rl_module(model_config=model)
         .learners(num_gpus_per_learner=num_gpus)
         .debugging(seed=0, log_level="ERROR")
@@ -87,7 +96,9 @@ def ours(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
     return update
 
 
-def bare(network: torch.nn.Module, batch: TransitionBatch, **adam: Any) -> Callable[[], Any]:
+def bare(
+    network: torch.nn.Module, batch: TransitionBatch, losses_of: Losses, **adam: Any
+) -> Callable[[], Any]:
     """What one would write without any framework, on a copy of the same network."""
     device = next(network.parameters()).device
     network = copy.deepcopy(network)
@@ -97,7 +108,7 @@ def bare(network: torch.nn.Module, batch: TransitionBatch, **adam: Any) -> Calla
 
     def update() -> Any:
         nonlocal num_updates
-        obs, actions, next_obs, returns, discounts, weights = (
+        columns = (
             torch.from_numpy(column).to(device)
             for column in (
                 batch.obs,
@@ -108,20 +119,16 @@ def bare(network: torch.nn.Module, batch: TransitionBatch, **adam: Any) -> Calla
                 batch.importance_weights,
             )
         )
-        with torch.no_grad():
-            best = network(next_obs).argmax(1, keepdim=True)
-            bootstrap = target(next_obs).gather(1, best).squeeze(1)
-            goal = returns + discounts * bootstrap
-        q_taken = network(obs).gather(1, actions.unsqueeze(1)).squeeze(1)
-        losses = functional.huber_loss(q_taken, goal, reduction="none")
+        tensors = Columns._make(columns)
+        losses, priorities = losses_of(network, target, tensors)
         optimizer.zero_grad()
-        (weights * losses).mean().backward()
+        (tensors.weights * losses).mean().backward()
         clip_grad_norm_(network.parameters(), GRAD_CLIP)
         optimizer.step()
         num_updates += 1
         if num_updates % 125 == 0:
             target.load_state_dict(network.state_dict())
-        return (goal - q_taken.detach()).cpu().numpy()
+        return priorities.cpu().numpy()
 
     return update
 
@@ -155,22 +162,29 @@ def rllib(learner: Any, batch: TransitionBatch) -> Callable[[], Any]:
     return update
 
 
-def contestants(name: str, batch_size: int, num_gpus: int) -> dict[str, Callable[[], Any]]:
+def contestants(
+    name: str, objective: str, batch_size: int, num_gpus: int
+) -> dict[str, Callable[[], Any]]:
+    training, losses_of = OBJECTIVES[objective]
     shape, dtype, num_actions, model = NETWORKS[name]
     batch = draw_batch(shape, dtype, num_actions, batch_size)
-    activations = {"fcnet_activation": "relu"}
-    learner = build_learner(ApexDQNConfig, shape, dtype, num_actions, model | activations, num_gpus)
+    activations = {} if dtype == np.uint8 else {"fcnet_activation": "relu"}
+    learner = build_learner(
+        ApexDQNConfig, shape, dtype, num_actions, model | activations, num_gpus, **training
+    )
+    network = learner.module["default_policy"].q_network
+    sides = {
+        "bare torch": bare(network, batch, losses_of),
+        "bare torch, fused Adam": bare(network, batch, losses_of, fused=True),
+        "ApexDQNLearner": ours(learner, batch),
+    }
+    if training:
+        return sides
     theirs = DefaultModelConfig(**model, **activations)
     if dtype == np.uint8:
         theirs.conv_filters, shape = [[32, 8, 4], [64, 4, 2], [64, 3, 1]], (84, 84, 4)
     stock = build_learner(DQNConfig, shape, np.float32, num_actions, theirs, num_gpus)
-    network = learner.module["default_policy"].q_network
-    return {
-        "bare torch": bare(network, batch),
-        "bare torch, fused Adam": bare(network, batch, fused=True),
-        "ApexDQNLearner": ours(learner, batch),
-        "RLlib": rllib(stock, batch),
-    }
+    return sides | {"RLlib": rllib(stock, batch)}
 
 
 def measure(updates: dict[str, Callable[[], Any]], rounds: int, seconds: float) -> dict[str, Any]:
@@ -197,6 +211,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="of each contestant's turn")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     num_gpus = int(arguments.device == "cuda")
@@ -204,20 +220,29 @@ def main() -> None:
     rows = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        for network in NETWORKS:
-            sides = contestants(network, arguments.batch_size, num_gpus)
+        for network, objective in itertools.product(arguments.networks, arguments.objectives):
+            sides = contestants(network, objective, arguments.batch_size, num_gpus)
             times = measure(sides, arguments.rounds, arguments.seconds)
             for name, own in times.items():
                 ratios = [t / bare for t, bare in zip(own, times["bare torch"], strict=True)]
                 rows.append(
-                    [network, str(threads), name, f"{min(own):.2f}", f"{median(own):.2f}",
-                     f"{min(ratios):.2f}", f"{median(ratios):.2f}"]
+                    [network, objective, str(threads), name, f"{min(own):.2f}",
+                     f"{median(own):.2f}", f"{min(ratios):.2f}", f"{median(ratios):.2f}"]
                 )  # fmt: skip
     print(describe_machine())
     print(f"B = {arguments.batch_size}, {arguments.device}\n")
     print(
         table(
-            ["network", "threads", "learner", "ms min", "ms median", "× bare min", "× bare median"],
+            [
+                "network",
+                "objective",
+                "threads",
+                "learner",
+                "ms min",
+                "ms median",
+                "× bare min",
+                "× bare median",
+            ],
             rows,
         )
     )

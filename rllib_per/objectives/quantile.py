@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rllib_per.objectives.fractions import midpoints
 from rllib_per.objectives.losses import select_actions
@@ -65,10 +66,11 @@ def huber_quantile_loss(values: Tensor, targets: Tensor, taus: Tensor, kappa: fl
     assert values.ndim == targets.ndim == 2, (values.shape, targets.shape)
     assert len(values) == len(targets), (values.shape, targets.shape)
     assert taus.shape in (values.shape, values.shape[1:]), (taus.shape, values.shape)
-    errors = targets.unsqueeze(1) - values.unsqueeze(2)
-    sizes = errors.abs()
+    taus = taus.unsqueeze(-1)
+    values, targets = torch.broadcast_tensors(values.unsqueeze(2), targets.unsqueeze(1))
     if kappa > 0:
-        clipped = sizes.clamp(max=kappa)
-        sizes = clipped * (sizes - 0.5 * clipped) / kappa
-    weights = (taus.unsqueeze(-1) - (errors.detach() < 0).to(taus.dtype)).abs()
-    return (weights * sizes).mean(dim=2).sum(dim=1)
+        sizes = functional.huber_loss(values, targets, reduction="none", delta=kappa)
+    else:
+        sizes = functional.l1_loss(values, targets, reduction="none")
+    weights = torch.where(targets < values, 1 - taus, taus)
+    return (weights * sizes).mean(dim=2).sum(dim=1) / (kappa or 1.0)
