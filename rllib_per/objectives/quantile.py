@@ -67,7 +67,8 @@ def huber_quantile_loss(values: Tensor, targets: Tensor, taus: Tensor, kappa: fl
     assert len(values) == len(targets), (values.shape, targets.shape)
     assert taus.shape in (values.shape, values.shape[1:]), (taus.shape, values.shape)
     taus = taus.unsqueeze(-1)
-    values, targets = torch.broadcast_tensors(values.unsqueeze(2), targets.unsqueeze(1))
+    pairs = (*values.shape, targets.shape[1])
+    values, targets = values.unsqueeze(2).expand(pairs), targets.unsqueeze(1).expand(pairs)
     if kappa > 0:
         sizes = functional.huber_loss(values, targets, reduction="none", delta=kappa)
     else:
