@@ -11,6 +11,7 @@ import numpy as np
 import tree
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rllib_per.action_masks import ACTION_MASK, fitted_mask, has_mask
 from rllib_per.arrays import Array, Float32s
 from rllib_per.frame_stack import FrameStack, frame_of
 from rllib_per.observations import WrongDataError, fitted
@@ -37,6 +38,7 @@ class EpisodeFragmenter:
         *,
         extra_columns: ExtraColumns | None = None,
         first_row: int = 0,
+        action_masks: str = "none",
     ) -> None:
         """
         Args:
@@ -45,10 +47,12 @@ class EpisodeFragmenter:
             extra_columns: Gives a chunk's further columns, each (its length, ...).
             first_row: The number of every stream's first row. With an earlier fragmenter's
                 `next_row`, nothing that replay has of that one is taken for going on.
+            action_masks: Where they are looked for, as `EnvRunners` has it.
         """
         self._stack, self._max_streams = stack, max_streams
         self._extra_columns = extra_columns or (lambda _: {})
         self._first_row = first_row
+        self._mask_source, self._has_masks = action_masks, False
         self._free: list[_Stream] = []
         # Ongoing episodes' streams by episode id, the one fed longest ago first.
         self._ongoing: OrderedDict[str, _Stream] = OrderedDict()
@@ -59,14 +63,18 @@ class EpisodeFragmenter:
         """What one row looks like, by the module's observation and action spaces.
 
         Raises:
-            ValueError: An observation is no tree of arrays, or no stack where it should be one.
+            ValueError: An observation is no tree of arrays, or no stack where it should be one, or
+                its mask is none of these actions.
         """
         obs_space, action_space = spaces
+        self._has_masks = has_mask(obs_space, action_space, self._mask_source)
         self._tree = ObservationTree(obs_space)
+        frames = {}
         for leaf in self._tree.leaves:
-            if self._stack is not None:
-                self._stack.check_shape(leaf)
-        frames = {leaf.path: frame_of(leaf, self._stack) for leaf in self._tree.leaves}
+            stack = self._stack_of(leaf)
+            if stack is not None:
+                stack.check_shape(leaf)
+            frames[leaf.path] = frame_of(leaf, stack)
         return RowSpec.of_frames(
             frames, action_shape=action_space.shape, action_dtype=action_space.dtype
         )
@@ -87,8 +95,8 @@ class EpisodeFragmenter:
 
         Raises:
             ValueError: Observations are not what the module's space says, or no stacks of frames,
-                or a number in them or a reward is not finite. That chunk is then like one that
-                never came.
+                or a number in them or a reward is not finite, or a mask is none. That chunk is
+                then like one that never came.
         """
         return [self._fragment(episode) for episode in episodes if len(episode)]
 
@@ -131,7 +139,16 @@ class EpisodeFragmenter:
         given = episode.get_observations()
         if isinstance(given, list) and self._tree.single is None:
             given = joined(given)
-        return {leaf.path: self._frames_of(leaf, given, episode) for leaf in self._tree.leaves}
+        frames = {leaf.path: self._frames_of(leaf, given, episode) for leaf in self._tree.leaves}
+        if self._has_masks:
+            _check_masks(frames[ACTION_MASK], episode)
+        elif self._mask_source == "auto":
+            _refuse_masks_in_infos(episode)
+        return frames
+
+    def _stack_of(self, leaf: Leaf) -> FrameStack | None:
+        """A mask stacks nothing."""
+        return None if self._has_masks and leaf.path == ACTION_MASK else self._stack
 
     def _frames_of(self, leaf: Leaf, given: Any, episode: SingleAgentEpisode) -> Array:
         shape, dtype = leaf.shape, leaf.stored_dtype
@@ -151,15 +168,38 @@ class EpisodeFragmenter:
                 f"{episode.t_started + at[0]} of episode {episode.id_}; fix the environment, or "
                 "the connector that makes them"
             )
-        if self._stack is None:
+        stack = self._stack_of(leaf)
+        if stack is None:
             return obs
-        self._stack.check(obs[:-1], obs[1:], np.zeros(len(episode), np.bool_))
+        stack.check(obs[:-1], obs[1:], np.zeros(len(episode), np.bool_))
         return obs[:, -1]
 
 
 def joined(observations: Sequence[Any]) -> Any:
     """Trees of observations as one tree of arrays, an observation in each row."""
     return tree.map_structure(lambda *parts: np.asarray(parts), *observations)
+
+
+def _check_masks(masks: Array, episode: SingleAgentEpisode) -> None:
+    """Every state's but that of a termination must have a legal action."""
+    for t, mask in enumerate(masks):
+        try:
+            is_terminal = episode.is_terminated and t == len(episode)
+            fitted_mask(mask, len(mask), is_terminal=is_terminal)
+        except ValueError as error:
+            raise WrongDataError(
+                f"The leaf {ACTION_MASK!r} {error}, before step {episode.t_started + t} of episode "
+                f"{episode.id_}"
+            ) from error
+
+
+def _refuse_masks_in_infos(episode: SingleAgentEpisode) -> None:
+    if any(isinstance(info, dict) and ACTION_MASK in info for info in episode.get_infos()):
+        raise WrongDataError(
+            f"The environment gives infos[{ACTION_MASK!r}], which RLlib's env runner leaves unread "
+            f"unless it is asked for: it is there in episode {episode.id_}. Set "
+            "env_runners(action_masks='info') if it is the mask of legal actions, or 'none'"
+        )
 
 
 def _in(leaf: Leaf) -> str:

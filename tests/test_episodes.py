@@ -7,7 +7,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
+from rllib_per.observations import WrongDataError
 from tests.support.counting_env import CountingEnv, runner_config
+from tests.support.masked_env import MaskedEnv, mask_of
 from tests.support.tree_env import DTYPES, SPACE, TreeEnv, leaves_at
 
 
@@ -280,3 +282,74 @@ def test_a_stack_that_config_names_must_be_one_of_all_leaves():
     built = EpisodeFragmenter(1, FrameStack(4, "zero"))
     with pytest.raises(ValueError, match=r"hold 4 frames: the leaf 'image' has the shape \(3, 4\)"):
         built.row_spec((SPACE, gym.spaces.Discrete(3)))
+
+
+def masked_episode(change=lambda mask, t: mask, *, terminated=False, length=4):
+    """Its states' masks are `mask_of` them, but for the last of one that terminates."""
+    numbers = [np.array([0, 1, t], np.float32) for t in range(length + 1)]
+    masks = [change(mask_of(each), t) for t, each in enumerate(numbers)]
+    if terminated:
+        masks[-1] = np.zeros(5, np.int8)
+    return SingleAgentEpisode(
+        observations=[
+            {"action_mask": mask, "numbers": each}
+            for mask, each in zip(masks, numbers, strict=True)
+        ],
+        actions=[int(mask.argmax()) for mask in masks[:-1]],
+        rewards=[0.0] * length,
+        infos=[{"action_mask": None}] * (length + 1),
+        terminated=terminated,
+        len_lookback_buffer=0,
+    )
+
+
+def masked_fragmenter(source="auto", masks_in="observation", **options):
+    env = MaskedEnv({"masks_in": masks_in})
+    built = EpisodeFragmenter(1, action_masks=source, **options)
+    return built, built.row_spec((env.observation_space, env.action_space))
+
+
+def test_masks_of_episodes_become_a_column():
+    fragmenter, rows = masked_fragmenter()
+    assert rows.frames["action_mask"].shape == (5,)
+    (fragment,) = fragmenter.fragments([masked_episode(terminated=True)])
+    masks = fragment.obs["action_mask"][:, 0]
+    expected = [mask_of([0, 1, t]) for t in range(4)] + [np.zeros(5)]
+    np.testing.assert_array_equal(masks, expected)
+
+
+def test_a_mask_is_no_stack_of_frames():
+    stack = FrameStack(3, "zero")
+    _, rows = masked_fragmenter(stack=stack)
+    assert {path: frame.stack for path, frame in rows.frames.items()} == {
+        "action_mask": None,
+        "numbers": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda mask, t: mask * 2 if t == 2 else mask, "must be 5 numbers.* before step 2"),
+        (lambda mask, t: mask * (t != 4), "must have a legal action.* before step 4"),
+    ],
+)
+def test_masks_of_episodes_are_checked(change, complaint):
+    fragmenter, _ = masked_fragmenter()
+    with pytest.raises(WrongDataError, match=f"The leaf 'action_mask' {complaint}"):
+        fragmenter.fragments([masked_episode(change)])
+    fragmenter, _ = masked_fragmenter("none")
+    assert fragmenter.fragments([masked_episode(change)])
+
+
+def test_masks_in_infos_that_nobody_asked_for_are_refused():
+    episode = masked_episode()
+    episode.set_observations(
+        new_data=[obs["numbers"] for obs in episode.get_observations()],
+        at_indices=slice(0, 5),
+    )
+    fragmenter, _ = masked_fragmenter(masks_in="info")
+    with pytest.raises(WrongDataError, match=r"env_runners\(action_masks='info'\)"):
+        fragmenter.fragments([episode])
+    fragmenter, _ = masked_fragmenter("none", masks_in="info")
+    assert fragmenter.fragments([episode])

@@ -21,6 +21,7 @@ from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.rllib_hooks import joined
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.runners.mask_connector import add_mask_connector
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.replay import (
@@ -71,7 +72,7 @@ class ApexDQNConfig(DQNConfig):
         epsilon, lr and the buffer's beta: a number, RLlib's [[env_step, value], ...], or a schedule
             dict of `rllib_per.schedules`.
     env_runners()
-        per_env_epsilon, frame_stack, frame_stack_padding: See `EnvRunners`.
+        per_env_epsilon, frame_stack, frame_stack_padding, action_masks: See `EnvRunners`.
     environment()
         wrappers: What is put around every environment, the first innermost: names of Gymnasium's
             wrappers, or callables that take the environment, each alone or as the only key of a
@@ -114,6 +115,7 @@ class ApexDQNConfig(DQNConfig):
         self.per_env_epsilon = EnvRunners.per_env_epsilon
         self.frame_stack = EnvRunners.frame_stack
         self.frame_stack_padding: str = EnvRunners.frame_stack_padding
+        self.action_masks: str = EnvRunners.action_masks
         self.max_env_steps_per_episode = EpisodeBound.max_env_steps_per_episode
         self.fused_optimizer = LearnerSettings.fused_optimizer
         self.mixed_precision = LearnerSettings.mixed_precision
@@ -164,6 +166,7 @@ class ApexDQNConfig(DQNConfig):
         per_env_epsilon: bool = NotProvided,
         frame_stack: int | None = NotProvided,
         frame_stack_padding: str = NotProvided,
+        action_masks: str = NotProvided,
         **kwargs: Any,
     ) -> ApexDQNConfig:
         """AlgorithmConfig's `env_runners`, and the settings named in the class docstring."""
@@ -172,6 +175,7 @@ class ApexDQNConfig(DQNConfig):
             per_env_epsilon=per_env_epsilon,
             frame_stack=frame_stack,
             frame_stack_padding=frame_stack_padding,
+            action_masks=action_masks,
         )
 
     def evaluation(
@@ -299,6 +303,15 @@ class ApexDQNConfig(DQNConfig):
             return None
         return float(self.clip_rewards)
 
+    def build_env_to_module_connector(
+        self, env: Any = None, spaces: Any = None, device: Any = None
+    ) -> Any:
+        """RLlib's, and behind the user's pieces one that reads masks where they are in infos."""
+        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        if self.action_masks == "info":
+            add_mask_connector(pipeline)
+        return pipeline
+
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=ApexDQNModule, model_config=self.model_config)
 
@@ -310,6 +323,7 @@ class ApexDQNConfig(DQNConfig):
             "objective": self.objective,
             "noisy": self.noisy,
             "distribution": self.distribution,
+            "action_masks": self.action_masks,
         }
         return super()._model_config_auto_includes | ours
 

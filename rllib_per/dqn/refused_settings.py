@@ -22,8 +22,12 @@ def _names(words: str, why: str) -> dict[str, str]:
 
 # By setting: why it would be ignored, and what to do. Any value but the default is refused.
 REFUSED: dict[str, str] = {
+    "action_mask_key": (
+        "belongs to RLlib's old API stack: leave it out, and name masks of legal actions "
+        "`action_mask`; env_runners(action_masks=...) says where they are looked for"
+    ),
     **_names(
-        "action_mask_key auto_wrap_old_gym_envs buffer_size categorical_distribution_temperature "
+        "auto_wrap_old_gym_envs buffer_size categorical_distribution_temperature "
         "checkpoint_trainable_policies_only collect_metrics_timeout enable_connectors "
         "env_task_fn export_native_model_files extra_python_environs_for_driver "
         "extra_python_environs_for_worker fake_sampler keep_per_episode_custom_metrics "

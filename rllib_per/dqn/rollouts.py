@@ -15,9 +15,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from rllib_per.action_masks import ACTION_MASK, has_mask
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.envs.statistics import Statistics, pooled
 from rllib_per.episodes import EpisodeFragmenter
@@ -57,6 +59,7 @@ class Rollouts:
         self._rows = settings.num_rows
         self._timeout_s = settings.sample_timeout_s
         self._failures = RunnerFailures(group, settings.failures)
+        self._mask_source = settings.action_masks
         self._fragmenter = None if settings.is_columnar else _fragmenter(settings)
         self._episode_steps = settings.num_steps_per_call
         self._env_statistics: dict[int, Statistics] = {}
@@ -121,7 +124,9 @@ class Rollouts:
 
     def _find_row_spec(self) -> RowSpec:
         if self._fragmenter is not None:
-            return self._fragmenter.row_spec(self._group.get_spaces()[DEFAULT_MODULE_ID])
+            spaces = self._group.get_spaces()
+            _require_kept_masks(spaces, self._mask_source)
+            return self._fragmenter.row_spec(spaces[DEFAULT_MODULE_ID])
         if not self._remote:
             return self._group.local_env_runner.row_spec
         return row_spec_of_actors(self._group)
@@ -129,7 +134,18 @@ class Rollouts:
 
 def _fragmenter(settings: RunnerSettings) -> EpisodeFragmenter:
     stack = FrameStack.of(settings.frame_stack, settings.frame_stack_padding)
-    return EpisodeFragmenter(settings.num_envs_total, stack)
+    return EpisodeFragmenter(settings.num_envs_total, stack, action_masks=settings.action_masks)
+
+
+def _require_kept_masks(spaces: Any, source: str) -> None:
+    """Raises ValueError where a connector makes something else of an environment's masks."""
+    of_env, of_module = spaces[INPUT_ENV_SINGLE_SPACES], spaces[DEFAULT_MODULE_ID]
+    if has_mask(of_env[0], of_env[1], source) and not has_mask(of_module[0], of_module[1], source):
+        raise ValueError(
+            f"Connectors must leave the leaf {ACTION_MASK!r} of the observations as it is, or "
+            f"illegal actions would be taken: they make {of_module[0]} of {of_env[0]}. Let them "
+            "change the other leaves only, or set env_runners(action_masks='none')"
+        )
 
 
 def row_spec_of_actors(group: EnvRunnerGroup) -> RowSpec:

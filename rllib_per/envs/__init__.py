@@ -13,6 +13,7 @@ _SINGLE_ENVS: tuple[tuple[str, str, int | None], ...] = (
     ("ActionProbe-v1", "probes:ActionProbe", None),
     ("ChainProbe-v1", "probes:ChainProbe", None),
     ("LeafProbe-v1", "leaf_probe:LeafProbe", None),
+    ("MaskProbe-v1", "probes:MaskProbe", None),
     ("BlindCliffwalk-v1", "blind_cliffwalk:BlindCliffwalk", None),
     ("MinAtar-v1", "minatar:MinAtarGame", None),
     ("FailureCartPole-v1", "failure_cartpole:make_failure_cartpole", 4000),

@@ -125,3 +125,52 @@ class ChainProbe(gym.Env[Float32s, int]):
         observation = np.zeros(self.num_states, np.float32)
         observation[self._state] = 1.0
         return observation
+
+
+class MaskProbe(gym.Env[Any, int]):
+    """Is the value of a state that of its legal actions alone?
+
+    Two steps. At the start, action 0 pays 0.5 and leads to a room in which only action 0 is legal,
+    and action 1 leads to one in which action 2 is, too; there action 2 pays 1. The rooms look
+    alike: Q(0, 0) = 0.5, Q(0, 1) = γ, Q(1, 0) = 0 and Q(1, 2) = 1. Were action 2 counted where it
+    is illegal, Q(0, 0) would be the largest. A dueling head sees the rooms apart, by their masks.
+
+    An illegal action raises a ValueError.
+
+    Args:
+        masks_in: "info" as in Gymnasium's Taxi-v3, or "observation", which is a Dict then.
+    """
+
+    action_space: gym.Space[Any] = gym.spaces.Discrete(3)
+
+    def __init__(self, masks_in: str = "info") -> None:
+        self._is_in_info = masks_in == "info"
+        step = gym.spaces.Box(0.0, 2.0, (1,), np.float32)
+        mask = gym.spaces.MultiBinary(3)
+        both = gym.spaces.Dict({"observations": step, "action_mask": mask})
+        self.observation_space: gym.Space[Any] = step if self._is_in_info else both
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._step = 0
+        self._legal: tuple[int, ...] = (0, 1)
+        return self._shown()
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if action not in self._legal:
+            raise ValueError(f"action {action} is illegal: legal are {self._legal}")
+        is_last = self._step == 1
+        reward = float(action == 2) if is_last else 0.5 * (action == 0)
+        self._legal = () if is_last else (0, 2) if action == 1 else (0,)
+        self._step += 1
+        obs, info = self._shown()
+        return obs, reward, is_last, False, info
+
+    def _shown(self) -> tuple[Any, dict[str, Any]]:
+        step = np.full(1, self._step, np.float32)
+        mask = np.isin(np.arange(3), self._legal).astype(np.int8)
+        if self._is_in_info:
+            return step, {"action_mask": mask}
+        return {"observations": step, "action_mask": mask}, {}

@@ -16,6 +16,7 @@ from rllib_per.envs.wrappers import WrapperError
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
+from rllib_per.runners.masked_env import find_source, first_infos, with_masks
 from rllib_per.runners.stack_detection import find_frame_stacks
 from rllib_per.runners.vector_env import env_context, make_vector_env
 from rllib_per.settings.network import Network
@@ -127,7 +128,7 @@ def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
     play = experiment.environment_config().settings().play
     num_env_runners = experiment.env_runners.num_env_runners
     mode = experiment.env_runners.gym_env_vectorize_mode
-    return make_vector_env(
+    env = make_vector_env(
         play.env,
         env_context(play, min(num_env_runners, 1), num_env_runners),
         num_envs=1,
@@ -135,3 +136,9 @@ def _make(experiment: ExperimentConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
         drop_leaves=play.drop_leaves,
         around=play.wrappers,
     )
+    try:
+        source = find_source(env, experiment.env_runners.action_masks, lambda: first_infos(env))
+    except ValueError:
+        env.close()
+        raise
+    return with_masks(env, source)

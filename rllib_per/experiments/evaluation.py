@@ -15,6 +15,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.arrays import Array, Int64s
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.envs.statistics import (
@@ -28,9 +29,11 @@ from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.policy_file import read_policy
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import described
+from rllib_per.objectives.losses import greedy_actions
 from rllib_per.observations import WrongDataError
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.leaves import Observations, leaves_of
+from rllib_per.runners.masked_env import find_source, first_infos, with_masks
 from rllib_per.runners.vector_env import (
     episodes_over,
     find_long_episodes,
@@ -84,7 +87,10 @@ class GreedyPolicy:
         self._env = resolve_env(self._config.env)
         self._around = layers(self._config.wrappers, in_evaluation=True)
         self._statistics: Statistics = {}
-        env = self.make_env(1)
+        env = self._make_env(1, self._config.env_config)
+        asked = self._config.action_masks
+        self._mask_source = find_source(env, asked, lambda: first_infos(env))
+        env = with_masks(env, self._mask_source)
         spaces = (env.single_observation_space, env.single_action_space)
         self._own_statistics = statistics_of(env)
         env.close()
@@ -129,6 +135,11 @@ class GreedyPolicy:
         return self._module
 
     @property
+    def has_masks(self) -> bool:
+        """Whether observations say which actions are legal."""
+        return self._mask_source != "none"
+
+    @property
     def state_names(self) -> list[str]:
         """The tensors that the network is made of."""
         return list(self._module.state_dict())
@@ -157,11 +168,13 @@ class GreedyPolicy:
 
     def make_env(self, num_envs: int) -> VectorEnv:
         """Environments as they are in evaluation."""
-        return self._make_env(num_envs, self._config.env_config)
+        env = self._make_env(num_envs, self._config.env_config)
+        return with_masks(env, self._mask_source)
 
     def make_drawing_env(self) -> VectorEnv:
         """One environment of which `render()` returns pictures."""
-        return self._make_env(1, self._config.env_config | {"render_mode": "rgb_array"})
+        env = self._make_env(1, self._config.env_config | {"render_mode": "rgb_array"})
+        return with_masks(env, self._mask_source)
 
     def _make_env(self, num_envs: int, env_config: dict[str, Any]) -> VectorEnv:
         env = make_vector_env(
@@ -185,7 +198,8 @@ class GreedyPolicy:
         with torch.inference_mode():
             batch = {Columns.OBS: tree.map_structure(_as_tensor, obs)}
             q_values = self._module.compute_q_values(batch)["qf_preds"]
-        actions: Int64s = q_values.argmax(dim=1).numpy()
+            mask = batch[Columns.OBS][ACTION_MASK].bool() if self.has_masks else None
+            actions: Int64s = greedy_actions(q_values, mask).numpy()
         return actions
 
     def evaluate(

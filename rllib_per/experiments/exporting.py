@@ -17,10 +17,12 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.checkpoints.files import durable_file, sync
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.run_archive import archive_bytes
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.objectives.losses import greedy_actions
 from rllib_per.replay.leaves import ObservationTree, from_leaves
 
 INPUT, OUTPUTS = "obs", ("q_values", "actions")
@@ -31,18 +33,20 @@ class ExportedPolicy(nn.Module):
     """obs (B, *obs_shape), of the environment's dtype -> Q-values (B, A), greedy actions (B,).
 
     Actions are counted from 0. Observations that are trees are a dictionary of such arrays, by the
-    leaf's path: "camera", "pair/0"; to ONNX each is an input of that name.
+    leaf's path: "camera", "pair/0"; to ONNX each is an input of that name. So is `action_mask`, and
+    no illegal action is the greedy one.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, *, has_masks: bool = False) -> None:
         super().__init__()
-        self.module = module
+        self.module, self._has_masks = module, has_masks
         self.tree = ObservationTree(module.observation_space)
 
     def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
+        mask = obs[ACTION_MASK].bool() if self._has_masks else None
         obs = self.tree.nested(obs)
         q_values = self.module.compute_q_values({Columns.OBS: obs})["qf_preds"]
-        return q_values, q_values.argmax(dim=1)
+        return q_values, greedy_actions(q_values, mask)
 
 
 def export(run: RunFolder, policy: GreedyPolicy, to: Path) -> None:
@@ -117,7 +121,7 @@ def _traced(policy: GreedyPolicy) -> torch.export.ExportedProgram:
     batch = {0: torch.export.Dim("batch")}
     try:
         return torch.export.export(
-            ExportedPolicy(policy.module).eval(),
+            ExportedPolicy(policy.module, has_masks=policy.has_masks).eval(),
             (from_leaves(examples),),
             dynamic_shapes=(from_leaves(dict.fromkeys(examples, batch)),),
         )

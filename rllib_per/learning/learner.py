@@ -31,6 +31,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from rllib_per.action_masks import has_mask
 from rllib_per.arrays import Allocator
 from rllib_per.learning.module import (
     health_of,
@@ -54,7 +55,7 @@ from rllib_per.learning.rllib_hooks import (
 from rllib_per.learning.rllib_metrics import log_losses, log_updates, rllib_timesteps
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
-from rllib_per.learning.transfer import make_transfer
+from rllib_per.learning.transfer import make_transfer, masks_apart
 from rllib_per.objectives import (
     Expected,
     Losses,
@@ -135,7 +136,9 @@ class ApexDQNLearner(DQNTorchLearner):
         if self._has_own_forward_train or isinstance(self._net, SelfSupervisedLossAPI):
             hooks |= LOSS_HOOKS
         hooks &= HOOKS_OF_A_STEP
-        self._transfer = make_transfer(self._device)
+        spaces = (self._net.observation_space, self._net.action_space)
+        self._has_masks = has_mask(*spaces, asked.runners.action_masks)
+        self._transfer = make_transfer(self._device, has_masks=self._has_masks)
         given = as_dict(training)
         settings = ObjectiveSettings(
             training.double_q,
@@ -301,6 +304,8 @@ class ApexDQNLearner(DQNTorchLearner):
                 module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
             )
         columns = columns_of_rllib(batch, self._gamma)
+        if self._has_masks:
+            columns = masks_apart(columns)
         if not self._is_in_step:
             self._step.begin_update({"updates": self._weights_seq_no + 1})
         loss, self._losses = UpdateStep.evaluate(self._step, columns)

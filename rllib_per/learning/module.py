@@ -20,6 +20,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetwo
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
+from rllib_per.action_masks import has_mask, join_mask, split_mask, without_mask
 from rllib_per.actions import num_actions
 from rllib_per.learning.encoders import make_encoder
 from rllib_per.learning.initializers import initialize
@@ -29,6 +30,7 @@ from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.spectral_norm import SpectralNorms, start_spectral_norms
 from rllib_per.learning.step import Network
 from rllib_per.objectives import Objective, Outputs, build_objective
+from rllib_per.objectives.losses import greedy_actions
 from rllib_per.objectives.noise import UpdateNoise, noise, noisy_layers
 from rllib_per.objectives.objective import Observations
 from rllib_per.own_forwards import what_columns_do
@@ -49,9 +51,12 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """
 
     def setup(self) -> None:
-        tree = ObservationTree(self.observation_space)
-        configs = network_configs(self.model_config, tree)
-        given = self.model_config if isinstance(self.model_config, dict) else {}
+        model_config, space = self.model_config, self.observation_space
+        source = as_mapping(model_config).get("action_masks", "auto")
+        self._has_masks = has_mask(space, self.action_space, source)
+        tree = ObservationTree(without_mask(space) if self._has_masks else space)
+        configs = network_configs(model_config, tree)
+        given = model_config if isinstance(model_config, dict) else {}
         self.objective = build_objective(objective_of(given))
         config = head_config(configs)
         self.q_network = QNetwork(
@@ -71,7 +76,15 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
 
     @what_columns_do
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {QF_PREDS: self.q_network(batch[Columns.OBS]).q}
+        """Of illegal actions too; `forward_inference` and `forward_exploration` pass those over."""
+        return {QF_PREDS: self.q_network(*self._split(batch)).q}
+
+    def _split(self, batch: dict[str, Any]) -> tuple[Observations, Tensor | None]:
+        """The network's input, and the legal actions (B, A); None: all."""
+        if not self._has_masks:
+            return batch[Columns.OBS], None
+        obs, mask = split_mask(batch[Columns.OBS])
+        return obs, mask.bool()
 
     def exploring(
         self, num_rows: int, generator: torch.Generator | None = None
@@ -95,12 +108,14 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         with torch.no_grad():
-            return {QF_PREDS: self.target_q_network(batch[Columns.OBS]).q}
+            return {QF_PREDS: self.target_q_network(*self._split(batch)).q}
 
     @what_columns_do
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        _, mask = self._split(batch)
         with torch.no_grad():
-            return {Columns.ACTIONS: self.compute_q_values(batch)[QF_PREDS].argmax(dim=1)}
+            q_values = self.compute_q_values(batch)[QF_PREDS]
+        return {Columns.ACTIONS: greedy_actions(q_values, mask)}
 
     @what_columns_do
     def _forward_exploration(
@@ -110,7 +125,8 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
 
         As in RLlib's module, no random action has a Q-value of −∞.
         """
-        leaves = flat(batch[Columns.OBS])
+        obs, mask = self._split(batch)
+        leaves = flat(obs)
         leaf = next(iter(leaves.values())) if isinstance(leaves, Mapping) else leaves
         with torch.no_grad(), self.exploring(len(leaf)):
             q_values = self.compute_q_values(batch)[QF_PREDS]
@@ -118,10 +134,13 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         chance = torch.rand(size, device=q_values.device)
         anything = torch.randint(q_values.shape[1], size, device=q_values.device)
         legal = ~q_values.isneginf()
+        if mask is not None:
+            legal &= mask
         if not legal.all():
             anything = torch.multinomial((legal | ~legal.any(1, keepdim=True)).float(), 1)[:, 0]
         explores = chance < self._epsilon(int(t))
-        return {Columns.ACTIONS: torch.where(explores, anything, q_values.argmax(dim=1))}
+        greedy = greedy_actions(q_values, mask)
+        return {Columns.ACTIONS: torch.where(explores, anything, greedy)}
 
     @what_columns_do
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
@@ -137,6 +156,11 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         if self._double_q:
             with torch.no_grad(), online():
                 output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
+        _, mask = self._split(next_batch)
+        if mask is not None:  # RLlib's loss takes the largest of these as they are.
+            for key in {QF_TARGET_NEXT_PREDS, QF_NEXT_PREDS} & output.keys():
+                lowest = torch.finfo(output[key].dtype).min
+                output[key] = output[key].masked_fill(~mask, lowest)
         return output
 
 
@@ -172,11 +196,14 @@ def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
 
     nested = ObservationTree(module.observation_space).nested
 
+    def whole(obs: Observations, mask: Tensor | None) -> dict[str, Any]:
+        return {Columns.OBS: nested(join_mask(obs, mask))}
+
     def online(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
-        return Outputs(_bounded(module.compute_q_values({Columns.OBS: nested(obs)})[QF_PREDS]))
+        return Outputs(_bounded(module.compute_q_values(whole(obs, mask))[QF_PREDS]))
 
     def target(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
-        return Outputs(_bounded(module.forward_target({Columns.OBS: nested(obs)})[QF_PREDS]))
+        return Outputs(_bounded(module.forward_target(whole(obs, mask))[QF_PREDS]))
 
     return online, target
 

@@ -52,7 +52,16 @@ _OF_IMAGES = frozenset(
 _WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
 # ... and what the config adds to them; the learner and the runner look after these.
 _DQN_KEYS = frozenset(
-    {"objective", "distribution", "double_q", "epsilon", "num_atoms", "v_min", "v_max"}
+    {
+        "action_masks",
+        "distribution",
+        "double_q",
+        "epsilon",
+        "num_atoms",
+        "objective",
+        "v_max",
+        "v_min",
+    }
 )
 
 

@@ -21,6 +21,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.metrics import TD_ERROR_KEY
 from torch import Tensor
 
+from rllib_per.action_masks import join_mask
 from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
 from rllib_per.learning.step import UpdateStep
 from rllib_per.objectives import Losses, TensorBatch
@@ -225,10 +226,10 @@ def rllib_columns(
         lengths = torch.where(terminated, lengths, exponents)
     return _RLlibBatch(
         {
-            Columns.OBS: nested(columns.obs),
+            Columns.OBS: nested(join_mask(columns.obs, columns.action_mask)),
             Columns.ACTIONS: columns.actions,
             Columns.REWARDS: columns.n_step_returns,
-            Columns.NEXT_OBS: nested(columns.next_obs),
+            Columns.NEXT_OBS: nested(join_mask(columns.next_obs, columns.next_action_mask)),
             Columns.TERMINATEDS: terminated,
             "n_step": lengths,
             "weights": columns.importance_weights,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rllib_per.action_masks import split_mask
 from rllib_per.arrays import Allocator
 from rllib_per.objectives import TensorBatch
 from rllib_per.objectives.objective import map_leaves
@@ -41,9 +42,15 @@ class Transfer(Protocol):
         """Those that were not handed over yet; waits for them. None if there are none."""
 
 
-def make_transfer(device: torch.device) -> Transfer:
-    """The transfer for `device`."""
-    return CudaTransfer(device) if device.type == "cuda" else CpuTransfer()
+def make_transfer(device: torch.device, *, has_masks: bool = False) -> Transfer:
+    """The transfer for `device`.
+
+    Args:
+        has_masks: Whether observations have an action mask, which is no input of the network.
+    """
+    if device.type == "cuda":
+        return CudaTransfer(device, has_masks=has_masks)
+    return CpuTransfer(has_masks=has_masks)
 
 
 def pinned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -65,11 +72,13 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDAr
 class CpuTransfer:
     """Tensors that share the arrays' memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_masks: bool = False) -> None:
         self.allocator: Allocator = RecyclingAllocator()
+        self._has_masks = has_masks
 
     def load(self, batch: TransitionBatch) -> TensorBatch:
-        return _as_tensors(batch)
+        tensors = _as_tensors(batch)
+        return masks_apart(tensors) if self._has_masks else tensors
 
     def hand_over(self, batch: TransitionBatch, td_errors: Tensor) -> PriorityUpdate | None:
         return PriorityUpdate(batch.ids, td_errors.numpy(), batch.asked_at)
@@ -93,9 +102,9 @@ class _InFlight(NamedTuple):
 class CudaTransfer:
     """Asynchronous copies both ways."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, has_masks: bool = False) -> None:
         self.allocator: Allocator = pinned_empty
-        self._device = device
+        self._device, self._has_masks = device, has_masks
         self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._in_flight: _InFlight | None = None
 
@@ -104,6 +113,8 @@ class CudaTransfer:
         with torch.cuda.stream(self._copies):
             columns = _as_tensors(batch)
             tensors = columns.map(self._to_device)
+            if self._has_masks:
+                tensors = masks_apart(tensors)
         compute.wait_stream(self._copies)
         # Allocated on the copy stream, used on this one: not to be reused there before.
         tensors.map(lambda column: column.record_stream(compute))
@@ -140,6 +151,14 @@ def _as_tensors(batch: TransitionBatch) -> TensorBatch:
         next_obs=map_leaves(_as_tensor, batch.next_obs),
         bootstrap_discounts=_as_tensor(batch.bootstrap_discounts),
         importance_weights=_as_tensor(batch.importance_weights),
+    )
+
+
+def masks_apart(batch: TensorBatch) -> TensorBatch:
+    """The batch with the masks taken out of its observations."""
+    (obs, mask), (next_obs, next_mask) = split_mask(batch.obs), split_mask(batch.next_obs)
+    return batch._replace(
+        obs=obs, next_obs=next_obs, action_mask=mask.bool(), next_action_mask=next_mask.bool()
     )
 
 

@@ -23,7 +23,7 @@ from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
 from rllib_per.replay.leaves import Observations, from_leaves, leaves_of
 from rllib_per.runners.env_streams import EnvStreams, Row
-from rllib_per.runners.exploration import EpsilonGreedy, choose
+from rllib_per.runners.exploration import EpsilonGreedy, choose, random_actions
 from rllib_per.runners.own_actions import OwnActions
 
 AddTime = Callable[[str, float], None]
@@ -102,12 +102,12 @@ class Collector:
             own: Chooses the actions instead.
         """
         streams, out = self.streams, self._new_fragment(num_rows)
-        explores, random_actions = self._draw(num_rows, epsilon)
+        explores, numbers = self._draw(num_rows, epsilon)
         _write(out.obs, 0, streams.frames)
         if self._begins_with_reset:
             self._write_reset_row(out)
         for t in range(int(self._begins_with_reset), num_rows):
-            actions = random_actions[t] if own is None else self._own_actions(own)
+            actions = self._random(numbers[t]) if own is None else self._own_actions(own)
             needs_q = own is None and (self._may_forbid or not explores[t].all())
             if self._records_q or needs_q:
                 q_values = self._q_values()
@@ -123,7 +123,7 @@ class Collector:
             _write(out.obs, t + 1, streams.frames)
         if out.q_max is not None:
             self._cached_q = self._q_values()
-            out.q_max[num_rows] = self._cached_q.max(axis=1)
+            out.q_max[num_rows] = self._largest(self._cached_q)
         self._check_finite(out.rewards, out.obs)
         self._begins_with_reset = False
         self.next_row += num_rows
@@ -140,8 +140,8 @@ class Collector:
             WrongDataError: A reward or an observation was no finite number.
         """
         if own is None:
-            explores, random_actions = self._draw(1, epsilon)
-            actions = random_actions[0]
+            explores, numbers = self._draw(1, epsilon)
+            actions = self._random(numbers[0])
             if self._may_forbid or not explores.all():
                 actions = self._choose(self._q_values(), explores[0], actions)
         else:
@@ -194,15 +194,31 @@ class Collector:
             computed = np.where(np.isneginf(computed).all(axis=1, keepdims=True), 0.0, computed)
         return computed
 
-    def _choose(self, q_values: Array, explores: Bools, random_actions: Int64s) -> Int64s:
+    def _random(self, numbers: Array) -> Int64s:
+        """(N,) random legal actions, of numbers that were drawn."""
+        return random_actions(numbers, self.streams.legal)
+
+    def _choose(self, q_values: Array, explores: Bools, explored: Int64s) -> Int64s:
+        q_values = self._of_legal(q_values)
         if self._may_forbid:
-            random_actions = self._policy.legal(q_values, random_actions)
-        return choose(q_values, explores, random_actions)
+            explored = self._policy.legal(q_values, explored)
+        return choose(q_values, explores, explored)
+
+    def _of_legal(self, q_values: Array) -> Array:
+        """(N, A), with −∞ for illegal actions."""
+        legal = self.streams.legal
+        return q_values if legal is None else np.where(legal, q_values, -np.inf)
 
     def _own_actions(self, own: OwnActions) -> Int64s:
         """(N,) actions in the current observations."""
         with self._acting() as obs:
-            return own.choose(obs, self.streams.num_envs)
+            actions = own.choose(obs, self.streams.num_envs)
+        legal = self.streams.legal
+        if legal is not None:
+            # Where an episode is over, the action is ignored.
+            allowed = legal[self._env_indices, actions] | self.streams.resets_next
+            own.require(allowed, actions)
+        return actions
 
     @contextmanager
     def _acting(self) -> Iterator[Any]:
@@ -267,7 +283,12 @@ class Collector:
     def _record_q(self, out: Fragment, t: int, q_values: Array, actions: Int64s) -> None:
         if out.q_taken is not None and out.q_max is not None:
             out.q_taken[t] = q_values[self._env_indices, actions]
-            out.q_max[t] = q_values.max(axis=1)
+            out.q_max[t] = self._largest(q_values)
+
+    def _largest(self, q_values: Array) -> Array:
+        """(N,), of the legal actions; 0 where there is none, which is behind a termination."""
+        largest: Array = self._of_legal(q_values).max(axis=1)
+        return largest if self.streams.legal is None else np.where(largest > -np.inf, largest, 0.0)
 
     def _check_finite(self, rewards: Array, obs: Observations) -> None:
         """Rows of both, (T, N, ...): what is no number makes every Q-value NaN."""

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
+from rllib_per.action_masks import mask_alone
 from rllib_per.arrays import Array, Bools
 from rllib_per.error_notes import note
 from rllib_per.observations import WrongDataError, describe, fitted_leaf, fitted_leaves
@@ -116,7 +117,10 @@ class EnvAnswers:
 
 
 class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment whose answers are checked in the process that it lives in."""
+    """An environment whose answers are checked in the process that it lives in.
+
+    Of infos only a mask leaves that process, which `MaskedVectorEnv` checks.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
         super().__init__(env)
@@ -129,7 +133,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
             self._answers.say_where(error, "reset")
             raise
         answers = self._answers
-        return answers.nested(answers.first_leaves(answer)), answer[1]
+        return answers.nested(answers.first_leaves(answer)), mask_alone(answer[1])
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         answers = self._answers
@@ -142,7 +146,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
             answers.reward(reward),
             answers.flag(terminated, "terminated"),
             answers.flag(truncated, "truncated"),
-            info,
+            mask_alone(info),
         )
 
 

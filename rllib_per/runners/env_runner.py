@@ -12,7 +12,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.apis.q_net_api import QNetAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.framework import get_device
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, WEIGHTS_SEQ_NO
 
 from rllib_per.envs.statistics import freeze_statistics, thaw_statistics
 from rllib_per.own_forwards import has_own_forward
@@ -22,6 +22,12 @@ from rllib_per.runners.collector import Collector
 from rllib_per.runners.env_streams import EnvStreams
 from rllib_per.runners.episode_summary import EpisodeSummary
 from rllib_per.runners.exploration import EpsilonGreedy, Place
+from rllib_per.runners.masked_env import (
+    MaskedVectorEnv,
+    find_source,
+    refuse_late_mask,
+    with_masks,
+)
 from rllib_per.runners.metrics import RunnerMetrics
 from rllib_per.runners.own_actions import OwnActions, warn_of_own_forwards
 from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
@@ -51,6 +57,7 @@ class ApexEnvRunner(SaveableRunner):
         self._device = get_device(self.config, gpus)
         self._collector: Collector | None = None
         self._writer: FragmentWriter | None = None
+        self._mask_source = self._settings.runners.action_masks
         self._place = Place.of(self._settings.runners, self.worker_index)
         num_env_runners = self._settings.runners.num_env_runners
         self._runner_metrics = RunnerMetrics(
@@ -80,20 +87,51 @@ class ApexEnvRunner(SaveableRunner):
         self.take_env_statistics(statistics)
         if self._collector is not None:
             self._seed_anew(self.num_env_steps_sampled_lifetime + self._collector.next_row)
-        self._make_collector()
         self._callbacks("on_environment_created", env=self.env.unwrapped, env_context=context)
+        self._show_masks()
+        self._make_collector()
+
+    def _show_masks(self) -> None:
+        """Where the environments have masks, let `self.env` show them beside the observations."""
+        self._first_answer = None
+        self._mask_source = find_source(self.env, self._mask_source, self._first_infos)
+        self.env = with_masks(self.env, self._mask_source)
+
+    def _first_infos(self) -> dict[str, Any]:
+        """Of the environments' first reset, whose observations `_reset_env` gives."""
+        try:
+            with self.metrics.log_time(ENV_RESET_TIMER):
+                self._first_answer = self.env.reset(seed=self._first_seed)
+        except Exception:
+            return {}  # It is raised where they are reset to be played.
+        self._is_seeded = True
+        return self._first_answer[1]
+
+    @property
+    def _refuses_masks(self) -> bool:
+        """There were none when they were looked for, so that none may come later."""
+        return self._mask_source == "none" and self._settings.runners.action_masks == "auto"
 
     def _make_collector(self) -> None:
         play, runners = self._settings.play, self._settings.runners
         stacks = find_frame_stacks(self.env, runners.frame_stack, runners.frame_stack_padding)
         restarts = play.restarts_failed_envs
         self._streams = EnvStreams(
-            self.env, stacks, self._callbacks.on_episode, self._try_env_step if restarts else None
+            self.env,
+            stacks,
+            self._callbacks.on_episode,
+            self._try_env_step if restarts else None,
+            refuses_masks=self._refuses_masks,
         )
         num_actions = int(self.env.single_action_space.n)
         self._collector = Collector(
             self._streams,
-            EpsilonGreedy(num_actions, self._place.exponents, self._rng),
+            EpsilonGreedy(
+                num_actions,
+                self._place.exponents,
+                self._rng,
+                has_masks=self._streams.has_masks,
+            ),
             self.module,
             device=self._device,
             first_stream=self._place.first_stream,
@@ -292,9 +330,16 @@ class ApexEnvRunner(SaveableRunner):
         return self._begin("sample")
 
     def _reset_env(self) -> Any:
+        answer, self._first_answer = self._first_answer, None
+        if answer is not None:
+            is_masked = isinstance(self.env, MaskedVectorEnv)
+            return self.env.after_reset(*answer) if is_masked else answer[0]
         seed = None if self._is_seeded else self._first_seed
         self._is_seeded = True
-        return self._try_env_reset(seed=seed)[0]
+        obs, infos = self._try_env_reset(seed=seed)
+        if self._refuses_masks:
+            refuse_late_mask(self.env, infos)
+        return obs
 
     def _require_env(self) -> Collector:
         if self._collector is None:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.frame_stack import FrameStack, frame_of
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.replay.fragment import RowSpec
 from rllib_per.replay.leaves import Observations, ObservationTree, leaves_of
 from rllib_per.runners.episode_summary import EpisodeSummary
+from rllib_per.runners.masked_env import MaskedVectorEnv, refuse_late_mask
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
 # Of how many steps the observations are compared, before a frame stack is believed.
@@ -36,6 +38,7 @@ class EnvStreams:
             a tree, one such array for each leaf, by its path.
         frames: The newest frame of each, (N, *frame_shape), also by leaf.
         tree: The leaves of an observation.
+        has_masks: Whether one of them says which actions are legal.
         resets_next: (N,) bool.
         is_cut: (N,) bool, whose episode `cut` ended; what they do until the next reset is nothing.
     """
@@ -46,6 +49,8 @@ class EnvStreams:
         frame_stacks: Mapping[str, FrameStack],
         announce: Announce,
         try_step: Callable[[Any], Any] | None = None,
+        *,
+        refuses_masks: bool = False,
     ) -> None:
         """
         Args:
@@ -53,7 +58,10 @@ class EnvStreams:
             frame_stacks: How its observations stack frames, by the leaf that does.
             announce: Called as announce("on_episode_start", episode), and so on.
             try_step: Stands in for `env.step`; may answer RLlib's ENV_STEP_FAILURE.
+            refuses_masks: There were none at the first reset, and none may come later.
         """
+        self._env, self._refuses_masks = env, refuses_masks
+        self.has_masks = isinstance(env, MaskedVectorEnv)
         self._long_episodes = find_long_episodes(env)
         self._step = try_step or env.step
         self._announce = announce
@@ -74,6 +82,11 @@ class EnvStreams:
             return self.obs[:, -1] if self._single_stack else self.obs
         stacks = self._frame_stacks
         return {path: leaf[:, -1] if path in stacks else leaf for path, leaf in self.obs.items()}
+
+    @property
+    def legal(self) -> Bools | None:
+        """(N, A), the actions that are legal now; None: all."""
+        return self.obs[ACTION_MASK].view(np.bool_) if self.has_masks else None
 
     @property
     def num_resets_next(self) -> int:
@@ -110,7 +123,9 @@ class EnvStreams:
         result = self._step(actions)
         if result is ENV_STEP_FAILURE:
             return None
-        obs, rewards, terminated, truncated, _ = result
+        obs, rewards, terminated, truncated, infos = result
+        if self._refuses_masks and infos:
+            refuse_late_mask(self._env, infos)
         self.obs = self._taken(obs)
         was_reset = self.resets_next
         if was_reset.any():

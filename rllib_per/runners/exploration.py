@@ -58,18 +58,37 @@ class EpsilonGreedy:
 
     The random numbers of a whole fragment are drawn at once, and as many of them whatever ε is, so
     that two runs with different schedules see the same ones.
+
+    Args:
+        num_actions: Of the Discrete action space.
+        exponents: (N,), see `ladder_exponents`.
+        rng: Of all of it.
+        has_masks: Whether which actions are legal is known only at each step.
     """
 
-    def __init__(self, num_actions: int, exponents: Float64s, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        num_actions: int,
+        exponents: Float64s,
+        rng: np.random.Generator,
+        *,
+        has_masks: bool = False,
+    ) -> None:
         self.num_actions = num_actions
         self.exponents = exponents
         self.rng = rng
+        self.has_masks = has_masks
 
-    def draw(self, num_rows: int, epsilon: float) -> tuple[Bools, Int64s]:
-        """For each row and env, both (T, N): does it explore, and with which action."""
+    def draw(self, num_rows: int, epsilon: float) -> tuple[Bools, Array]:
+        """For each row and env, both (T, N): does it explore, and which number decides the action.
+
+        That number is the action itself, int64; with masks, a fraction in [0, 1) of the legal ones.
+        """
         shape = (num_rows, len(self.exponents))
         # ε = 0 stays 0 and ε = 1 stays 1 under any exponent.
         explores = self.rng.random(shape) < epsilon**self.exponents
+        if self.has_masks:
+            return explores, self.rng.random(shape)
         return explores, self.rng.integers(self.num_actions, size=shape)
 
     def legal(self, q_values: Array, actions: Int64s) -> Int64s:
@@ -86,7 +105,22 @@ class EpsilonGreedy:
         return redrawn
 
 
-def choose(q_values: Array, explores: Bools, random_actions: Int64s) -> Int64s:
+def random_actions(numbers: Array, legal: Bools | None = None) -> Int64s:
+    """(N,) actions of the numbers (N,) that `draw` gave.
+
+    Args:
+        legal: (N, A), the legal actions; None: all. Where there is none, the action is 0.
+    """
+    if legal is None:
+        return numbers
+    ranks = legal.cumsum(axis=1)
+    num_legal = ranks[:, -1]
+    chosen = np.minimum((numbers * num_legal).astype(np.int64), num_legal - 1)
+    actions: Int64s = (ranks > chosen[:, None]).argmax(axis=1)
+    return actions
+
+
+def choose(q_values: Array, explores: Bools, explored: Int64s) -> Int64s:
     """(N,) actions: the random one where the env explores, else the first of highest Q."""
-    actions: Int64s = np.where(explores, random_actions, q_values.argmax(axis=1))
+    actions: Int64s = np.where(explores, explored, q_values.argmax(axis=1))
     return actions

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 
-from rllib_per.arrays import Int64s
+from rllib_per.action_masks import ACTION_MASK
+from rllib_per.arrays import Bools, Int64s
 from rllib_per.own_forwards import has_own_forward
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,16 @@ class OwnActions:
                 f"{chosen.tolist()}"
             )
         return chosen
+
+    def require(self, allowed: Bools, actions: Int64s) -> None:
+        """Raises ValueError where an action that the module gave is illegal."""
+        if not allowed.all():
+            i = int(allowed.argmin())
+            raise ValueError(
+                f"{self._name} must give legal actions: got {actions[i]} for environment {i}, "
+                f"which its `{ACTION_MASK}` forbids; choose among those that the mask in "
+                "batch['obs'] allows"
+            )
 
     def _actions(self, output: Any) -> torch.Tensor:
         if Columns.ACTIONS_FOR_ENV in output:

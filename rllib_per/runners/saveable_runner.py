@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+import gymnasium as gym
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -20,8 +21,11 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.envs.statistics import Statistics, load_statistics, statistics_of
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
+from rllib_per.runners.mask_connector import add_mask_connector
+from rllib_per.runners.masked_env import MaskedVectorEnv
 
 EXPLORATION_RNG = "exploration_rng"
 ENV_RNG = "env_rng"
@@ -46,17 +50,27 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._rng = np.random.default_rng(self._seed)
         self._first_seed = self._seed
         self._is_seeded = False
+        # (observations, infos) of a reset whose episodes nobody has begun yet.
+        self._first_answer: tuple[Any, dict[str, Any]] | None = None
 
     def get_spaces(self) -> dict[str, Any]:
         """RLlib's spaces: of the vector environment, of a single one, and of the module."""
         if self.env is None:
             return self.spaces
-        single = (self.env.single_observation_space, self.env.single_action_space)
+        env = self._own_env
         return {
-            INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space),
-            INPUT_ENV_SINGLE_SPACES: single,
-            DEFAULT_MODULE_ID: single,
+            INPUT_ENV_SPACES: (env.observation_space, env.action_space),
+            INPUT_ENV_SINGLE_SPACES: (env.single_observation_space, env.single_action_space),
+            DEFAULT_MODULE_ID: (
+                self.env.single_observation_space,
+                self.env.single_action_space,
+            ),
         }
+
+    @property
+    def _own_env(self) -> Any:
+        """The environment as it is where nobody looks for its masks."""
+        return self.env.env if isinstance(self.env, MaskedVectorEnv) else self.env
 
     def get_state(
         self,
@@ -136,6 +150,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         Environments whose generators are not in reach are seeded once more, by `env_steps`, how far
         training is.
         """
+        self._first_answer = None
         self._rng.bit_generator.state = state[EXPLORATION_RNG]
         self._seed_anew(env_steps)
         self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
@@ -163,13 +178,21 @@ class SaveableRunner(EnvRunner, Checkpointable):
         This runner needs none, and makes them when a state is asked for. They hold no state.
         """
         if self._pipelines is None and self.get_spaces():
-            env, spaces = self.env, self.get_spaces()
+            env, spaces = self._own_env, self.get_spaces()
+            env_to_module = self.config.build_env_to_module_connector(
+                env=env, spaces=spaces, device=self._device
+            )
+            (of_env, _), (of_module, _) = spaces[INPUT_ENV_SINGLE_SPACES], spaces[DEFAULT_MODULE_ID]
+            if _has_mask_leaf(of_module) and not _has_mask_leaf(of_env):
+                add_mask_connector(env_to_module)
             self._pipelines = {
-                COMPONENT_ENV_TO_MODULE_CONNECTOR: self.config.build_env_to_module_connector(
-                    env=env, spaces=spaces, device=self._device
-                ),
+                COMPONENT_ENV_TO_MODULE_CONNECTOR: env_to_module,
                 COMPONENT_MODULE_TO_ENV_CONNECTOR: self.config.build_module_to_env_connector(
                     env=env, spaces=spaces
                 ),
             }
         return self._pipelines or {}
+
+
+def _has_mask_leaf(space: Any) -> bool:
+    return isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,8 +16,10 @@ from gymnasium.wrappers import (
     RescaleObservation,
 )
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.leaves import Leaf, ObservationTree
+from rllib_per.runners.masked_env import MaskedVectorEnv
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
 
@@ -38,12 +40,21 @@ def find_frame_stacks(
     A size of 1 means none, whatever the environment declares: observations are stored whole.
     A vector environment declares them by an attribute `frame_stack`, a `FrameStack` of all leaves
     that are as long, or a mapping of them by path; a single one by Gymnasium's
-    FrameStackObservation among its wrappers.
+    FrameStackObservation among its wrappers. An action mask stacks nothing.
 
     Raises:
         ValueError: The first axis of an observation, or of one of its leaves, is not `size` long.
     """
-    leaves = _leaves(env)
+    if isinstance(env, MaskedVectorEnv):
+        stacks = _find(env.env, size, padding, without=(ACTION_MASK,))
+        return {env.path_of(path): stack for path, stack in stacks.items()}
+    return _find(env, size, padding)
+
+
+def _find(
+    env: gym.vector.VectorEnv, size: int | None, padding: str, without: Container[str] = ()
+) -> dict[str, FrameStack]:
+    leaves = [leaf for leaf in _leaves(env) if leaf.path not in without]
     if size == 1:
         return {}
     if size is not None:

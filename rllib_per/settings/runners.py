@@ -31,6 +31,10 @@ class EnvRunners(Section):
     """Frames per observation; null finds it from the environment, 1 stores observations whole."""
     frame_stack_padding: Literal["zero", "repeat"] = "zero"
     """What the environment puts before an episode's first frame."""
+    action_masks: Literal["auto", "info", "observation", "none"] = "auto"
+    """Where the environment says which actions are legal: under `action_mask` in its infos, or as a
+    leaf of that name in `Dict` observations; auto looks for the leaf, and else into the infos of
+    the first reset. With none, infos are ignored, and such a leaf is an input like others."""
 
     @property
     def num_envs_total(self) -> int:

@@ -296,3 +296,29 @@ def test_cartpole_is_learned_from_a_dict(build):
     while returns < 150 and algorithm.progress.env_steps < 30_000:
         returns = algorithm.train()["env_runners"]["episode_return_mean"]
     assert returns >= 150  # Random play earns 22.
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("masks_in", ["info", "observation"])
+def test_rllibs_env_runner_takes_no_illegal_action_either(build, masks_in):
+    """The environment raises on any."""
+    settings = config().environment("rllib_per/MaskProbe-v1", env_config={"masks_in": masks_in})
+    masks = "info" if masks_in == "info" else "auto"
+    settings.env_runners(env_runner_cls=SingleAgentEnvRunner, action_masks=masks)
+    algorithm = build(settings.evaluation(evaluation_duration=4))
+    for _ in range(2):
+        algorithm.train()
+    batch = algorithm.replay.sample(64, 0.4)
+    taken = batch.obs["action_mask"][np.arange(64), batch.actions]
+    assert taken.all()
+    assert algorithm.progress.updates > 0
+
+
+@pytest.mark.ray
+def test_a_connector_that_flattens_masks_is_refused(build):
+    settings = config().environment(
+        "rllib_per/MaskProbe-v1", env_config={"masks_in": "observation"}
+    )
+    settings.env_runners(env_to_module_connector=lambda env, spaces, device: FlattenObservations())
+    with pytest.raises(ValueError, match="must leave the leaf 'action_mask'"):
+        build(settings)

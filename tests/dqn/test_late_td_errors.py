@@ -26,7 +26,7 @@ def _ray():
 
 @pytest.fixture(autouse=True)
 def _late(monkeypatch):
-    monkeypatch.setattr(learner_module, "make_transfer", lambda device: LateTransfer())
+    monkeypatch.setattr(learner_module, "make_transfer", lambda _, **given: LateTransfer(**given))
 
 
 @pytest.fixture(params=REPLAY_TYPES.values(), ids=REPLAY_TYPES)

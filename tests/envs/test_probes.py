@@ -139,3 +139,32 @@ def test_cartpole_is_penalized_for_falling_and_not_for_standing():
         rows.append(env.step(0))
     assert [row[1] for row in rows] == [1.0] * (len(rows) - 1) + [-7.0]
     assert env.get_wrapper_attr("_max_episode_steps") == 4000
+
+
+@pytest.mark.parametrize("masks_in", ["info", "observation"])
+def test_the_mask_probe_pays_for_an_action_that_is_not_always_legal(masks_in):
+    env = make("MaskProbe", masks_in=masks_in)
+
+    def episode(*actions):
+        shown, rewards = [env.reset()], []
+        for action in actions:
+            obs, reward, terminated, _, info = env.step(action)
+            shown.append((obs, info))
+            rewards.append(reward)
+        masks = [(obs if masks_in == "observation" else info)["action_mask"] for obs, info in shown]
+        return [mask.tolist() for mask in masks], rewards, terminated
+
+    start, nothing = [1, 1, 0], [0, 0, 0]
+    assert episode(0, 0) == ([start, [1, 0, 0], nothing], [0.5, 0.0], True)
+    assert episode(1, 0) == ([start, [1, 0, 1], nothing], [0.0, 0.0], True)
+    assert episode(1, 2) == ([start, [1, 0, 1], nothing], [0.0, 1.0], True)
+
+
+def test_an_illegal_action_of_the_mask_probe_raises():
+    for actions in ([2], [0, 2], [0, 1], [1, 1]):
+        env = make("MaskProbe")
+        env.reset()
+        for action in actions[:-1]:
+            env.step(action)
+        with pytest.raises(ValueError, match=f"action {actions[-1]} is illegal: legal are"):
+            env.step(actions[-1])

@@ -252,3 +252,17 @@ def test_a_leaf_that_is_no_number_is_named():
     env = gym.vector.SyncVectorEnv([lambda: Breaks(9)], autoreset_mode="NextStep")
     with pytest.raises(WrongDataError, match="gave nan as x of the observation of step 1"):
         play_episodes(env, lambda obs: always_one(obs["x"]), 1, seed=0)
+
+
+@pytest.mark.parametrize("masks_in", ["info", "observation"])
+def test_greedy_play_takes_no_illegal_action(masks_in):
+    """The probe raises on any. Its greedy return of 1 needs the action that the mask decides on."""
+    environment = f"{{env: rllib_per/MaskProbe-v1, env_config: {{masks_in: {masks_in}}}}}"
+    policy = policy_for(environment)
+    state = {name: np.zeros_like(value) for name, value in policy.module.state_dict().items()}
+    bias = "q_network.head.advantage.2.bias"
+    policy.set_state(state | {bias: np.array([0.0, 1.0, 2.0], np.float32)})
+    assert policy.evaluate(5, 2, seed=0).returns == [1.0] * 5
+    illegal_is_best = np.array([0.0, -1.0, 2.0], np.float32)
+    policy.set_state(state | {bias: illegal_is_best})
+    assert policy.evaluate(5, 2, seed=0).returns == [0.5] * 5

@@ -64,6 +64,15 @@ SETTINGS["tree"] = {
     "model": {"conv_filters": [[4, 8, 4]], "hiddens": [16]},
     "stop": {"env_steps": 100},
 }
+SETTINGS["masked"] = {
+    "environment": {"env": "Taxi-v3"},
+    "model": {"hiddens": [32], "encoder_hiddens": [32]},
+    "stop": {"env_steps": 100},
+}
+INPUTS = {
+    "tree": ["image", "multi_binary", "multi_discrete", "pair/0", "pair/1"],
+    "masked": ["action_mask", "observations"],
+}
 ARCHIVE = ["config.yaml", "policy.safetensors"]
 
 
@@ -134,9 +143,8 @@ def test_an_onnx_file_answers_as_the_policy_does(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 1
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
-    leaves = ["image", "multi_binary", "multi_discrete", "pair/0", "pair/1"]
-    names = leaves if "tree" in str(run) else ["obs"]
-    assert [value.name for value in session.get_inputs()] == names
+    kind = run.parent.parent.name.rstrip("0123456789")
+    assert [value.name for value in session.get_inputs()] == INPUTS.get(kind, ["obs"])
     assert [value.name for value in session.get_outputs()] == ["q_values", "actions"]
     check(run, lambda obs: session.run(None, obs if isinstance(obs, dict) else {"obs": obs}))
 

@@ -49,7 +49,9 @@ def test_on_a_cpu_td_errors_are_there_at_once():
 @pytest.mark.parametrize("is_late", [False, True])
 def test_td_errors_come_with_the_time_when_their_batch_was_asked_for(monkeypatch, is_late):
     if is_late:
-        monkeypatch.setattr(learner_module, "make_transfer", lambda device: LateTransfer())
+        monkeypatch.setattr(
+            learner_module, "make_transfer", lambda _, **given: LateTransfer(**given)
+        )
     learner = build_learner()
     blocks = [random_batch(seed) for seed in range(3)]
     updates = [

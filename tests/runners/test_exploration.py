@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 
 from rllib_per.runners.env_runner import ApexEnvRunner
-from rllib_per.runners.exploration import EpsilonGreedy, choose, ladder_exponents
+from rllib_per.runners.exploration import (
+    EpsilonGreedy,
+    choose,
+    ladder_exponents,
+    random_actions,
+)
 from tests.support.counting_env import runner_config
 from tests.support.statistics import assert_frequencies
 
@@ -52,6 +57,41 @@ def test_the_random_action_is_taken_where_the_environment_explores():
     q_values = np.array([[0.0, 2.0, 1.0], [3.0, 3.0, 1.0], [0.0, 0.0, 9.0]])
     explores = np.array([True, False, False])
     assert choose(q_values, explores, np.array([2, 2, 2])).tolist() == [2, 0, 2]
+
+
+MASK = np.array([True, False, True, True, False])
+
+
+def masked_policy():
+    return EpsilonGreedy(5, np.ones(NUM_ROWS), np.random.default_rng(12), has_masks=True)
+
+
+def test_random_actions_are_uniform_among_the_legal_ones():
+    _, numbers = masked_policy().draw(1, 1.0)
+    actions = random_actions(numbers[0], np.tile(MASK, (NUM_ROWS, 1)))
+    counts = np.bincount(actions, minlength=5)
+    assert counts[~MASK].tolist() == [0, 0]
+    assert_frequencies(counts[MASK], np.full(3, 1 / 3))
+    with pytest.raises(AssertionError):
+        assert_frequencies(counts[MASK], [0.3, 0.35, 0.35])
+
+
+def test_each_environment_has_its_own_legal_actions():
+    rng = np.random.default_rng(13)
+    legal = rng.random((NUM_ROWS, 5)) < 0.4
+    legal[0] = False
+    _, numbers = masked_policy().draw(1, 1.0)
+    numbers[0, :2] = np.nextafter(1.0, 0.0)  # The largest that can be drawn.
+    actions = random_actions(numbers[0], legal)
+    has_one = legal.any(axis=1)
+    assert legal[np.arange(NUM_ROWS), actions][has_one].all()
+    assert (actions[~has_one] == 0).all()
+
+
+def test_whether_one_explores_does_not_depend_on_masks():
+    unmasked = EpsilonGreedy(5, np.ones(8), np.random.default_rng(12))
+    masked = EpsilonGreedy(5, np.ones(8), np.random.default_rng(12), has_masks=True)
+    assert (unmasked.draw(4, 0.5)[0] == masked.draw(4, 0.5)[0]).all()
 
 
 @pytest.mark.parametrize("worker", [1, 2])

@@ -14,8 +14,8 @@ class LateTransfer(CpuTransfer):
         taken: All updates whose TD errors it was ever given.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, has_masks: bool = False) -> None:
+        super().__init__(has_masks=has_masks)
         self.taken: list[PriorityUpdate] = []
         self._late: PriorityUpdate | None = None
 
