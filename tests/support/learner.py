@@ -16,23 +16,23 @@ OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 NUM_ACTIONS = 3
 
 # What can be learned, each as settings of the config.
+_FRACTIONS = {
+    "type": "implicit_quantile",
+    "num_taus": 8,
+    "num_target_taus": 6,
+    "num_acting_taus": 4,
+    "num_cosines": 16,
+}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "expected": {},
     "atoms": {"num_atoms": 21, "v_min": -4.0, "v_max": 4.0},
     "quantiles": {"distribution": {"type": "quantile", "num_quantiles": 16}},
-    "fractions": {
-        "distribution": {
-            "type": "implicit_quantile",
-            "num_taus": 8,
-            "num_target_taus": 6,
-            "num_acting_taus": 4,
-            "num_cosines": 16,
-        }
-    },
+    "fractions": {"distribution": _FRACTIONS},
     "munchausen": {"munchausen": {"tau": 0.1}},
-    "soft quantiles": {
-        "distribution": {"type": "quantile", "num_quantiles": 16},
+    "all at once": {
+        "distribution": _FRACTIONS,
         "munchausen": {"policy": "online"},
+        "noisy": True,
     },
 }
 BEYOND_Q_VALUES = {name: OBJECTIVES[name] for name in OBJECTIVES if name != "expected"}
