@@ -147,8 +147,9 @@ def _image_axes(leaf: Leaf, asked: str | None) -> _ImageAxes:
     if not 2 <= len(shape) <= 4:
         raise ValueError(
             "images must be (height, width), (channels, height, width) or (height, width, "
-            f"channels), or stacks of the last two: the {leaf} has the shape {shape}; set "
-            "model_config['network'] to 'mlp' if it is no image"
+            "channels), or stacks of the last two: got none of these, for "
+            f"the {leaf} has the shape {shape}; set model_config['network'] to 'mlp' if it is no "
+            "image"
         )
     if len(shape) == 2:
         return _ImageAxes(1, (shape[0], shape[1]), is_gray=True)
