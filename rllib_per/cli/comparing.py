@@ -89,7 +89,7 @@ def run_comparison(
     largest = max((c.experiment for c in compared_runs), key=num_cpus)
     with ExitStack() as session:
         with reported():
-            session.enter_context(ray_session(largest, address))
+            session.enter_context(ray_session(largest, address, folder.ray_log))
         from rllib_per.experiments.comparing.report import report
 
         is_complete = _train_all(folder, compared_runs, console)

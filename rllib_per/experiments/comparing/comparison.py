@@ -125,6 +125,11 @@ class ComparisonFolder:
         return self.path / "comparison.plan.json"
 
     @property
+    def ray_log(self) -> Path:
+        """What Ray's processes print."""
+        return self.path / "ray.log"
+
+    @property
     def results_json(self) -> Path:
         """Every figure of the table, by replay buffer."""
         return self.path / "comparison.json"
