@@ -149,5 +149,5 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
 def _own_objective(settings: Mapping[str, Any]) -> Any:
     """The class, or its dotted path; None: one of ours."""
     given = settings["objective"]
-    kind = given["type"] if isinstance(given, Mapping) else given
+    kind = given.get("type", "expected") if isinstance(given, Mapping) else given
     return None if kind == "expected" else kind

@@ -102,6 +102,7 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
             "must be a subclass of rllib_per.objectives.Objective",
         ),
         ({"distribution": "quantile", "num_atoms": 51}, "each say what is learned"),
+        ({"objective": {}, "v_max": 100}, "`v_max` belongs to a distribution on atoms"),
         ({"munchausen": {"tau": 0}}, "`munchausen`: tau must be a number > 0: got 0"),
         ({"munchausen": {"taus": 1}}, "`munchausen`: no key 'taus'; it has alpha, tau"),
         ({"munchausen": True}, "`munchausen`: must have the keys alpha, tau, clip, policy: got"),
