@@ -18,7 +18,7 @@ from rllib_per.checkpoints.folders import verify
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.greedy_play import GreedyPlay
-from rllib_per.experiments.training import Training
+from rllib_per.experiments.training import TrainingRun
 from tests.support.full_disk import files_of_at_most
 from tests.support.processes import descendants, stop
 
@@ -253,13 +253,13 @@ def test_an_error_in_the_final_evaluation_loses_nothing(finished, tmp_path, monk
 def test_on_a_full_disk_training_goes_on_to_its_end_and_the_exit_code_says_so(
     tmp_path, monkeypatch
 ):
-    iterate = Training._iterate
+    iterate = TrainingRun._iterate
 
     def fill(self):
         with files_of_at_most(2000):
             return iterate(self)
 
-    monkeypatch.setattr(Training, "_iterate", fill)
+    monkeypatch.setattr(TrainingRun, "_iterate", fill)
     # Each writes more scalars than TensorBoard's own queue takes.
     many = arguments("stop={env_steps: 1200}", "reporting.min_sample_timesteps_per_iteration=50")
     done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, *many)
@@ -274,13 +274,13 @@ def test_on_a_full_disk_training_goes_on_to_its_end_and_the_exit_code_says_so(
 @pytest.mark.usefixtures("ray_is_there")
 @pytest.mark.slow
 def test_where_nothing_more_can_be_written_every_file_is_named(tmp_path, monkeypatch):
-    leave = Training._leave
+    leave = TrainingRun._leave
 
     def fill(self, *args):
         with files_of_at_most(0):
             return leave(self, *args)
 
-    monkeypatch.setattr(Training, "_leave", fill)
+    monkeypatch.setattr(TrainingRun, "_leave", fill)
     done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, *arguments())
     assert done.exit_code == 4, done.output
     for name in ("policy.safetensors", "result.json", "learning_curve.png"):
@@ -303,7 +303,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.usefixtures("ray_is_there")
 def test_on_a_disk_that_is_really_full_training_goes_on_to_its_end(small_disk, monkeypatch):
-    iterate = Training._iterate
+    iterate = TrainingRun._iterate
 
     def fill(self):
         with contextlib.suppress(OSError), (small_disk / "others").open("ab") as file:
@@ -312,7 +312,7 @@ def test_on_a_disk_that_is_really_full_training_goes_on_to_its_end(small_disk, m
                 file.flush()
         return iterate(self)
 
-    monkeypatch.setattr(Training, "_iterate", fill)
+    monkeypatch.setattr(TrainingRun, "_iterate", fill)
     # Each writes more scalars than TensorBoard's own queue takes.
     many = arguments("stop={env_steps: 1200}", "reporting.min_sample_timesteps_per_iteration=50")
     done = call("train", CONFIGS / "cartpole.yaml", "--runs", small_disk, *many)

@@ -17,7 +17,7 @@ from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
 from rllib_per.settings.replay import AnyReplay, TransitionSettings, replay_buffer_config
 from rllib_per.sharding import ShardedReplay
 
-Replay = PrioritizedReplayBuffer | ShardedReplay | RLlibReplay | ReplayBuffer
+AnyReplayBuffer = PrioritizedReplayBuffer | ShardedReplay | RLlibReplay | ReplayBuffer
 
 
 def build_replay(

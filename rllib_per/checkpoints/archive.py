@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from rllib_per.arrays import Array
-from rllib_per.checkpoints.archive_reader import FORMAT, INDEX, VALUES, part_folder
-from rllib_per.checkpoints.files import Fingerprint, write_array, write_json
+from rllib_per.checkpoints.archive_reader import ARCHIVE_FORMAT, INDEX, VALUES, part_folder
+from rllib_per.checkpoints.files import Fingerprint, write_array, write_versioned
 from rllib_per.checkpoints.folders import seal
 from rllib_per.checkpoints.resharding import read_state
 from rllib_per.replay import PrioritizedReplayBuffer
@@ -131,7 +131,7 @@ def seal_parts(folder: Path, num_parts: int, values: dict[str, Any]) -> None:
     Args:
         values: What else is to come back from `read_index`.
     """
-    write_json(folder / INDEX, FORMAT, {"num_parts": num_parts, "values": values})
+    write_versioned(folder / INDEX, ARCHIVE_FORMAT, {"num_parts": num_parts, "values": values})
     seal(folder)
 
 
@@ -260,7 +260,7 @@ class _PartSave:
             },
             "values": snapshot.values,
         }
-        self._files[VALUES] = write_json(self._path / VALUES, FORMAT, values)
+        self._files[VALUES] = write_versioned(self._path / VALUES, ARCHIVE_FORMAT, values)
         seal(self._path, self._files)
         return SaveReport(
             sum(file.num_bytes for file in self._files.values()) - self._num_bytes_shared,

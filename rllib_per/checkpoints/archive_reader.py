@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from rllib_per.arrays import Array, Int64s
-from rllib_per.checkpoints.files import CheckpointError, read_array, read_json, unreadable
+from rllib_per.checkpoints.files import CheckpointError, read_array, read_versioned, unreadable
 from rllib_per.replay._ring import ROW_DTYPE, STREAM_DTYPE
 from rllib_per.settings.replay import MAX_SHARDS
 
 INDEX = "replay.json"
 VALUES = "values.json"
-FORMAT = 1
+ARCHIVE_FORMAT = 1
 
 _ARRAYS = {
     "rows": ROW_DTYPE,
@@ -105,7 +105,7 @@ def read_index(folder: Path) -> tuple[int, dict[str, Any]]:
         CheckpointError: It can't be read.
     """
     path = folder / INDEX
-    index = read_json(path, FORMAT)
+    index = read_versioned(path, ARCHIVE_FORMAT)
     with unreadable(path):
         num_parts, values = int(index["num_parts"]), dict(index["values"])
         if not 1 <= num_parts <= MAX_SHARDS:
@@ -124,7 +124,7 @@ def read_part(folder: Path) -> dict[str, Any]:
         CheckpointError: A file can't be read or does not fit; the message names it.
     """
     path = folder / VALUES
-    read = read_json(path, FORMAT)
+    read = read_versioned(path, ARCHIVE_FORMAT)
     with unreadable(path):
         values, segments, first = dict(read["values"]), read["segments"], int(read["first"])
         spec, written = values["spec"], int(values["written"])

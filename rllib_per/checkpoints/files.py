@@ -98,7 +98,7 @@ def sync(path: Path) -> None:
 # -- JSON with a format number ---------------------------------------------------------------
 
 
-def write_json(
+def write_versioned(
     path: Path, version: int, values: Mapping[str, Any], indent: int | None = None
 ) -> Fingerprint:
     """A new JSON file, synced: `values` behind the number of their format."""
@@ -107,8 +107,8 @@ def write_json(
         return file.fingerprint
 
 
-def read_json(path: Path, version: int) -> dict[str, Any]:
-    """What `write_json` wrote, with "format".
+def read_versioned(path: Path, version: int) -> dict[str, Any]:
+    """What `write_versioned` wrote, with "format".
 
     Raises:
         CheckpointError: It can't be read, or has another format.

@@ -18,14 +18,14 @@ from pathlib import Path, PurePosixPath
 from rllib_per.checkpoints.files import (
     CheckpointError,
     Fingerprint,
-    read_json,
+    read_versioned,
     sync,
     unreadable,
-    write_json,
+    write_versioned,
 )
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+MANIFEST_FORMAT = 2
 
 # What is being filled, what it replaces, and what is being removed have these names meanwhile.
 UNFINISHED = ".unfinished-"
@@ -123,7 +123,7 @@ def seal(folder: Path, known: Mapping[str, Fingerprint] | None = None) -> None:
     for inner in {parent for name in files for parent in (folder / name).parents}:
         if inner.is_relative_to(folder):
             sync(inner)
-    write_json(folder / MANIFEST, FORMAT, {"files": files}, indent=1)
+    write_versioned(folder / MANIFEST, MANIFEST_FORMAT, {"files": files}, indent=1)
     sync(folder)
 
 
@@ -174,7 +174,7 @@ def read_manifest(folder: Path) -> dict[str, Fingerprint]:
     with unreadable(path):
         if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise ValueError("it is no plain file of a sensible size")
-        entries = read_json(path, FORMAT)["files"].items()
+        entries = read_versioned(path, MANIFEST_FORMAT)["files"].items()
         files = {str(n): Fingerprint(int(size), str(sha256)) for n, (size, sha256) in entries}
     for name in files:
         _check_name(path, name)

@@ -113,7 +113,7 @@ def _train_all(
 ) -> bool:
     """Train every run that is not finished, one after the other; False if Ctrl-C ended it."""
     from rllib_per.experiments.progress import ProgressDisplay
-    from rllib_per.experiments.training import Training
+    from rllib_per.experiments.training import TrainingRun
 
     for number, compared_run in enumerate(compared_runs, start=1):
         run = folder.run(compared_run)
@@ -126,7 +126,7 @@ def _train_all(
             with starting():
                 lock.enter_context(run_lock(run.checkpoints))
                 is_begun = any(run.checkpoints.glob("step-*"))
-                training = Training(compared_run.experiment, run, display, resume=is_begun)
+                training = TrainingRun(compared_run.experiment, run, display, resume=is_begun)
             with recorded(run.failure), saving():
                 if training.run() == "interrupted":
                     return False

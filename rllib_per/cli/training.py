@@ -192,10 +192,10 @@ def train_run(
             tracker = None if track is None else _track(track, experiment, run, display)
         with reported():
             session.enter_context(ray_session(experiment, address, run.ray_log))
-        from rllib_per.experiments.training import Training
+        from rllib_per.experiments.training import TrainingRun
 
         with starting():
-            training = Training(
+            training = TrainingRun(
                 experiment,
                 run,
                 display,

@@ -26,7 +26,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from rllib_per.buffers.build import Replay, build_replay
+from rllib_per.buffers.build import AnyReplayBuffer, build_replay
 from rllib_per.buffers.sharded import (
     add_bundles,
     build_sharded_replay,
@@ -181,7 +181,7 @@ class ApexDQN(SaveableDQN):
         self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
         return self.learner_group
 
-    def _build_replay(self, rows: RowSpec) -> Replay:
+    def _build_replay(self, rows: RowSpec) -> AnyReplayBuffer:
         replay, transitions = self.settings.replay, self.settings.transitions
         if isinstance(replay, Sharded):
             return build_sharded_replay(replay, transitions, rows, self._shard_handles)

@@ -25,8 +25,8 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
 from rllib_per.checkpoints.archive import BufferArchive, PendingSave
-from rllib_per.checkpoints.archive_reader import FORMAT, INDEX, VALUES
-from rllib_per.checkpoints.files import read_json, unreadable, write_array, write_json
+from rllib_per.checkpoints.archive_reader import ARCHIVE_FORMAT, INDEX, VALUES
+from rllib_per.checkpoints.files import read_versioned, unreadable, write_array, write_versioned
 from rllib_per.checkpoints.folders import MANIFEST, AtomicFolder, put_back, seal, verify
 from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
@@ -99,13 +99,13 @@ def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     values = {name: value for name, value in state.items() if name not in arrays}
     files = {f"{name}.npy": write_array(folder / f"{name}.npy", a) for name, a in arrays.items()}
-    files[VALUES] = write_json(folder / VALUES, FORMAT, {"values": values})
+    files[VALUES] = write_versioned(folder / VALUES, ARCHIVE_FORMAT, {"values": values})
     seal(folder, files)
 
 
 def _read_state(folder: Path, arrays: tuple[str, ...]) -> dict[str, Any]:
     path = folder / VALUES
-    read = read_json(path, FORMAT)
+    read = read_versioned(path, ARCHIVE_FORMAT)
     with unreadable(path):
         state = dict(read["values"])
     for name in arrays:

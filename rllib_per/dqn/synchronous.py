@@ -14,7 +14,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
-from rllib_per.buffers.build import Replay
+from rllib_per.buffers.build import AnyReplayBuffer
 from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_health import RunnerAbsence
 from rllib_per.dqn.training_clock import Stopwatch, TrainingClock
@@ -37,7 +37,7 @@ class SynchronousLoop:
     def __init__(
         self,
         rollouts: Rollouts,
-        replay: Replay,
+        replay: AnyReplayBuffer,
         learners: Learners,
         clock: TrainingClock,
         settings: Settings,

@@ -19,7 +19,7 @@ from rllib_per.settings.objectives import distribution_from, munchausen_from
 from rllib_per.settings.replay import Prioritized, TransitionSettings, replay_of
 from rllib_per.settings.runners import EnvRunners
 from rllib_per.settings.section import names_of
-from rllib_per.settings.training import Objective, Optimizer, Training
+from rllib_per.settings.training import ObjectiveChoice, Optimizer, Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
@@ -60,7 +60,7 @@ def _training(config: ApexDQNConfig) -> Training:
     values = {name: getattr(config, name) for name in names_of(Training)}
     values["distribution"] = distribution_from(config.distribution)
     values["munchausen"] = munchausen_from(config.munchausen)
-    values["objective"] = Objective.of(config.objective)
+    values["objective"] = ObjectiveChoice.of(config.objective)
     values["optimizer"] = Optimizer.of(config.optimizer)
     return Training(**values)
 

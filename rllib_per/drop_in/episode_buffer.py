@@ -24,8 +24,8 @@ from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import Prioritize
 from rllib_per.arrays import Int64s
 from rllib_per.drop_in.batch_episode import BatchEpisode, can_fold_termination
 from rllib_per.drop_in.calling_algorithm import calling_algorithm
-from rllib_per.drop_in.episode_log import EPISODE, T
 from rllib_per.drop_in.episode_store import EpisodeStore
+from rllib_per.drop_in.held_episodes import EPISODE, T
 from rllib_per.drop_in.metrics_report import MetricsReport
 from rllib_per.drop_in.options import BufferOptions
 from rllib_per.drop_in.transition_episodes import answer_order, transition_episodes

@@ -14,12 +14,12 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from rllib_per.arrays import Array, Int64s
 from rllib_per.drop_in.batch_episode import can_fold_termination
 from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
-from rllib_per.drop_in.episode_log import EPISODE, EpisodeLog, T
+from rllib_per.drop_in.held_episodes import EPISODE, HeldEpisodes, T
 from rllib_per.drop_in.layout import (
     DEFAULT_GAMMA,
     Item,
+    NStepWindows,
     Space,
-    Windows,
     item_of,
     leaves_as_items,
     space_of,
@@ -46,7 +46,7 @@ class EpisodeStore:
     """
 
     def __init__(self, options: BufferOptions, algorithm: CallingAlgorithm | None) -> None:
-        self.log = EpisodeLog(options.capacity, keeps_infos=options.keep_infos)
+        self.log = HeldEpisodes(options.capacity, keeps_infos=options.keep_infos)
         self._options = options
         self._algorithm = algorithm
         self._windows = self._known_windows()
@@ -100,8 +100,8 @@ class EpisodeStore:
             ValueError: It was built for others.
             RuntimeError: There is nothing in it.
         """
-        built = self._windows or Windows.of(n_step, gamma)
-        asked = Windows.of(
+        built = self._windows or NStepWindows.of(n_step, gamma)
+        asked = NStepWindows.of(
             built.n_step if n_step is None else n_step, built.gamma if gamma is None else gamma
         )
         if asked != built:
@@ -120,7 +120,7 @@ class EpisodeStore:
 
     def num_steps(self, batch: TransitionBatch) -> Int64s:
         """(B,) the k of every drawn window; an upper bound where γ is 1 and n random."""
-        n_step = (self._windows or Windows.of(None, None)).n_step
+        n_step = (self._windows or NStepWindows.of(None, None)).n_step
         longest = n_step if isinstance(n_step, int) else n_step[1]
         steps = np.minimum(self.log.steps_left(batch.extras[EPISODE], batch.extras[T]), longest)
         alive = batch.bootstrap_discounts > 0.0
@@ -133,7 +133,7 @@ class EpisodeStore:
     @property
     def knows_num_steps(self) -> bool:
         """Whether `num_steps` is exact."""
-        n_step = (self._windows or Windows.of(None, None)).n_step
+        n_step = (self._windows or NStepWindows.of(None, None)).n_step
         return isinstance(n_step, int) or can_fold_termination(self.gamma)
 
     def outputs(self, batch: TransitionBatch) -> dict[Any, Array]:
@@ -179,7 +179,7 @@ class EpisodeStore:
         store = cls(options, algorithm)
         store.log.load_state(state["log"])
         if "buffer" in state:
-            windows = Windows.of(state["n_step"], state["gamma"])
+            windows = NStepWindows.of(state["n_step"], state["gamma"])
             store._windows = windows
             store._items = {name: (tuple(s), dtype) for name, (s, dtype) in state["items"].items()}
             if "leaves" in state:
@@ -199,12 +199,12 @@ class EpisodeStore:
 
     # -- making what is needed ---------------------------------------------------------------
 
-    def _known_windows(self) -> Windows | None:
+    def _known_windows(self) -> NStepWindows | None:
         n_step, gamma = self._options.n_step, self._options.gamma
         if self._algorithm is not None:
             n_step = self._algorithm.n_step if n_step is None else n_step
             gamma = self._algorithm.gamma if gamma is None else gamma
-        return None if n_step is None or gamma is None else Windows.of(n_step, gamma)
+        return None if n_step is None or gamma is None else NStepWindows.of(n_step, gamma)
 
     def _new_fragmenter(self, first_row: int) -> EpisodeFragmenter:
         options, algorithm = self._options, self._algorithm
@@ -216,7 +216,7 @@ class EpisodeStore:
             first_row=first_row,
         )
 
-    def _new_buffer(self, windows: Windows) -> PrioritizedReplayBuffer:
+    def _new_buffer(self, windows: NStepWindows) -> PrioritizedReplayBuffer:
         options, items = self._options, dict(self._items)
         rows = self._fragmenter.row_spec((self._obs_space, _space(items.pop("actions"))))
         algorithm_seed = self._algorithm.seed if self._algorithm else None

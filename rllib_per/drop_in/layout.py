@@ -18,14 +18,14 @@ Item = tuple[tuple[int, ...], str]  # the shape and dtype of one row of a column
 
 
 @dataclass(frozen=True)
-class Windows:
+class NStepWindows:
     """Which n-step windows the buffer is built for."""
 
     n_step: int | tuple[int, int]
     gamma: float
 
     @classmethod
-    def of(cls, n_step: Any, gamma: float | None) -> Windows:
+    def of(cls, n_step: Any, gamma: float | None) -> NStepWindows:
         """With RLlib's defaults for what is None; a list of two is a range, as in JSON."""
         steps = 1 if n_step is None else n_step
         return cls(

@@ -53,7 +53,7 @@ class EvaluationStoppedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class PlayedEpisodes:
     """Undiscounted, unclipped returns and lengths of episodes.
 
     Attributes:
@@ -209,7 +209,7 @@ class GreedyPolicy:
         seed: int | list[int],
         should_stop: ShouldStop | None = None,
         report: Report | None = None,
-    ) -> Evaluation:
+    ) -> PlayedEpisodes:
         """Play whole episodes; the same `seed` and `num_envs` play the same ones.
 
         One that goes on for `max_env_steps_per_episode` of the experiment is cut there.
@@ -247,7 +247,7 @@ def play_episodes(
     should_stop: ShouldStop | None = None,
     report: Report | None = None,
     max_length: int | None = None,
-) -> Evaluation:
+) -> PlayedEpisodes:
     """Play `num_episodes`, shared out over the environments beforehand, so that none is favoured.
 
     Taking the first so many to end would favour short ones. Each environment is seeded once. After
@@ -261,7 +261,7 @@ def play_episodes(
     num_envs = env.num_envs
     max_length = longest_episode(env, max_length)
     to_play = num_episodes // num_envs + (np.arange(num_envs) < num_episodes % num_envs)
-    result = Evaluation([], [], [])
+    result = PlayedEpisodes([], [], [])
     seeds, long_episodes = np.random.SeedSequence(seed), find_long_episodes(env)
     idles = np.ones(num_envs, np.bool_)
     while to_play.any():

@@ -58,13 +58,13 @@ _BY_TYPE: tuple[KeyPath, ...] = (("replay",), ("training", "distribution"))
 _SELF_CONTAINED = (*_UNKNOWN, "missing", "custom_class", "relation")
 
 
-class ExperimentConfig(sections.Section):
+class ExperimentConfig(sections.ExperimentSection):
     """Everything that decides an experiment; frozen, every key known, every default written out."""
 
     environment: sections.Environment
     env_runners: EnvRunners = EnvRunners()
     training: Training = Training()
-    replay: sections.Replay = Prioritized()
+    replay: sections.ReplaySection = Prioritized()
     model: Network = Network()
     learners: LearnerSettings = LearnerSettings()
     callbacks: sections.Callbacks = sections.Callbacks()

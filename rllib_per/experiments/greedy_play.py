@@ -11,9 +11,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.experiments.evaluation import (
-    Evaluation,
     EvaluationStoppedError,
     GreedyPolicy,
+    PlayedEpisodes,
     Report,
 )
 from rllib_per.experiments.experiment import ExperimentConfig
@@ -46,7 +46,7 @@ class GreedyPlay:
 
     def evaluate(
         self, num_episodes: int, stream: int, report: Report | None = None
-    ) -> Evaluation | None:
+    ) -> PlayedEpisodes | None:
         """Play with the weights of now; None if it was stopped."""
         self._bring_up_to_date()
         seed = [self._experiment.seed, stream, self._algorithm.progress.env_steps]

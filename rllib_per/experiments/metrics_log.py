@@ -47,7 +47,7 @@ _NOT_MEASURED = ("config", "pid", "done")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class MetricsRow:
     """One row of the table that people watch; None is not known yet."""
 
     env_steps: int
@@ -91,7 +91,7 @@ class MetricsLog:
         tracker: Tracker | None = None,
     ) -> None:
         self._run, self._tracker = run, tracker
-        columns = [field.name for field in fields(Snapshot)]
+        columns = [field.name for field in fields(MetricsRow)]
         self._tables = (run.metrics_csv, columns), (run.episodes_csv, _EPISODE_COLUMNS)
         if resume_at is None:
             run.metrics_jsonl.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ class MetricsLog:
 
     def write(
         self,
-        snapshot: Snapshot,
+        snapshot: MetricsRow,
         result: Mapping[str, Any],
         episodes: Iterable[tuple[int, float, int]],
     ) -> None:

@@ -16,7 +16,7 @@ from rllib_per.experiments.import_path import enter_folder
 from rllib_per.experiments.yaml_source import KeyPath
 from rllib_per.settings.replay import REPLAY_SECTIONS
 from rllib_per.settings.rules import is_dotted_path
-from rllib_per.settings.training import Objective
+from rllib_per.settings.training import ObjectiveChoice
 
 _CLASS_IN_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 
@@ -93,7 +93,7 @@ def _is_known_env(name: str) -> bool:
 # Keys whose value may name a class, and the values that are ours; wrappers beside them.
 _NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
     ("environment", "env"): _is_known_env,
-    ("training", "objective", "type"): lambda name: name == Objective.type,
+    ("training", "objective", "type"): lambda name: name == ObjectiveChoice.type,
     ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
     ("model", "module_class"): lambda _: False,
     ("callbacks", "callbacks_class"): lambda _: False,

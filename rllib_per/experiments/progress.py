@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from rllib_per.experiments.metrics_log import Snapshot
+from rllib_per.experiments.metrics_log import MetricsRow
 from rllib_per.experiments.run_folder import Ending, RunFolder, RunResult
 from rllib_per.experiments.sections import Stop
 from rllib_per.experiments.terminal import PlainConsole
@@ -65,7 +65,7 @@ class ProgressDisplay:
         for name, value in facts.items():
             self.say(f"{name:{width}}  {printable(value)}")
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: MetricsRow) -> None:
         """Refresh the table, or print a line if the last one is a while ago."""
         if snapshot.evaluation_return_mean is not None:
             self._greedy = snapshot.evaluation_return_mean
@@ -139,7 +139,7 @@ class JsonLines(ProgressDisplay):
     def begin(self, facts: Mapping[str, str]) -> None:
         self._write("start", facts)
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: MetricsRow) -> None:
         self._write("progress", asdict(snapshot) | {"eta_s": remaining_s(snapshot, self._stop)})
 
     def show_played(self, num_played: int, num_episodes: int) -> None:
@@ -166,7 +166,7 @@ def make_display(output: Output, stop: Stop) -> ProgressDisplay:
     return JsonLines(stop) if output == "json" else ProgressDisplay(PlainConsole(), stop)
 
 
-def describe(snapshot: Snapshot, stop: Stop) -> dict[str, str]:
+def describe(snapshot: MetricsRow, stop: Stop) -> dict[str, str]:
     """A snapshot's cells, in the order in which they are shown."""
     filled = snapshot.buffer_size / snapshot.buffer_capacity
     cells = {
@@ -191,7 +191,7 @@ def describe(snapshot: Snapshot, stop: Stop) -> dict[str, str]:
     return cells
 
 
-def remaining_s(snapshot: Snapshot, stop: Stop) -> float | None:
+def remaining_s(snapshot: MetricsRow, stop: Stop) -> float | None:
     """Seconds until the first limit is reached at the present pace; None if it stands still."""
     speed = snapshot.env_steps_per_s
     pace: list[tuple[float | None, float, float]] = [
@@ -203,7 +203,7 @@ def remaining_s(snapshot: Snapshot, stop: Stop) -> float | None:
     return min(left, default=None)
 
 
-def share_done(snapshot: Snapshot, stop: Stop) -> float:
+def share_done(snapshot: MetricsRow, stop: Stop) -> float:
     """Of the budget that is the nearest to its end."""
     used: list[tuple[float, float | None]] = [
         (snapshot.env_steps, stop.env_steps),

@@ -45,7 +45,7 @@ Float = Annotated[float, BeforeValidator(as_float), Field(allow_inf_nan=False)]
 _OWN = "own"
 
 
-class Section(BaseModel):
+class ExperimentSection(BaseModel):
     """A frozen group of settings that knows every key it may hold."""
 
     model_config = ConfigDict(
@@ -53,7 +53,7 @@ class Section(BaseModel):
     )
 
 
-class Environment(Section):
+class Environment(ExperimentSection):
     """What is to be learned."""
 
     env: str
@@ -136,7 +136,7 @@ _OF_ONE_PROCESS = frozenset(
     name for section in (Prioritized, RLlibPrioritized, OwnBuffer) for name in names_of(section)
 )
 
-Replay = Annotated[
+ReplaySection = Annotated[
     Annotated[Prioritized, Tag("prioritized")]
     | Annotated[Uniform, Tag("uniform")]
     | Annotated[Sharded, Tag("sharded")]
@@ -148,14 +148,14 @@ Replay = Annotated[
 ]
 
 
-class Callbacks(Section):
+class Callbacks(ExperimentSection):
     """Code of your own that runs on the way."""
 
     callbacks_class: str | None = None
     """An RLlibCallback class, `module.Class` or `file.py:Class`, behind --allow-custom-classes."""
 
 
-class Evaluation(Section):
+class Evaluation(ExperimentSection):
     """Greedy play, whose episodes never go into replay."""
 
     interval_env_steps: Positive | None = None
@@ -178,7 +178,7 @@ class Evaluation(Section):
     """What differs from `environment.env_config` while evaluating."""
 
 
-class Stop(Section):
+class Stop(ExperimentSection):
     """When a run ends; at least one of env_steps, updates and time_s is required.
 
     Training ends with the round of fragments in which one of them is used up.
@@ -205,7 +205,7 @@ class Stop(Section):
         return self
 
 
-class Checkpoint(Section):
+class Checkpoint(ExperimentSection):
     """What is saved on the way."""
 
     every_env_steps: Positive | None = 25_000

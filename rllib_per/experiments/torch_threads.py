@@ -12,7 +12,7 @@ from rllib_per.learning.encoders import looks_like_image
 from rllib_per.replay.leaves import ObservationTree
 
 # From here on a second thread is worth what it costs: multiplications of a batch in dense layers,
-# and an image's side. CartPole's and MinAtar's networks are below, screens above (decision 0086).
+# and an image's side. CartPole's and MinAtar's networks are below, screens above (decision 0046).
 _MANY_MULTIPLICATIONS = 50_000_000
 _LARGE_SIDE = 36
 

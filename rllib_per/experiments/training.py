@@ -25,12 +25,12 @@ from rllib_per.dqn.algorithm import ApexDQN
 from rllib_per.dqn.runner_health import actors_of, end_silent, silent_parts
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.episode_log import EpisodeLog, pop_episodes, spread
-from rllib_per.experiments.evaluation import Evaluation, GreedyPolicy
+from rllib_per.experiments.evaluation import GreedyPolicy, PlayedEpisodes
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.greedy_play import FINAL, GreedyPlay, is_due
 from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
 from rllib_per.experiments.interruption import Interruption, no_longer_than
-from rllib_per.experiments.metrics_log import MetricsLog, Snapshot, episodes_of
+from rllib_per.experiments.metrics_log import MetricsLog, MetricsRow, episodes_of
 from rllib_per.experiments.plotting import plot_runs, read_columns
 from rllib_per.experiments.progress import ProgressDisplay
 from rllib_per.experiments.ray_session import num_cpus
@@ -45,14 +45,14 @@ from rllib_per.experiments.torch_threads import set_torch_threads
 from rllib_per.experiments.trackers import Tracker
 from rllib_per.learning.update_metrics import QF_MEAN_KEY
 
-__all__ = ["EXIT_CODES", "Ending", "Training"]
+__all__ = ["EXIT_CODES", "Ending", "TrainingRun"]
 
 # After a signal, what waits for other processes has this long, each: they may be dead.
 _PATIENCE_S = 5.0
 _PATIENCE_TO_STOP_S = 0.5  # All is saved by then.
 
 
-class Training:
+class TrainingRun:
     """One run: RLlib's `train()` again and again, with metrics, evaluations and checkpoints."""
 
     def __init__(
@@ -161,7 +161,7 @@ class Training:
                 self._display.warn(f"broken off, for other processes ended too: {error}")
         return self._leave("interrupted", None)
 
-    def _iterate(self) -> Snapshot:
+    def _iterate(self) -> MetricsRow:
         """One RLlib iteration, measured and written down."""
         began_s, steps, updates = time.monotonic(), self._env_steps, self._updates
         result = self._algorithm.train()
@@ -170,7 +170,7 @@ class Training:
         self._recent.extend(episodes)
         replay = result[REPLAY_BUFFER_RESULTS]
         learner = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
-        snapshot = Snapshot(
+        snapshot = MetricsRow(
             env_steps=self._env_steps,
             updates=self._updates,
             episodes=self._algorithm.progress.episodes,
@@ -196,7 +196,7 @@ class Training:
 
     def _write_metrics(
         self,
-        snapshot: Snapshot,
+        snapshot: MetricsRow,
         result: dict[str, Any],
         episodes: Iterator[tuple[int, float, int]],
     ) -> None:
@@ -216,7 +216,7 @@ class Training:
                 )
             self._num_unwritten = 0
 
-    def _seems_solved(self, snapshot: Snapshot) -> bool:
+    def _seems_solved(self, snapshot: MetricsRow) -> bool:
         """Worth a final evaluation: by greedy play if there is any, else by training episodes."""
         target = self._experiment.stop.target_return
         if target is None:
@@ -284,7 +284,7 @@ class Training:
         self._algorithm.restore_from_path(folder, is_verified=True)
         self._time_before_s = json.loads((checkpoint / "training.json").read_text())["time_s"]
 
-    def _leave(self, ending: Ending, final: Evaluation | None) -> Ending:
+    def _leave(self, ending: Ending, final: PlayedEpisodes | None) -> Ending:
         """Leave checkpoint, policy, result and learning curve of this moment in the run folder."""
         if self._left_at != self._env_steps:
             with self._interruption.breaking_off(None):

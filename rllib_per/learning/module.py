@@ -28,7 +28,7 @@ from rllib_per.learning.network_config import as_mapping, head_config, network_c
 from rllib_per.learning.network_health import NetworkHealth
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.spectral_norm import SpectralNorms, start_spectral_norms
-from rllib_per.learning.step import Network
+from rllib_per.learning.step import NetworkFunction
 from rllib_per.objectives import Objective, Outputs, build_objective
 from rllib_per.objectives.losses import greedy_actions
 from rllib_per.objectives.noise import UpdateNoise, noise, noisy_layers
@@ -176,7 +176,7 @@ def _actions_from_zero(space: gym.Space[Any]) -> int:
     return count
 
 
-def networks_of(module: Any, objective: Objective) -> tuple[Network, Network]:
+def networks_of(module: Any, objective: Objective) -> tuple[NetworkFunction, NetworkFunction]:
     """The online and the target network of a module with RLlib's QNetAPI and TargetNetworkAPI.
 
     Raises:

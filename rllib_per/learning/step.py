@@ -25,7 +25,7 @@ from rllib_per.objectives.objective import Observations
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 
 # (obs, mask, taus) -> Outputs; taus (B, K) or None.
-Network = Callable[[Observations, "Tensor | None", "Tensor | None"], Outputs]
+NetworkFunction = Callable[[Observations, "Tensor | None", "Tensor | None"], Outputs]
 
 
 class NetworkPair:
@@ -44,8 +44,8 @@ class NetworkPair:
 
     def __init__(
         self,
-        online: Network,
-        target: Network,
+        online: NetworkFunction,
+        target: NetworkFunction,
         device: torch.device,
         *,
         mixed_precision: bool = False,

@@ -2,7 +2,7 @@
 """How an environment class or function of a user's is called: with one config, or with keywords.
 
 RLlib calls `creator(config)`, Gymnasium `creator(**env_config)`. The signature says which is meant;
-decision 0084 has the cases.
+decision 0062 has the cases.
 """
 
 from __future__ import annotations

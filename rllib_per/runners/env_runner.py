@@ -30,7 +30,7 @@ from rllib_per.runners.masked_env import (
 )
 from rllib_per.runners.metrics import RunnerMetrics
 from rllib_per.runners.own_actions import OwnActions, warn_of_own_forwards
-from rllib_per.runners.play import default_amount, play_episodes, play_steps, sampling_epsilon
+from rllib_per.runners.play import default_amount, play_exactly, play_steps, sampling_epsilon
 from rllib_per.runners.replay_feed import Collected, fetch_writer, push
 from rllib_per.runners.saveable_runner import SaveableRunner
 from rllib_per.runners.stack_detection import find_frame_stacks
@@ -277,7 +277,7 @@ class ApexEnvRunner(SaveableRunner):
                 self._purpose = None
             if num_episodes is not None:
                 bound = longest_episode(self.env, self._settings.play.max_env_steps_per_episode)
-                samples = play_episodes(self._begin_sampling, num_episodes, epsilon, bound, own)
+                samples = play_exactly(self._begin_sampling, num_episodes, epsilon, bound, own)
                 num_steps, finished = sum(map(len, samples)), samples
                 self._purpose = None
             else:

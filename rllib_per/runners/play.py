@@ -36,7 +36,7 @@ def sampling_epsilon(
     return schedule(settings.training.epsilon)(env_step)
 
 
-def play_episodes(
+def play_exactly(
     begin: Begin,
     num_episodes: int,
     epsilon: float,

@@ -46,7 +46,7 @@ class TransitionSettings(Section):
 
 
 @dataclass(frozen=True)
-class Replay(Section):
+class ReplaySettings(Section):
     """What is remembered, and what of it is learned from."""
 
     type: Any = "prioritized"
@@ -88,7 +88,7 @@ class Priorities(Section):
 
 
 @dataclass(frozen=True)
-class Prioritized(Priorities, Exponents, Replay):
+class Prioritized(Priorities, Exponents, ReplaySettings):
     """What is remembered, and what of it is learned from."""
 
     type: Literal["prioritized"] = "prioritized"
@@ -163,7 +163,7 @@ RANK_IN_SHARDS = (
 
 
 @dataclass(frozen=True)
-class RLlibPrioritized(Exponents, Replay):
+class RLlibPrioritized(Exponents, ReplaySettings):
     """RLlib's PrioritizedEpisodeReplayBuffer, for comparison."""
 
     type: Literal["rllib_prioritized"] = "rllib_prioritized"
@@ -172,7 +172,7 @@ class RLlibPrioritized(Exponents, Replay):
 
 
 @dataclass(frozen=True)
-class RLlibUniform(Exponents, Replay):
+class RLlibUniform(Exponents, ReplaySettings):
     """RLlib's EpisodeReplayBuffer, for comparison; `alpha` is taken and changes nothing."""
 
     type: Literal["rllib_uniform"] = "rllib_uniform"
@@ -180,14 +180,14 @@ class RLlibUniform(Exponents, Replay):
     """Further keywords of the class."""
 
 
-REPLAY_TYPES = ("prioritized", "uniform", "sharded", "rllib_prioritized", "rllib_uniform")
+REPLAY_NAMES = ("prioritized", "uniform", "sharded", "rllib_prioritized", "rllib_uniform")
 
 
 @dataclass(frozen=True)
-class OwnBuffer(Replay):
+class OwnBuffer(ReplaySettings):
     """A class of your own (rllib_per.buffers.protocol)."""
 
-    type: Annotated[Any, NameOrClass(REPLAY_TYPES)] = None
+    type: Annotated[Any, NameOrClass(REPLAY_NAMES)] = None
     beta: UnitSchedule = Exponents.beta
     """Exponent of the importance weights, which the driver gives to `sample`."""
     options: Mapping[str, Any] = field(default_factory=dict)

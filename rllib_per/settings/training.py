@@ -40,7 +40,7 @@ class Optimizer(OpenSection):
 
 
 @dataclass(frozen=True)
-class Objective(OpenSection):
+class ObjectiveChoice(OpenSection):
     """What is learned; further keys are those of the class."""
 
     type: Annotated[Any, NameOrClass(("expected",))] = "expected"
@@ -97,7 +97,7 @@ class Training(Section):
     priority: Literal["td_error", "kl"] | None = None
     """What a transition's priority comes from: the TD error, or with atoms the KL divergence of its
     target from what the network says (Hessel et al. 2018); null is "kl" with atoms."""
-    objective: Objective = Objective()
+    objective: ObjectiveChoice = ObjectiveChoice()
     """What is learned; further keys are those of the class."""
     optimizer: Optimizer = Optimizer()
     """The optimizer; further keys are those of the PyTorch optimizer."""

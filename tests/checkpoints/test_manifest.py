@@ -10,7 +10,7 @@ import pytest
 from rllib_per.checkpoints.archive import ArchiveWriter, seal_parts
 from rllib_per.checkpoints.archive_reader import part_folder
 from rllib_per.checkpoints.files import CheckpointError
-from rllib_per.checkpoints.folders import FORMAT, MANIFEST, seal, verify
+from rllib_per.checkpoints.folders import MANIFEST, MANIFEST_FORMAT, seal, verify
 from tests.checkpoints.test_archive import SEGMENT_BYTES
 from tests.replay.test_state import lived_in, make
 
@@ -114,7 +114,7 @@ def test_without_a_manifest_it_was_not_finished(checkpoint):
         verify(checkpoint)
 
 
-@pytest.mark.parametrize("version", [1, FORMAT + 1, "x", None])
+@pytest.mark.parametrize("version", [1, MANIFEST_FORMAT + 1, "x", None])
 def test_another_format_is_refused(checkpoint, version):
     change_manifest(checkpoint, lambda manifest: manifest.update(format=version))
     with pytest.raises(CheckpointError, match=f"has format {version!r}; this version reads"):

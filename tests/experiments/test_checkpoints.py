@@ -16,7 +16,7 @@ from rllib_per.checkpoints.folders import REMOVED, UNFINISHED, verify
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import CheckpointSeries, newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
-from rllib_per.experiments.training import Training
+from rllib_per.experiments.training import TrainingRun
 from rllib_per.replay import TrainingDivergedError
 from tests.support.full_disk import files_of_at_most
 
@@ -168,7 +168,7 @@ def test_every_checkpoint_is_told_of_before_the_one_that_it_replaces_goes(tmp_pa
 def test_lost_shards_know_the_newest_checkpoint_at_every_iteration(tmp_path, monkeypatch):
     """And no older one, which is gone; of a resumed run too, before its own first checkpoint."""
     known = []
-    iterate = Training._iterate
+    iterate = TrainingRun._iterate
 
     def look(self):
         snapshot = iterate(self)
@@ -177,7 +177,7 @@ def test_lost_shards_know_the_newest_checkpoint_at_every_iteration(tmp_path, mon
         known.append(([proxy.recovery for proxy in self._algorithm.replay._pool], expected * 2))
         return snapshot
 
-    monkeypatch.setattr(Training, "_iterate", look)
+    monkeypatch.setattr(TrainingRun, "_iterate", look)
     changes = (
         "replay.shard_recovery=checkpoint",
         "checkpoint={every_env_steps: 500, keep: 1}",

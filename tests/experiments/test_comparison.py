@@ -21,7 +21,7 @@ from rllib_per.experiments.comparing.report import (
 )
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.intervals import Interval
-from rllib_per.experiments.metrics_log import Snapshot
+from rllib_per.experiments.metrics_log import MetricsRow
 from rllib_per.experiments.yaml_source import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -121,7 +121,7 @@ def test_an_interval_is_students_t_over_seeds():
 def write_run(run, rows, final_return):
     """A finished run: rows are (env_steps, updates, env_steps_per_s, greedy return or None)."""
     run.path.mkdir(parents=True, exist_ok=True)
-    names = list(Snapshot.__dataclass_fields__)
+    names = list(MetricsRow.__dataclass_fields__)
     with run.metrics_csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()

@@ -17,7 +17,7 @@ from rllib_per.experiments.sections import Environment
 from rllib_per.experiments.yaml_source import MAX_BYTES, ConfigError, parse_yaml
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.replay import (
-    REPLAY_TYPES,
+    REPLAY_NAMES,
     Prioritized,
     Sharded,
     replay_buffer_config,
@@ -208,9 +208,9 @@ def test_rllibs_buffers_get_their_own_options_only():
 def test_the_replay_types_of_yaml_are_those_of_the_algorithm():
     from rllib_per.buffers import types
 
-    assert set(REPLAY_TYPES) < set(types.REPLAY_TYPES)
-    assert not any("Episode" in name for name in REPLAY_TYPES)
-    assert len(types.REPLAY_TYPES) == len(REPLAY_TYPES) + 2  # RLlib's own names
+    assert set(REPLAY_NAMES) < set(types.REPLAY_TYPES)
+    assert not any("Episode" in name for name in REPLAY_NAMES)
+    assert len(types.REPLAY_TYPES) == len(REPLAY_NAMES) + 2  # RLlib's own names
 
 
 @pytest.mark.parametrize("text", ["1e-4", "'1e-4'", "1.0e-4", "0.0001"])

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from rllib_per.experiments import plotting
 from rllib_per.experiments.metrics_log import (
     MetricsLog,
-    Snapshot,
+    MetricsRow,
     episodes_of,
     flat_settings,
     flatten_numbers,
@@ -24,7 +24,7 @@ from rllib_per.experiments.run_folder import RunFolder
 from tests.support.event_files import events_in, events_of
 from tests.support.full_disk import files_of_at_most
 
-SNAPSHOT = Snapshot(
+SNAPSHOT = MetricsRow(
     env_steps=1000,
     updates=100,
     episodes=2,

@@ -27,7 +27,7 @@ from rllib_per.settings.replay import (
 from rllib_per.settings.rules import Bound, check, rule_of
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import as_dict, names_of, sentences
-from rllib_per.settings.training import Objective, Optimizer, Training
+from rllib_per.settings.training import ObjectiveChoice, Optimizer, Training
 
 PACKAGE = Path(__file__).parents[2] / "rllib_per"
 SECTIONS = [Training, EnvRunners, LearnerSettings, Network, Reporting, *REPLAY_SECTIONS.values()]
@@ -96,7 +96,7 @@ def test_keywords_of_a_class_of_ones_own_stay_apart_and_come_back():
 def test_further_keys_of_an_optimizer_or_objective_are_its_options():
     assert Optimizer.of({"type": "rmsprop", "eps": 0.1}) == Optimizer("rmsprop", {"eps": 0.1})
     assert as_dict(Optimizer("rmsprop", {"eps": 0.1})) == {"type": "rmsprop", "eps": 0.1}
-    assert Objective.of(dict).type is dict
+    assert ObjectiveChoice.of(dict).type is dict
 
 
 def test_a_config_says_in_settings_what_its_attributes_say():

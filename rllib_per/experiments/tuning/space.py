@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from rllib_per.experiments.sections import Float, Section
+from rllib_per.experiments.sections import ExperimentSection, Float
 from rllib_per.experiments.yaml_source import KeyPath, Problem, Source
 from rllib_per.settings.rules import Count, Positive, Unit
 
@@ -174,7 +174,7 @@ def _is_real(value: Any) -> bool:
 # -- the section ---------------------------------------------------------------------------------
 
 
-class Scheduler(Section):
+class Scheduler(ExperimentSection):
     """Which trials go on."""
 
     type: Literal["asha", "pbt", "none"] = "asha"
@@ -204,14 +204,14 @@ class Scheduler(Section):
         return self
 
 
-class Search(Section):
+class Search(ExperimentSection):
     """Where the values come from that trials try."""
 
     type: Literal["random", "optuna"] = "random"
     """"optuna" proposes values by what earlier trials came to: pip install 'rllib-per[tune]'."""
 
 
-class Tracker(Section):
+class Tracker(ExperimentSection):
     """A logger of Ray Tune's, for a service of your choice."""
 
     callback_class: str
@@ -233,7 +233,7 @@ class Tracker(Section):
         return options
 
 
-class Tune(Section):
+class Tune(ExperimentSection):
     """How to search; without this section a file is one experiment."""
 
     num_samples: Positive = 12

@@ -26,7 +26,7 @@ class _Entry:
     first_info: int = 0
 
 
-class EpisodeLog:
+class HeldEpisodes:
     """Numbers the episodes, so that every row can say which one, and which step of it, it is.
 
     An episode is forgotten once `capacity` further rows have been written. What follows a lost
