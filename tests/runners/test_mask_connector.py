@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.observations import WrongDataError
+from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import runner_config
 from tests.support.masked_env import MaskedEnvOfWorker, PrefersIllegal, mask_of
 
@@ -44,3 +46,24 @@ def test_a_wrong_mask_ends_sampling_and_is_described():
     with pytest.raises(WrongDataError, match=r"infos\['action_mask'\] must be 5 numbers.*got an"):
         runner.sample(num_timesteps=60, explore=False)
     runner.stop()
+
+
+@pytest.mark.parametrize("masks_in", ["info", "observation"])
+def test_the_connectors_that_our_runner_saves_show_masks_to_rllibs_programs(masks_in):
+    config = runner_config(MaskedEnvOfWorker, 1, env_config={"masks_in": masks_in})
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=ActsGreedily))
+    runner = ApexEnvRunner(config=config)
+    env = MaskedEnvOfWorker({"masks_in": masks_in})
+    obs, info = env.reset()
+    episode = SingleAgentEpisode(
+        observations=[obs],
+        infos=[info],
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+    )
+    connector = runner._connectors()["env_to_module_connector"]
+    batch = connector(episodes=[episode], rl_module=runner.module, explore=False, shared_data={})
+    numbers = obs if masks_in == "info" else obs["numbers"]
+    assert batch["obs"]["action_mask"][0].tolist() == mask_of(numbers).tolist()
+    (action,) = runner.module.forward_inference(batch)["actions"].tolist()
+    assert mask_of(numbers)[action]
