@@ -58,7 +58,7 @@ def comparison(tmp_path, monkeypatch, without_ray):
             def run(self):
                 raise error
 
-        monkeypatch.setattr(training, "Training", Training)
+        monkeypatch.setattr(training, "TrainingRun", Training)
         return call(*COMPARE, "--runs", tmp_path)
 
     return compare
@@ -198,7 +198,7 @@ def test_a_start_that_fails_in_a_users_code_is_two_lines(tmp_path, monkeypatch, 
     def fail(*_, **__):
         raise KeyError("speed")
 
-    monkeypatch.setattr(training, "Training", fail)
+    monkeypatch.setattr(training, "TrainingRun", fail)
     done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path)
     expect_one_line(done, 1, "KeyError: 'speed'")
     path = Path(done.output.rpartition("the whole traceback is in ")[2].strip())

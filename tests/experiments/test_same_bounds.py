@@ -49,6 +49,8 @@ ALL = {name: bound_of(rule) for name, rule in (RULES | DROP_IN).items() if bound
 ROWS = RowSpec((1,))
 OF_SHARDS = set(names_of(Sharded)) - set(names_of(Prioritized))
 ONLY_IN_YAML = {"num_torch_threads"}
+# What has no effect by itself, and what it needs beside it.
+NEEDS = {"sigma0": {"noisy": True}}
 
 
 # -- the places: each says whether it takes a value ------------------------------------------
@@ -66,7 +68,7 @@ def yaml_takes(name, value):
         data["environment"][name] = value
     else:
         section = section_of(name)
-        data[section] = {name: value}
+        data[section] = {name: value} | NEEDS.get(name, {})
         if name in OF_SHARDS:
             data[section]["type"] = "sharded"
     try:
@@ -83,7 +85,8 @@ def config_takes(name, value):
         settings = {"type": kind, "capacity": 5000}
         config.training(replay_buffer_config=settings | {name: value})
     else:
-        setattr(config, name, value)
+        for key, setting in ({name: value} | NEEDS.get(name, {})).items():
+            setattr(config, key, setting)
     try:
         config.validate()
         # What RLlib makes of it on the way into an algorithm.
