@@ -73,6 +73,16 @@ def test_illegal_actions_count_for_nothing_and_make_no_nan():
     assert values.isfinite().all()  # Also where no action is legal, which has a discount of 0.
 
 
+def test_actions_of_minus_infinity_are_illegal_and_make_no_nan():
+    q_values = torch.tensor([[0.0, -torch.inf, LOG_3], [-torch.inf] * 3])
+    policy, tau_log_policy = soft_policy(q_values, 1.0)
+    assert policy.tolist()[0] == pytest.approx([0.25, 0.0, 0.75])
+    assert tau_log_policy.tolist()[0] == pytest.approx([math.log(0.25), 0.0, math.log(0.75)])
+    values = soft_values(q_values, policy, tau_log_policy)
+    assert values.tolist() == pytest.approx([math.log(4.0), LOG_3])
+    assert munchausen_bonus(tau_log_policy, torch.tensor([1, 0]), 0.9, -1.0)[0] == 0.0
+
+
 def test_a_small_tau_and_large_values_stay_finite():
     q_values = torch.tensor([[1e6, -1e6, 0.0], [3e4, 3e4, 3e4]])
     policy, tau_log_policy = soft_policy(q_values, 1e-3)
