@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rllib_per.objectives.losses import moved_values, q_targets, select_actions
+from rllib_per.objectives.losses import moved_values, q_targets, select_actions, widened
 from rllib_per.objectives.objective import (
     Losses,
     Networks,
@@ -51,8 +51,7 @@ class Categorical(Objective):
         self.support = (v_min, v_max)
 
     def q_values(self, raw: Tensor) -> Tensor:
-        # In a bfloat16 pass, too, the mean is taken in float32.
-        return (raw.float().softmax(dim=2) * self._atoms(raw)).sum(dim=2)
+        return (widened(raw).softmax(dim=2) * self._atoms(raw)).sum(dim=2)
 
     def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
         with torch.no_grad():

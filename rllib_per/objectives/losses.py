@@ -11,12 +11,19 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """As float32 where it is shorter: what a bfloat16 pass computed, before small differences."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
 def dueling_q_values(values: Tensor, advantages: Tensor, mask: Tensor | None = None) -> Tensor:
     """V(s) + A(s, a) − mean_a' A(s, a') (Wang et al. 2016, eq. 9).
 
     (B, 1), (B, A) -> (B, A), or each of K outputs by itself: (B, 1, K), (B, A, K) -> (B, A, K).
-    With a mask (B, A) of legal actions the mean is over those.
+    With a mask (B, A) of legal actions the mean is over those. In a bfloat16 pass the sum is taken
+    in float32: advantages are often smaller than a large value's rounding.
     """
+    values, advantages = widened(values), widened(advantages)
     assert advantages.ndim in (2, 3), advantages.shape
     expected = (advantages.shape[0], 1, *advantages.shape[2:])  # `len` fixes the size in exports.
     assert values.shape == expected, (values.shape, advantages.shape)

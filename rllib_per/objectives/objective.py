@@ -23,6 +23,7 @@ from rllib_per.objectives.losses import (
     moved_values,
     q_targets,
     select_actions,
+    widened,
 )
 from rllib_per.objectives.munchausen import munchausen_bonus, soft_policy, soft_values
 from rllib_per.settings.objectives import Munchausen
@@ -163,7 +164,7 @@ class Objective(ABC):
 
     def q_values(self, raw: Tensor) -> Tensor:
         """The one place where outputs become Q: the mean of K. (B, A, K) -> (B, A)."""
-        return raw if raw.ndim == 2 else raw.mean(dim=2)
+        return raw if raw.ndim == 2 else widened(raw).mean(dim=2)
 
     def targets(
         self, batch: TensorBatch, networks: Networks, num_taus: int | None = None

@@ -20,7 +20,7 @@ class LearnerSettings(Section):
     fused_optimizer: bool = True
     """PyTorch's fused step."""
     mixed_precision: bool = False
-    """Forward and loss in bfloat16."""
+    """Networks compute in bfloat16; values plus advantages, and losses, in float32."""
     compile_module: bool = False
     """Let torch.compile have the network."""
     channels_last: bool = False

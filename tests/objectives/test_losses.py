@@ -48,6 +48,13 @@ def test_advantages_are_centred_over_legal_actions_alone():
     assert q_values.isfinite().all()
 
 
+def test_small_advantages_beside_a_large_value_survive_bfloat16():
+    values, advantages = torch.tensor([[40.0]]), torch.tensor([[0.0, 0.02, 0.05]])
+    q_values = dueling_q_values(values.bfloat16(), advantages.bfloat16())
+    assert greedy_actions(q_values).item() == 2
+    torch.testing.assert_close(q_values, dueling_q_values(values, advantages), atol=2e-4, rtol=0)
+
+
 def test_an_illegal_action_is_never_the_greedy_one():
     q_values = torch.tensor([[1.0, 9.0, 3.0], [-5.0, 0.0, -4.0], [1.0, 2.0, 3.0]])
     mask = torch.tensor([[True, False, True], [True, False, True], [False, False, False]])
