@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rllib_per.learning.networks import QNetwork
@@ -64,7 +65,32 @@ def initializer(
 
 
 def check_initializers(model_config: Mapping[str, Any]) -> None:
-    """Raise ValueError unless `initialize` takes them."""
-    for prefix in _LAYERS:
-        for what in ("kernel", "bias"):
-            initializer(model_config, prefix, what)
+    """Raise ValueError unless `initialize` takes them; those of PyTorch are tried."""
+    for prefix, kind in _LAYERS.items():
+        weight_shape = (2, 2) if kind is nn.Linear else (2, 2, 3, 3)
+        for what, shape in (("kernel", weight_shape), ("bias", (2,))):
+            key = f"{prefix}_{what}_initializer"
+            fill = initializer(model_config, prefix, what)
+            if fill is None:
+                if model_config.get(f"{key}_kwargs"):
+                    raise ValueError(
+                        f"model_config['{key}_kwargs'] has no effect without {key!r}: leave it "
+                        "out, or name an initializer"
+                    )
+            elif isinstance(model_config[key], str):
+                _try(fill, key, model_config, shape)
+
+
+def _try(
+    fill: Callable[[Tensor], Any], key: str, model_config: Mapping[str, Any], shape: tuple[int, ...]
+) -> None:
+    """On a tensor with as many axes as those of the layers."""
+    try:
+        with torch.random.fork_rng([]):
+            fill(torch.empty(shape))
+    except (ValueError, TypeError, AttributeError) as error:
+        options = model_config.get(f"{key}_kwargs") or {}
+        raise ValueError(
+            f"model_config[{key!r}] = {model_config[key]!r} with {dict(options)} cannot fill a "
+            f"tensor of the shape {shape}: {error}"
+        ) from error

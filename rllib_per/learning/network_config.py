@@ -19,7 +19,9 @@ from rllib_per.learning.networks import (
     NetworkConfig,
 )
 from rllib_per.replay.leaves import Leaf, ObservationTree
+from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
+from rllib_per.settings.rules import rules_of
 from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import Training
 
@@ -47,6 +49,28 @@ _OF_VECTORS = frozenset(_RLLIB_MLP_NAMES.values())
 _OF_IMAGES = frozenset(
     {"network", "channels", "width", "spectral_norm", "adaptive_pool", *_RLLIB_CNN_NAMES.values()}
 )
+
+# Which values a key may have, beside None; sizes and names of networks have checks of their own.
+_RULES = {
+    **{
+        name: rules_of(section)[name]
+        for section, names in (
+            (
+                Network,
+                "activation head_activation width spectral_norm adaptive_pool layer_norm "
+                "scale_encoder_gradient scale_bytes",
+            ),
+            (Training, "dueling noisy"),
+            (LearnerSettings, "channels_last"),
+        )
+        for name in names.split()
+    },
+    "std_init": rules_of(Training)["sigma0"],
+    **{
+        f"{part}_activation": rules_of(Network)["activation"]
+        for part in ("fcnet", "conv", "head_fcnet")
+    },
+}
 
 # RLlib keys that mean nothing for a feed-forward Q-network, whatever their value ...
 _WITHOUT_MEANING = ("fusionnet_", "lstm_", "max_seq_len", "free_log_std", "log_std", "vf_share")
@@ -215,6 +239,10 @@ def _check_keys(given: Mapping[str, Any]) -> None:
                 f"model_config[{key!r}] = {value!r} is not supported by ApexDQNModule; leave it "
                 "out, or give a module of your own in `config.rl_module(rl_module_spec=...)`"
             )
+    for key in _RULES.keys() & given.keys():
+        problem = _RULES[key].problem(f"model_config[{key!r}]", given[key])
+        if problem is not None and given[key] is not None:
+            raise ValueError(problem)
     check_initializers(given)
 
 

@@ -127,9 +127,10 @@ class OneOfSections:
         if given is None or isinstance(given, self.sections):
             return given
         values = dict(given) if isinstance(given, Mapping) else {"type": given}
-        section = self._by_type().get(values.get("type"))
+        kind = values.get("type")
+        section = self._by_type().get(kind) if isinstance(kind, str) else None
         if section is None:
-            raise ValueError(f"`type` {self._expected()}: got {values.get('type')!r}")
+            raise ValueError(f"`type` {self._expected()}: got {kind!r}")
         return section_from(section, values)
 
     def _by_type(self) -> Mapping[Any, type[Section]]:

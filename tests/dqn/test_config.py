@@ -92,6 +92,10 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
             "`replay_buffer_config['initial_priority']` must be 'max', or `priority` 'td_error'",
         ),
         ({"distribution": "quantil"}, "`distribution`: `type` must be one of quantile"),
+        (
+            {"distribution": ["quantile"]},
+            "`type` must be one of quantile, implicit_quantile: got [",
+        ),
         ({"distribution": {"type": "quantile", "kapa": 1}}, "`distribution`: no key 'kapa'"),
         (
             {"distribution": {"type": "quantile", "num_quantiles": 0}},
@@ -256,6 +260,14 @@ def test_a_named_runner_class_is_kept():
         ({"fcnet_bias_initializer": "zeros"}, "ends with '_'"),
         ({"fcnet_hiddens": [0]}, "must be integers >= 1"),
         ({"use_lstm": True}, "use_lstm"),
+        ({"layer_norm": "yes"}, "model_config['layer_norm'] must be one of True, False: got 'yes'"),
+        ({"network": "impala", "width": 0}, "['width'] must be an integer >= 1: got 0"),
+        ({"network": "impala", "adaptive_pool": 1.5}, "an integer >= 1 or None: got 1.5"),
+        ({"fcnet_activation": "rel"}, "['fcnet_activation'] must be one of 'relu', 'tanh'"),
+        ({"std_init": -1}, "['std_init'] must be a number >= 0: got -1"),
+        ({"head_fcnet_kernel_initializer": "dirac_"}, "cannot fill a tensor of the shape (2, 2)"),
+        ({"conv_bias_initializer": "orthogonal_"}, "cannot fill a tensor of the shape (2,)"),
+        ({"fcnet_kernel_initializer_kwargs": {"gain": 2}}, "has no effect without"),
     ],
 )
 def test_a_model_config_that_no_network_can_be_made_of_is_found_before_anything_starts(

@@ -211,7 +211,7 @@ def test_rllibs_names_give_a_distribution_on_atoms():
         (VECTOR, {"fcnet_kernel_initializer": "zeros"}, "ends with '_'.*got 'zeros'"),
         (VECTOR, {"network": "resnet"}, "must be one of 'mlp', 'nature', 'impala': got 'resnet'"),
         (VECTOR, {"hiddens": [0]}, "integers >= 1"),
-        (VECTOR, {"activation": "sin"}, "must be one of relu, tanh"),
+        (VECTOR, {"activation": "sin"}, "'.*activation'.* must be one of 'relu', 'tanh'"),
         (VECTOR, {"network": "nature"}, r"images must be \(height, width\).*shape \(4,\)"),
         (images(4, 20, 20), {}, "need images of 36×36 at least: got 20×20.*network='mlp'"),
         (images(4, 10, 10), {"network": "nature"}, "36×36 at least: got 10×10"),

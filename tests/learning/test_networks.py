@@ -282,10 +282,10 @@ def test_layer_norm_stands_before_the_activation_of_every_dense_layer(noisy):
     torch.testing.assert_close(rows.var(dim=1, unbiased=False), torch.ones(4), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("key", ["spectral_norm", "adaptive_pool"])
-def test_parts_of_another_network_are_refused(key):
+@pytest.mark.parametrize(("key", "value"), [("spectral_norm", True), ("adaptive_pool", 6)])
+def test_parts_of_another_network_are_refused(key, value):
     with pytest.raises(ValueError, match=rf"'{key}'\] = .* network 'nature'.*'impala'"):
-        module(images(4, 84, 84), {key: 6})
-    config = ApexDQNConfig().environment("CartPole-v1").rl_module(model_config={key: 6})
+        module(images(4, 84, 84), {key: value})
+    config = ApexDQNConfig().environment("CartPole-v1").rl_module(model_config={key: value})
     with pytest.raises(ValueError, match=rf"`model_config`.*'{key}'"):
         config.validate()
