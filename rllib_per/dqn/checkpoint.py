@@ -7,6 +7,7 @@ training goes on.
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tempfile
 import uuid
@@ -43,10 +44,13 @@ from rllib_per.dqn.training_clock import Progress, ReplayRatio
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.objectives import check_outputs, outputs_of
 from rllib_per.settings.replay import Sharded
+from rllib_per.settings.section import as_dict
 from rllib_per.sharding import ShardedReplay
 
 _STATE = "apex_dqn"
+_OUTPUTS = "outputs"
 _REPLAY = REPLAY_BUFFER_RESULTS
 
 # Tune writes it into a checkpoint that it has been given.
@@ -144,6 +148,7 @@ class SaveableDQN(DQN):
             state[_STATE] = {
                 "progress": asdict(self.progress),
                 "replay_ratio": self.replay_ratio.state(),
+                _OUTPUTS: outputs_of(as_dict(self.settings.training)),
             }
             if self._check_component(RANDOM_STATES, None, not_components):
                 state[_STATE][RANDOM_STATES] = self.rollouts.random_states()
@@ -152,6 +157,7 @@ class SaveableDQN(DQN):
         return state
 
     def set_state(self, state: Any) -> None:
+        self._check_outputs(state)
         super().set_state(state)
         if COMPONENT_LEARNER_GROUP in state:
             hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
@@ -167,6 +173,10 @@ class SaveableDQN(DQN):
             )
             runners = state[_STATE].get(RANDOM_STATES, {})
             self.rollouts.set_random_states(runners, self.progress.env_steps)
+
+    def _check_outputs(self, state: Mapping[str, Any]) -> None:
+        saved = state.get(_STATE, {}).get(_OUTPUTS)
+        check_outputs(saved, as_dict(self.settings.training))
 
     def start_save(
         self,
@@ -250,6 +260,7 @@ class SaveableDQN(DQN):
             is_verified: The checkpoint was just compared with its manifest.
         Raises:
             CheckpointError: It is damaged or not finished; nothing has changed.
+            ValueError: Its network's outputs mean something else than this one's; as little has.
         """
         with_replay = self.settings.saves_replay
         with local_copy(path, filesystem) as folder:
@@ -263,6 +274,9 @@ class SaveableDQN(DQN):
             else:
                 if not is_verified:
                     verify_algorithm(folder, with_replay=with_replay)
+                saved = folder / f"{self.STATE_FILE_NAME}.pkl"
+                if saved.exists():  # As msgpack, `set_state` looks at it.
+                    self._check_outputs(pickle.loads(saved.read_bytes()))
                 if with_replay and replay.is_dir():
                     self._replay_archive.check(replay)
                     self._replay_archive.load(replay)

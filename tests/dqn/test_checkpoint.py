@@ -408,3 +408,16 @@ def test_another_capacity_is_refused_and_nothing_changes(trained, build, tmp_pat
     now = smaller.learner_group.get_weights()["default_policy"]
     for name in before:
         np.testing.assert_array_equal(before[name], now[name])
+
+
+def test_weights_whose_outputs_mean_something_else_are_refused_and_nothing_changes(build, tmp_path):
+    atoms = {"num_atoms": 11, "v_min": 0.0, "v_max": 100.0, "noisy": True}
+    build(config(**atoms)).save_to_path(tmp_path)
+    other = build(config(**atoms | {"v_max": 50.0}))
+    before = other.learner_group.get_weights()["default_policy"]
+    complaint = r"`v_max` must be as in the checkpoint.*got 50\.0, and 100\.0 there"
+    with pytest.raises(ValueError, match=complaint):
+        other.restore_from_path(tmp_path)
+    now = other.learner_group.get_weights()["default_policy"]
+    for name in before:
+        np.testing.assert_array_equal(before[name], now[name])
