@@ -92,9 +92,11 @@ def test_a_tracker_that_is_not_installed_names_the_extra(name, monkeypatch, tmp_
         make_tracker(name, RunFolder(tmp_path), SETTINGS, pytest.fail)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_keeps_a_run_beside_the_runs(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = RunFolder(tmp_path / "CartPole-v1-0-now")
     tracker = make_tracker("mlflow", run, SETTINGS, pytest.fail)
@@ -107,9 +109,9 @@ def test_mlflow_keeps_a_run_beside_the_runs(tmp_path, monkeypatch):
     assert kept.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_itself_takes_a_run_offline(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = make_tracker("wandb", RunFolder(tmp_path), SETTINGS, pytest.fail)
     tracker.log({"loss": 0.5}, 1000)
