@@ -45,10 +45,13 @@ _RLLIB_CNN_NAMES = {"conv_filters": "conv_filters", "activation": "conv_activati
 _RLLIB_HEAD_NAMES = {"hiddens": "head_fcnet_hiddens", "head_activation": "head_fcnet_activation"}
 
 # What speaks of vectors, and of images, where an observation has both.
-_OF_VECTORS = frozenset(_RLLIB_MLP_NAMES.values())
-_OF_IMAGES = frozenset(
-    {"network", "channels", "width", "spectral_norm", "adaptive_pool", *_RLLIB_CNN_NAMES.values()}
-)
+_OF_DENSE_LAYERS = frozenset(key for key in INITIALIZER_KEYS if key.startswith("fcnet_"))
+_OF_CONVOLUTIONS = frozenset(key for key in INITIALIZER_KEYS if key.startswith("conv_"))
+_OF_VECTORS = _OF_DENSE_LAYERS | {*_RLLIB_MLP_NAMES.values()}
+_OF_IMAGES = _OF_CONVOLUTIONS | {
+    *("network", "channels", "width", "spectral_norm", "adaptive_pool"),
+    *_RLLIB_CNN_NAMES.values(),
+}
 
 # Which values a key may have, beside None; sizes and names of networks have checks of their own.
 _RULES = {
@@ -154,6 +157,7 @@ def network_config(
     settings["conv_filters"] = _conv_filters(settings.get("conv_filters", NATURE_FILTERS))
     for sizes in ("encoder_hiddens", "hiddens", "channels"):
         settings[sizes] = _sizes(sizes, settings.get(sizes, IMPALA_CHANNELS))
+    _check_layers(given, network, settings)
     if settings.get("image_format") not in (None, *IMAGE_FORMATS):
         raise ValueError(
             f"model_config['image_format'] must be one of {IMAGE_FORMATS}, or None: got "
@@ -217,6 +221,28 @@ def _check_network(given: Mapping[str, Any], network: str) -> None:
         raise ValueError(
             f"model_config[{key!r}] = {given[key]!r} has no effect on the network {network!r}: "
             f"leave it out, {hint}"
+        )
+
+
+def _check_layers(given: Mapping[str, Any], network: str, settings: Mapping[str, Any]) -> None:
+    """What speaks of layers that the network does not have."""
+    has_dense = bool(settings["encoder_hiddens"])
+    absent = {
+        "convolutions": _OF_CONVOLUTIONS if network == "mlp" else (),
+        "dense layers before the streams": () if has_dense else _OF_DENSE_LAYERS,
+    }
+    for layers, keys in absent.items():
+        for key in sorted(key for key in keys if given.get(key) is not None):
+            raise ValueError(
+                f"model_config[{key!r}] = {given[key]!r} has no effect on the network {network!r}, "
+                f"which has no {layers}: leave it out"
+            )
+    activation = settings.get("activation", Network.activation)
+    if network == "impala" and not has_dense and activation != Network.activation:
+        raise ValueError(
+            f"the activation {activation!r} has no effect on the network 'impala', whose "
+            "convolutions have 'relu' (Espeholt et al. 2018): leave it out, or set "
+            "`encoder_hiddens` for layers behind them, which have it"
         )
 
 

@@ -143,7 +143,9 @@ class DeadAdvantages:
             dormant_shares: By layer.
         """
         dead = [
-            name for name, share in dormant_shares.items() if "advantage" in name and share == 1.0
+            name
+            for name, share in dormant_shares.items()
+            if name.startswith("head.") and "advantage" in name and share == 1.0
         ]
         if self._is_told or not dead:
             return

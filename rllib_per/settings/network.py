@@ -25,7 +25,8 @@ class Network(Section):
     hiddens: list[Positive] | None = None
     """Dense layers of each stream, value and advantage, or of the only one."""
     activation: Activation = "relu"
-    """Of all layers but the streams': relu, tanh, elu, gelu, silu or linear."""
+    """Of all layers but the streams' and those of "impala", which have relu: relu, tanh, elu, gelu,
+    silu or linear."""
     head_activation: Activation = "relu"
     """Of the streams."""
     conv_filters: list[list[Positive]] | None = None

@@ -198,6 +198,14 @@ def test_rllibs_names_give_a_distribution_on_atoms():
     assert ((q_values > 0) & (q_values < 1)).all()
 
 
+def test_beside_vectors_images_have_initializers_of_their_own():
+    names = ("fcnet_kernel_initializer", "conv_kernel_initializer")
+    space = gym.spaces.Dict({"image": images(4, 42, 42), "speed": VECTOR})
+    encoder = module(space, dict.fromkeys(names, "zeros_")).q_network.encoder
+    assert not encoder["obs/speed"][1].weight.any()
+    assert not encoder["obs/image"][0][0].weight.any()
+
+
 @pytest.mark.parametrize(
     ("space", "model_config", "message"),
     [
@@ -209,6 +217,9 @@ def test_rllibs_names_give_a_distribution_on_atoms():
         (images(4, 42, 42), {"fcnet_hiddens": [7]}, "no effect on the network 'nature'"),
         (images(4, 42, 42), {"conv_filters": [[16, [4, 3], 2]]}, "rows: got"),
         (VECTOR, {"fcnet_kernel_initializer": "zeros"}, "ends with '_'.*got 'zeros'"),
+        (VECTOR, {"conv_kernel_initializer": "orthogonal_"}, "'mlp', which has no convolutions"),
+        (images(4, 42, 42), {"fcnet_bias_initializer": "zeros_"}, "which has no dense layers"),
+        (images(4, 42, 42), {"network": "impala", "activation": "elu"}, "'elu' has no effect on"),
         (VECTOR, {"network": "resnet"}, "must be one of 'mlp', 'nature', 'impala': got 'resnet'"),
         (VECTOR, {"hiddens": [0]}, "integers >= 1"),
         (VECTOR, {"activation": "sin"}, "'.*activation'.* must be one of 'relu', 'tanh'"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from rllib_per.learning.learners import Learners
 from rllib_per.learning.network_health import (
+    DeadAdvantages,
     NetworkHealth,
     effective_rank,
     is_dormant,
@@ -203,6 +204,11 @@ def test_a_dead_advantage_stream_is_told_once(is_dead, caplog):
     told = [r.getMessage() for r in caplog.records if "advantage stream is dead" in r.getMessage()]
     assert len(told) == is_dead
     assert all("head.advantage.1" in message for message in told)
+
+
+def test_an_observation_named_advantage_is_no_stream(caplog):
+    DeadAdvantages().look({"encoder.obs/advantage.2": 1.0, "head.advantage.1": 0.5})
+    assert not caplog.records
 
 
 # -- a remedy --------------------------------------------------------------------------------
