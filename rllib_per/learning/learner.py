@@ -33,13 +33,7 @@ from ray.rllib.utils.metrics import (
 
 from rllib_per.action_masks import has_mask
 from rllib_per.arrays import Allocator
-from rllib_per.learning.module import (
-    health_of,
-    networks_of,
-    noise_of,
-    require_finite,
-    spectral_norms_of,
-)
+from rllib_per.learning.module import require_finite
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.rllib_hooks import (
     HOOKS_OF_A_STEP,
@@ -53,23 +47,19 @@ from rllib_per.learning.rllib_hooks import (
     warn_of_slower_path,
 )
 from rllib_per.learning.rllib_metrics import log_losses, log_updates, rllib_timesteps
-from rllib_per.learning.step import NetworkPair, UpdateStep
+from rllib_per.learning.step import UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer, masks_apart
+from rllib_per.learning.update_parts import health_of, network_pair, objective_from
 from rllib_per.objectives import (
     Expected,
     Losses,
-    Objective,
-    ObjectiveSettings,
-    build_objective,
 )
-from rllib_per.objectives.fractions import UpdateTaus
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.fragment import PriorityUpdate, TransitionBatch
 from rllib_per.replay.leaves import ObservationTree
 from rllib_per.schedules import schedule
 from rllib_per.settings.algorithm import Settings
-from rllib_per.settings.objectives import objective_of, priority_of
 from rllib_per.settings.section import as_dict
 from rllib_per.settings.training import Training
 from rllib_per.sharding.batches import join
@@ -139,14 +129,7 @@ class ApexDQNLearner(DQNTorchLearner):
         spaces = (self._net.observation_space, self._net.action_space)
         self._has_masks = has_mask(*spaces, asked.runners.action_masks)
         self._transfer = make_transfer(self._device, has_masks=self._has_masks)
-        given = as_dict(training)
-        settings = ObjectiveSettings(
-            training.double_q,
-            training.td_error_loss_fn,
-            priority_of(given),
-            training.munchausen,
-        )
-        objective = build_objective(objective_of(given), settings)
+        objective = objective_from(training)
         is_rllibs = type(objective) is Expected and training.munchausen is None
         if self._has_own_forward_train and not is_rllibs:
             raise ValueError(
@@ -159,15 +142,7 @@ class ApexDQNLearner(DQNTorchLearner):
             warn_of_slower_path(type(self), type(self._net), hooks)
             make_step = functools.partial(HookedStep, self, hooks)
         self._step: UpdateStep = make_step(
-            NetworkPair(
-                *networks_of(self._net, objective),
-                self._device,
-                mixed_precision=learners.mixed_precision,
-                compile_networks=learners.compile_module,
-                noise=noise_of(self._net, asked.transitions.seed, self._device),
-                spectral_norms=spectral_norms_of(self._net),
-                taus=self._make_taus(objective, asked),
-            ),
+            network_pair(self._net, objective, asked, self._device),
             objective,
             self._default_optimizer,
             TargetNetworks(self._net.get_target_network_pairs()),
@@ -181,12 +156,6 @@ class ApexDQNLearner(DQNTorchLearner):
             health=health_of(self._net),
         )
         self.change_settings(training)
-
-    def _make_taus(self, objective: Objective, asked: Settings) -> UpdateTaus | None:
-        if not objective.num_taus:
-            return None
-        seed, num_learners = asked.transitions.seed or 0, asked.learners.num_learners
-        return UpdateTaus(objective.num_taus, seed, self._device, max(num_learners, 1))
 
     @property
     def batch_allocator(self) -> Allocator:

@@ -20,16 +20,14 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetwo
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
-from rllib_per.action_masks import has_mask, join_mask, split_mask, without_mask
+from rllib_per.action_masks import has_mask, split_mask, without_mask
 from rllib_per.actions import num_actions
 from rllib_per.learning.encoders import make_encoder
 from rllib_per.learning.initializers import initialize
 from rllib_per.learning.network_config import as_mapping, head_config, network_configs
-from rllib_per.learning.network_health import NetworkHealth
 from rllib_per.learning.networks import QNetwork
-from rllib_per.learning.spectral_norm import SpectralNorms, start_spectral_norms
-from rllib_per.learning.step import NetworkFunction
-from rllib_per.objectives import Objective, Outputs, build_objective
+from rllib_per.learning.spectral_norm import start_spectral_norms
+from rllib_per.objectives import build_objective
 from rllib_per.objectives.losses import greedy_actions
 from rllib_per.objectives.noise import UpdateNoise, noise, noisy_layers
 from rllib_per.objectives.objective import Observations
@@ -174,67 +172,6 @@ def _actions_from_zero(space: gym.Space[Any]) -> int:
             "or leave `env_runner_cls` and what needs RLlib's runner out"
         )
     return count
-
-
-def networks_of(module: Any, objective: Objective) -> tuple[NetworkFunction, NetworkFunction]:
-    """The online and the target network of a module with RLlib's QNetAPI and TargetNetworkAPI.
-
-    Raises:
-        ValueError: The objective needs more than the Q-values that the module gives.
-    """
-    kind = type(module)
-    if issubclass(kind, ApexDQNModule):
-        own = (kind.compute_q_values, kind.forward_target)
-        if own == (ApexDQNModule.compute_q_values, ApexDQNModule.forward_target):
-            return module.q_network, module.target_q_network
-    if objective.num_outputs is not None or objective.num_taus:
-        raise ValueError(
-            f"{type(objective).__name__} needs more outputs per action than the one that "
-            f"{kind.__name__}.compute_q_values gives: use ApexDQNModule as it is, or the "
-            "objective 'expected'"
-        )
-
-    nested = ObservationTree(module.observation_space).nested
-
-    def whole(obs: Observations, mask: Tensor | None) -> dict[str, Any]:
-        return {Columns.OBS: nested(join_mask(obs, mask))}
-
-    def online(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
-        return Outputs(_bounded(module.compute_q_values(whole(obs, mask))[QF_PREDS]))
-
-    def target(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
-        return Outputs(_bounded(module.forward_target(whole(obs, mask))[QF_PREDS]))
-
-    return online, target
-
-
-def _bounded(q_values: Tensor) -> Tensor:
-    """With 0 in states where all actions are −∞, as in RLlib's loss: none is legal at an end."""
-    return torch.where(q_values.isneginf().all(dim=1, keepdim=True), 0.0, q_values)
-
-
-def noise_of(module: Any, seed: int | None, device: torch.device) -> UpdateNoise | None:
-    """The noise of the updates of a module, which its `_forward_train` has, too.
-
-    None if it has no noisy layers.
-    """
-    if not (isinstance(module, ApexDQNModule) and module.is_noisy):
-        return None
-    networks = module.q_network, module.target_q_network
-    module.update_noise = UpdateNoise(*networks, seed or 0, device)
-    return module.update_noise
-
-
-def health_of(module: Any) -> NetworkHealth | None:
-    """What measures a module that is ours."""
-    return NetworkHealth(module.q_network) if isinstance(module, ApexDQNModule) else None
-
-
-def spectral_norms_of(module: Any) -> SpectralNorms | None:
-    """Those of a module that is ours."""
-    if not isinstance(module, ApexDQNModule):
-        return None
-    return SpectralNorms(module.q_network, module.target_q_network)
 
 
 def require_finite(net: nn.Module, num_updates: int) -> None:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""What an update is made of: a module's networks and all that belongs to their passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
+from ray.rllib.core.columns import Columns
+from torch import Tensor
+
+from rllib_per.action_masks import join_mask
+from rllib_per.learning.module import ApexDQNModule
+from rllib_per.learning.network_health import NetworkHealth
+from rllib_per.learning.spectral_norm import SpectralNorms
+from rllib_per.learning.step import NetworkFunction, NetworkPair
+from rllib_per.objectives import Objective, ObjectiveSettings, Outputs, build_objective
+from rllib_per.objectives.fractions import UpdateTaus
+from rllib_per.objectives.noise import UpdateNoise
+from rllib_per.objectives.objective import Observations
+from rllib_per.replay.leaves import ObservationTree
+from rllib_per.settings.algorithm import Settings
+from rllib_per.settings.objectives import objective_of, priority_of
+from rllib_per.settings.section import as_dict
+from rllib_per.settings.training import Training
+
+
+def objective_from(training: Training) -> Objective:
+    """What is learned by these settings."""
+    given = as_dict(training)
+    settings = ObjectiveSettings(
+        training.double_q, training.td_error_loss_fn, priority_of(given), training.munchausen
+    )
+    return build_objective(objective_of(given), settings)
+
+
+def network_pair(
+    module: Any, objective: Objective, settings: Settings, device: torch.device
+) -> NetworkPair:
+    """The online and the target network of a module with RLlib's QNetAPI and TargetNetworkAPI.
+
+    Raises:
+        ValueError: The objective needs more than the Q-values that the module gives.
+    """
+    learners, seed = settings.learners, settings.transitions.seed
+    taus = None
+    if objective.num_taus:
+        num_learners = max(learners.num_learners, 1)
+        taus = UpdateTaus(objective.num_taus, seed or 0, device, num_learners)
+    return NetworkPair(
+        *_networks(module, objective),
+        device,
+        mixed_precision=learners.mixed_precision,
+        compile_networks=learners.compile_module,
+        noise=_noise(module, seed, device),
+        spectral_norms=_spectral_norms(module),
+        taus=taus,
+    )
+
+
+def health_of(module: Any) -> NetworkHealth | None:
+    """What measures a module that is ours."""
+    return NetworkHealth(module.q_network) if isinstance(module, ApexDQNModule) else None
+
+
+def _networks(module: Any, objective: Objective) -> tuple[NetworkFunction, NetworkFunction]:
+    kind = type(module)
+    if issubclass(kind, ApexDQNModule):
+        own = (kind.compute_q_values, kind.forward_target)
+        if own == (ApexDQNModule.compute_q_values, ApexDQNModule.forward_target):
+            return module.q_network, module.target_q_network
+    if objective.num_outputs is not None or objective.num_taus:
+        raise ValueError(
+            f"{type(objective).__name__} needs more outputs per action than the one that "
+            f"{kind.__name__}.compute_q_values gives: use ApexDQNModule as it is, or the "
+            "objective 'expected'"
+        )
+
+    nested = ObservationTree(module.observation_space).nested
+
+    def whole(obs: Observations, mask: Tensor | None) -> dict[str, Any]:
+        return {Columns.OBS: nested(join_mask(obs, mask))}
+
+    def online(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
+        return Outputs(_bounded(module.compute_q_values(whole(obs, mask))[QF_PREDS]))
+
+    def target(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
+        return Outputs(_bounded(module.forward_target(whole(obs, mask))[QF_PREDS]))
+
+    return online, target
+
+
+def _bounded(q_values: Tensor) -> Tensor:
+    """With 0 in states where all actions are −∞, as in RLlib's loss: none is legal at an end."""
+    return torch.where(q_values.isneginf().all(dim=1, keepdim=True), 0.0, q_values)
+
+
+def _noise(module: Any, seed: int | None, device: torch.device) -> UpdateNoise | None:
+    """Which the module's `_forward_train` has, too; None if it has no noisy layers."""
+    if not (isinstance(module, ApexDQNModule) and module.is_noisy):
+        return None
+    networks = module.q_network, module.target_q_network
+    module.update_noise = UpdateNoise(*networks, seed or 0, device)
+    return module.update_noise
+
+
+def _spectral_norms(module: Any) -> SpectralNorms | None:
+    """Those of a module that is ours."""
+    if not isinstance(module, ApexDQNModule):
+        return None
+    return SpectralNorms(module.q_network, module.target_q_network)
