@@ -81,6 +81,13 @@ OTHER_UNIT = (
     "reward, which do not compare with later priorities in nats"
 )
 
+# The keys that choose those which `objective` does not.
+_KEYS = {
+    "categorical": "`num_atoms`, 51 for example",
+    "quantile": "`distribution` to {'type': 'quantile'}",
+    "implicit_quantile": "`distribution` to {'type': 'implicit_quantile'}",
+}
+
 _OF_ATOMS = {"v_min": V_MIN, "v_max": V_MAX}
 
 
@@ -142,10 +149,14 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
         settings: Values that the keys may have, each by itself.
     """
     has_atoms = settings["num_atoms"] > 1
+    own = _own_objective(settings)
+    if isinstance(own, str) and own in _KEYS:
+        yield f"`objective` = {own!r} has a key of its own: leave it out, and set {_KEYS[own]}"
+        return
     kinds = {
         "num_atoms": has_atoms,
         "distribution": settings["distribution"] is not None,
-        "objective": _own_objective(settings) is not None,
+        "objective": own is not None,
     }
     chosen = [f"`{name}`" for name, is_given in kinds.items() if is_given]
     if len(chosen) > 1:

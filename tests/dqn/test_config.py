@@ -113,6 +113,8 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"munchausen": {}, "num_atoms": 51}, "can't be had with `num_atoms`"),
         ({"burn_in_len": 4}, "`burn_in_len`"),
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
+        ({"objective": "categorical"}, "leave it out, and set `num_atoms`, 51 for example"),
+        ({"objective": {"type": "quantile"}}, "and set `distribution` to {'type': 'quantile'}"),
         ({"objective": "expectd"}, "did you mean 'expected'?"),
         ({"replay_ratio": 8, "training_intensity": 8}, "the same setting"),
         (
