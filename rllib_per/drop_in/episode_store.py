@@ -12,7 +12,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per.arrays import Array, Int64s
-from rllib_per.drop_in.batch_episode import can_fold_termination
+from rllib_per.drop_in.batch_episode import bootstrap_steps, can_fold_termination
 from rllib_per.drop_in.calling_algorithm import CallingAlgorithm
 from rllib_per.drop_in.held_episodes import EPISODE, HeldEpisodes, T
 from rllib_per.drop_in.layout import (
@@ -126,8 +126,7 @@ class EpisodeStore:
         alive = batch.bootstrap_discounts > 0.0
         if can_fold_termination(self.gamma) and alive.any():
             # Right, too, for a window that ended early because steps of its episode were lost.
-            exponents = np.log(batch.bootstrap_discounts[alive]) / np.log(self.gamma)
-            steps[alive] = np.rint(exponents).astype(np.int64)
+            steps[alive] = bootstrap_steps(batch.bootstrap_discounts[alive], self.gamma)
         return steps
 
     @property
