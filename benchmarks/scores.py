@@ -43,6 +43,9 @@ STEADY_FROM, STEADY_RETURN = 30_000, 475
 NAMES = {
     "base": "double, dueling, 3-step DQN",
     "per": "the same, prioritized",
+    "rainbow": "Rainbow",
+    "iqn": "Rainbow with IQN",
+    "iqn_munchausen": "the same, with Munchausen targets",
     "dqn": "DQN",
     "dqn32": "DQN, 32 draws",
 }

@@ -14,11 +14,19 @@ GAMES = ("breakout", "asterix", "space_invaders", "seaquest", "freeway")
 LENGTHS = {"500k": 500_000, "1m": 1_000_000, "5m": 5_000_000}
 
 DQN = ("training.double_q=false", "training.n_step=1", "training.dueling=false")
+# Losses of distributions have no other choice. Games without bad rewards return less than 50,
+# discounted.
+NOISY = ("training.noisy=true", "training.epsilon=0", "training.td_error_loss_fn=huber")
+ATOMS = ("training.num_atoms=51", "training.v_min=0", "training.v_max=50")
+IQN = ("training.distribution={type: implicit_quantile}",)
 
 # Each variant of MinAtar: its configuration, and what is changed.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "base": ("configs/minatar/base.yaml", ()),
     "per": ("configs/minatar/per.yaml", ()),
+    "rainbow": ("configs/minatar/per.yaml", (*NOISY, *ATOMS)),
+    "iqn": ("configs/minatar/per.yaml", (*NOISY, *IQN)),
+    "iqn_munchausen": ("configs/minatar/per.yaml", (*NOISY, *IQN, "training.munchausen={}")),
     "dqn": ("configs/minatar/base.yaml", DQN),
     "dqn32": ("configs/minatar/base.yaml", (*DQN, "training.replay_ratio=32")),
 }
@@ -113,7 +121,9 @@ SUITE = (
         for seed in range(5)
     ),
     *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
+    *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),
+    *minatar("500k", FIRST_GAMES, ("iqn_munchausen",), range(3)),
     *tutorials(),
     *minatar("1m", FIRST_GAMES, ("base", "per"), range(3)),
     *minatar("1m", LAST_GAMES, ("base", "per"), range(3)),
