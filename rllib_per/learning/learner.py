@@ -275,8 +275,12 @@ class ApexDQNLearner(DQNTorchLearner):
         columns = columns_of_rllib(batch, self._gamma)
         if self._has_masks:
             columns = masks_apart(columns)
+        num_update = self._weights_seq_no + 1
+        noise = getattr(self._net, "update_noise", None)
         if not self._is_in_step:
-            self._step.begin_update({"updates": self._weights_seq_no + 1})
+            self._step.begin_update({"updates": num_update})
+        elif noise is not None:  # `forward_train` has drawn from it.
+            noise.begin(num_update)
         loss, self._losses = UpdateStep.evaluate(self._step, columns)
         if not self._is_in_step:
             log_losses(self.metrics, self.module_id, loss.detach(), self._losses)

@@ -181,6 +181,14 @@ class OwnLoss(ApexDQNLearner):
         )
 
 
+def test_a_hook_that_changes_nothing_changes_no_noise():
+    plain = build_learner(noisy=True, distribution="implicit_quantile")
+    other = build_from(
+        learner_config(noisy=True, distribution="implicit_quantile", _learner_class=OwnLoss)
+    )
+    np.testing.assert_array_equal(learn(plain, range(3)), learn(other, range(3)))
+
+
 def test_rllibs_way_through_a_hook_is_noisy_too():
     settings = {"noisy": True, "lr": 0.0, "_learner_class": OwnLoss}
     one, other = (build_from(learner_config(**settings)) for _ in range(2))
