@@ -319,6 +319,8 @@ def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
     """The key that was meant: of the same section, or one of this name in another."""
     known = list(_known(model, ()))
     *parents, wrong = map(str, path)
+    if (*parents, wrong) in known:
+        return "; another `type` than this one has it: leave it out, or change `type`"
     siblings = {names[-1]: names for names in known if list(names[:-1]) == parents}
     others: dict[str, tuple[str, ...]] = {}
     for names in sorted(known, key=len):  # Those that are less deep win.

@@ -169,6 +169,10 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
             "training.distribution.num_quantiles?",
         ),
         (
+            "{distribution: {type: quantile, num_taus: 8}}",
+            "training.distribution.num_taus: unknown key; another `type` than this one has it",
+        ),
+        (
             "{distribution: {type: quantile, num_quantiles: 0}}",
             "training.distribution.num_quantiles: must be greater than or equal to 1: got 0",
         ),
