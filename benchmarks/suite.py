@@ -114,6 +114,8 @@ SUITE = (
     *(Run(f"cartpole-{seed}", "configs/cartpole.yaml", seed) for seed in range(5)),
     Run("cartpole-per-seed", "configs/seeds/cartpole_per.yaml"),
     Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
+    *(Run(f"frozenlake-{seed}", "configs/frozenlake.yaml", seed) for seed in range(3)),
+    *(Run(f"taxi-{seed}", "configs/taxi.yaml", seed) for seed in range(3)),
     Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
     Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
     *(
