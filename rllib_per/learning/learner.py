@@ -306,6 +306,7 @@ class ApexDQNLearner(DQNTorchLearner):
 
     def _log_pending_metrics(self) -> None:
         log_updates(self.metrics, self.module_id, self._step.metrics, self._step.health)
+        self._log_trainable_parameters()  # RLlib's `build` does it once, for the first result.
         for owner, names in self._module_optimizers.items():
             for name in names:
                 key = f"{name[len(owner) + 1 :]}_{LR_KEY}"

@@ -313,3 +313,12 @@ def test_a_learner_that_takes_over_weights_alone_has_a_target_network_of_the_sam
     assert torch.equal(target_parameters(learner), parameters(learner))
     taken = learner.hand_out_weights()[1]["rl_module"]
     tree.map_structure(np.testing.assert_array_equal, taken, given["rl_module"])
+
+
+def test_every_result_says_how_many_parameters_there_are():
+    learner = build_learner()
+    network = learner.module["default_policy"].unwrapped().q_network
+    for seed in range(3):
+        learner.update_from_replay(random_batch(seed), timesteps=START)
+        count = learner.pop_metrics()["default_policy"]["num_trainable_parameters"].peek()
+        assert count == sum(p.numel() for p in network.parameters())
