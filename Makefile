@@ -53,12 +53,10 @@ debug: setup  ## the compiled modules' tests on a build with bounds checks
 	$(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
 
 bench-train: setup  ## end to end on CartPole and Pong against RLlib's DQN
-	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_train
 	$(BIN)/python -m benchmarks.bench_train --pong --envs 1 --steps 200 --repeats 4
 
 bench-apex: setup  ## asynchronous Ape-X against RLlib's DQN, our local loop, eager priorities
-	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_apex
 
 bench-feed: setup  ## batches a second from replay actors to a learner, against RLlib's buffer
@@ -92,7 +90,6 @@ bench-replay: setup  ## the replay buffer against those of RLlib, cpprb, torchrl
 	$(BIN)/python -m benchmarks.bench_replay
 
 bench-runner: setup  ## collecting experience against RLlib's env runner and the bare emulator
-	$(BIN)/python -m pip install -q -c constraints.txt opencv-python-headless
 	$(BIN)/python -m benchmarks.bench_runner
 
 bench-tree: setup  ## the tree against RLlib's, cpprb's, tianshou's and torchrl's

@@ -44,7 +44,9 @@ def enter_folder(folder: os.PathLike[str]) -> None:
 def worker_path() -> list[str]:
     """What Ray's workers need before their own `sys.path`, to import what this process can."""
     is_needed = any(path in _entered or _is_current(path) for path in sys.path)
-    return list(map(os.path.abspath, sys.path)) if is_needed else []
+    # What is no folder, such as the hook of an editable install, means itself.
+    absolute = [os.path.abspath(p) if not p or os.path.exists(p) else p for p in sys.path]
+    return absolute if is_needed else []
 
 
 def _is_current(folder: str) -> bool:
