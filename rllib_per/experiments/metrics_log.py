@@ -23,8 +23,15 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import hparams, scalar
 from tensorboardX.summary import text as as_text
 
-from rllib_per.checkpoints.files import durable_file
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.tables import (
+    append,
+    append_rows,
+    header_of,
+    read_rows,
+    repair_json_lines,
+    repair_rows,
+)
 from rllib_per.experiments.trackers import Tracker
 
 _logger = logging.getLogger(__name__)
@@ -99,13 +106,13 @@ class MetricsLog:
                 events.unlink()
             for path, columns in self._tables:
                 path.unlink(missing_ok=True)
-                _append_rows(path, columns, [])
+                append_rows(path, columns, [])
         else:
             for path, columns in self._tables:
-                _repair_csv(path, columns, resume_at, report)
-            _repair(run.metrics_jsonl, "", _json_steps, resume_at, report)
+                repair_rows(path, columns, resume_at, report)
+            repair_json_lines(run.metrics_jsonl, resume_at, report)
         # A run keeps the columns that it began with, under another version of this package too.
-        self._columns = _header_of(run.metrics_csv) or columns
+        self._columns = header_of(run.metrics_csv) or columns
         # TensorBoard drops this step itself too.
         purge_step = None if resume_at is None else resume_at + 1
         self._events = _EventFiles(run.tensorboard, purge_step)
@@ -147,9 +154,9 @@ class MetricsLog:
         run, steps = self._run, snapshot.env_steps
         errors: list[OSError] = []
         writes: list[Callable[[], None]] = [
-            lambda: _append_rows(run.metrics_csv, self._columns, [map(row.get, self._columns)]),
-            lambda: _append_rows(run.episodes_csv, _EPISODE_COLUMNS, episodes),
-            lambda: _append(run.metrics_jsonl, json.dumps(numbers) + "\n"),
+            lambda: append_rows(run.metrics_csv, self._columns, [map(row.get, self._columns)]),
+            lambda: append_rows(run.episodes_csv, _EPISODE_COLUMNS, episodes),
+            lambda: append(run.metrics_jsonl, json.dumps(numbers) + "\n"),
             lambda: self._events.write(summary, steps),
         ]
         for write in writes:
@@ -236,14 +243,6 @@ def episodes_of(run: RunFolder) -> list[tuple[float, int]]:
     return [(float(row["episode_return"]), int(float(row["episode_len"]))) for row in rows]
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of numbers; without those that were cut in the middle of a write."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    header = _cells(lines[0]) if lines else []
-    rows = (_whole_row(line, len(header)) for line in lines[1:])
-    return [dict(zip(header, row, strict=True)) for row in rows if row is not None]
-
-
 def flatten_numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The finite numbers of a nested result, named as RLlib writes them: `outer/inner`."""
     for key, value in result.items():
@@ -266,109 +265,3 @@ def flat_settings(settings: Mapping[str, Any]) -> dict[str, bool | float | str]:
         elif value is not None:
             flat[key] = json.dumps(value, default=str)
     return flat
-
-
-def _csv_line(cells: Iterable[Any]) -> str:
-    """All that is written here is numbers and names: there is nothing to quote."""
-    return ",".join("" if cell is None else str(cell) for cell in cells) + "\r\n"
-
-
-def _append_rows(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    header = "" if path.exists() else _csv_line(columns)
-    _append(path, header + "".join(map(_csv_line, rows)))
-
-
-def _append(path: Path, text: str) -> None:
-    """All of `text`, or nothing: half a line would spoil the next one too."""
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
-        data = text.encode()
-        try:
-            while data:
-                data = data[file.write(data) :]
-        except OSError:
-            with suppress(OSError):
-                file.truncate(size)
-            raise
-
-
-def _cells(line: bytes) -> list[str]:
-    return line.decode("utf-8", "replace").rstrip("\r\n").split(",")
-
-
-def _whole_row(line: bytes, num_cells: int) -> list[str] | None:
-    """The cells of a row of numbers; None if it was cut, perhaps with the next one behind it."""
-    cells = _cells(line)
-    if len(cells) != num_cells or not line.endswith(b"\n"):
-        return None
-    try:
-        for cell in cells:
-            float(cell or 0)
-    except ValueError:
-        return None
-    return cells
-
-
-def _repair_csv(
-    path: Path, columns: list[str], resume_at: int, report: Callable[[str], None]
-) -> None:
-    header = _csv_line(_header_of(path) or columns)
-    num_cells = len(header.split(","))
-
-    def steps(line: bytes) -> float | None:
-        row = _whole_row(line, num_cells)
-        return None if row is None else float(row[0])
-
-    _repair(path, header, steps, resume_at, report)
-
-
-def _header_of(path: Path) -> list[str]:
-    """The columns of a table; none if there is no whole header."""
-    first = _cells(next(_lines(path), b""))
-    is_whole = first[0] == "env_steps" and all(cell.isidentifier() for cell in first)
-    return first if is_whole else []
-
-
-def _json_steps(line: bytes) -> float | None:
-    try:
-        return float(json.loads(line)["env_steps"]) if line.endswith(b"\n") else None
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _repair(
-    path: Path,
-    header: str,
-    steps_of: Callable[[bytes], float | None],
-    resume_at: int,
-    report: Callable[[str], None],
-) -> None:
-    """Keep the lines up to `resume_at`, and none that was cut: those of which no steps are known.
-
-    The file stays as it was if this does not come to its end.
-    """
-    if not path.is_file():
-        return
-    beside = path.with_name(f".{path.name}")
-    beside.unlink(missing_ok=True)  # Of a process that was killed here.
-    num_cut = 0
-    try:
-        with durable_file(beside) as kept:
-            kept.write(header.encode())
-            for line in _lines(path):
-                steps = steps_of(line)
-                if steps is None:
-                    num_cut += line != header.encode()
-                elif steps <= resume_at:
-                    kept.write(line)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    if num_cut:
-        report(f"{path}: {num_cut} cut line{'s' * (num_cut > 1)} dropped")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    if path.is_file():
-        with path.open("rb") as file:
-            yield from file

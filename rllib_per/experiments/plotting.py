@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from rllib_per.arrays import Float64s
-from rllib_per.experiments.metrics_log import read_rows
 from rllib_per.experiments.run_folder import RunFolder, RunName, write_bytes
 from rllib_per.experiments.sections import Environment
+from rllib_per.experiments.tables import read_rows
 from rllib_per.experiments.yaml_source import described, printable, read_yaml
 
 WINDOW_EPISODES = 50

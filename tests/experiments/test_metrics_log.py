@@ -17,10 +17,10 @@ from rllib_per.experiments.metrics_log import (
     episodes_of,
     flat_settings,
     flatten_numbers,
-    read_rows,
 )
 from rllib_per.experiments.plotting import moving_mean, plot_runs
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.tables import read_rows
 from tests.support.event_files import events_in, events_of
 from tests.support.full_disk import files_of_at_most
 

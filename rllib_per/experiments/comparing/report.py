@@ -21,9 +21,9 @@ from rich.table import Table
 from rllib_per.arrays import Float64s
 from rllib_per.experiments.comparing.comparison import ComparedRun, ComparisonFolder, Plan
 from rllib_per.experiments.intervals import CONFIDENCE, Interval, half_widths
-from rllib_per.experiments.metrics_log import read_rows
 from rllib_per.experiments.plotting import WINDOW_EPISODES, moving_mean, read_columns
 from rllib_per.experiments.run_folder import RunFolder, write_json
+from rllib_per.experiments.tables import read_rows
 
 _NUM_POINTS = 200
 
