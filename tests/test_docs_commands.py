@@ -38,6 +38,12 @@ NOTHING_TO_CHECK = {"cd", "chmod", "export", "ssh"}
 
 FOUND = list(dict.fromkeys([*commands(), *inline_commands()]))
 RUNNABLE = {c.words: c for c in commands() if c.words[0] == "rllib-per"}
+# The commands of other pages are much the same, and slow.
+READ_FIRST = {"README", "own_environment", "own_network"}
+RUNS = [
+    pytest.param(c, id=str(c), marks=[] if c.page.stem in READ_FIRST else pytest.mark.slow)
+    for c in RUNNABLE.values()
+]
 
 
 def parse(group, words):
@@ -155,7 +161,7 @@ def shell(tmp_path_factory):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # RLlib's buffers and Tune warn of what is deprecated.
-@pytest.mark.parametrize("command", RUNNABLE.values(), ids=str)
+@pytest.mark.parametrize("command", RUNS)
 def test_a_command_runs(shell, command):
     if "runs/tune/cartpole/latest" in command.words:
         shell.run(Command(ROOT, ("rllib-per", "tune", "configs/tune/cartpole.yaml")))
