@@ -26,9 +26,8 @@ $(VENV)/.extensions: $(VENV)/.installed setup.py $(CYTHON)
 train: setup  ## train on CartPole-v1 until it is solved (CONFIG=... for another experiment)
 	$(BIN)/rllib-per train $(CONFIG)
 
-test: setup lint  ## the test suite: two processes for all that starts no Ray, then the rest
-	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not cluster" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not slow and not gpu and not cluster"
+test: setup lint  ## the test suite, in two processes
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster" -n 2 --dist loadfile
 
 test-slow: setup  ## what takes longer: trials of Ray Tune, searches cut off and resumed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[wandb,mlflow]" --no-build-isolation
