@@ -167,9 +167,9 @@ def make_display(output: Output, stop: Stop) -> ProgressDisplay:
 
 
 def describe(snapshot: MetricsRow, stop: Stop) -> dict[str, str]:
-    """A snapshot's cells, in the order in which they are shown."""
+    """A snapshot's cells, in the order in which they are shown: the same ones at any time."""
     filled = snapshot.buffer_size / snapshot.buffer_capacity
-    cells = {
+    return {
         "elapsed": _duration(snapshot.time_s),
         "env steps": f"{snapshot.env_steps:,}",
         "episodes": f"{snapshot.episodes:,}",
@@ -186,9 +186,6 @@ def describe(snapshot: MetricsRow, stop: Stop) -> dict[str, str]:
         "updates/s": f"{snapshot.updates_per_s:,.0f}",
         "ETA": _duration(remaining_s(snapshot, stop)),
     }
-    if snapshot.evaluation_return_mean is None:
-        del cells["greedy"]
-    return cells
 
 
 def remaining_s(snapshot: MetricsRow, stop: Stop) -> float | None:

@@ -14,7 +14,7 @@ from ray._private import worker
 from ray._private.ray_logging import global_worker_stdstream_dispatcher as output
 from rich.console import Console
 
-from rllib_per.experiments import ray_session
+from rllib_per.experiments import progress, ray_session
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.header import facts_of
 from rllib_per.experiments.progress import (
@@ -80,12 +80,25 @@ def test_columns_of_lines_stand_below_their_names():
     assert names.index("mean Q") + len("mean Q") == values.index(" 7 ") + 2
 
 
+def test_lines_before_and_after_the_first_greedy_evaluation_share_their_columns(monkeypatch):
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
+    console = Console(file=io.StringIO(), width=80)
+    display = ProgressDisplay(console, Stop(env_steps=2000))
+    display.show(SNAPSHOT)
+    display.show(replace(SNAPSHOT, evaluation_return_mean=33.0))
+    names, before, after = console.file.getvalue().splitlines()
+    end = names.index("greedy") + len("greedy")
+    assert before[:end].split()[-1] == "–"
+    assert after[:end].split()[-1].startswith("33")
+    assert before[end:] == after[end:]
+
+
 def test_the_table_has_what_a_user_watches():
     cells = describe(SNAPSHOT, Stop(env_steps=2000))
     assert cells == {
         "elapsed": "0:00:01", "env steps": "1,000", "episodes": "2", "return": "20.0",
-        "loss": "0.5", "mean Q": "7", "ε": "0.100", "lr": "0.001", "β": "0.400", "ratio": "8.00",
-        "buffer": "50%", "steps/s": "500", "updates/s": "50", "ETA": "0:00:02",
+        "greedy": "–", "loss": "0.5", "mean Q": "7", "ε": "0.100", "lr": "0.001", "β": "0.400",
+        "ratio": "8.00", "buffer": "50%", "steps/s": "500", "updates/s": "50", "ETA": "0:00:02",
     }  # fmt: skip
 
 
