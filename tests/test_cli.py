@@ -157,6 +157,7 @@ def test_a_recorded_game_is_among_tensorboards_images(run):
 def test_a_run_leaves_everything_in_its_folder(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
+        ".smoke",
         "checkpoints",
         "command.txt",
         "config.yaml",

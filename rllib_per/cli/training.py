@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Train the experiment CONFIG into runs/<game>-<config>-<seed>-<time>.
 
-    runs/<config>/latest is the newest one.
+    runs/<config>/latest is the newest one; a run of --smoke only where all are of --smoke.
 
     CONFIG is a file, or a name that `rllib-per list` shows. With --env instead, what `rllib-per
     init` would write is trained.
@@ -85,7 +85,9 @@ def train(
             run = RunFolder.create(root, experiment, run_name.stem)
     if resume is not None:
         sys.exit(go_on(experiment, run, address, output, track))
-    sys.exit(train_run(experiment, run, address, output, track, newest_in=root / name))
+    sys.exit(
+        train_run(experiment, run, address, output, track, newest_in=root / name, is_smoke=smoke)
+    )
 
 
 def _new(
@@ -164,12 +166,14 @@ def train_run(
     track: str | None = None,
     *,
     newest_in: Path | None = None,
+    is_smoke: bool = False,
     is_rehearsal: bool = False,
 ) -> int:
     """Train, and say how it ended; the exit code.
 
     Args:
         newest_in: The folder whose `latest` this new run is to be; None: the run goes on.
+        is_smoke: It is new, and of `--smoke`.
     """
     from rllib_per.experiments.progress import make_display
     from rllib_per.experiments.ray_session import ray_session
@@ -180,7 +184,7 @@ def train_run(
         display.say("Resuming unpickles the run's checkpoint: only resume runs you trust.")
     with ExitStack() as start, ExitStack() as session:
         if newest_in is not None:
-            start.enter_context(run.starting(newest_in))
+            start.enter_context(run.starting(newest_in, is_smoke=is_smoke))
         with reported():
             session.enter_context(run_lock(run.checkpoints))
             if resume:

@@ -96,8 +96,11 @@ class RunFolder:
         return run
 
     @contextmanager
-    def starting(self, folder: Path) -> Iterator[None]:
-        """After the block `folder/latest` is this new run; if the start fails, the run is gone."""
+    def starting(self, folder: Path, *, is_smoke: bool = False) -> Iterator[None]:
+        """After the block `folder/latest` is this new run; if the start fails, the run is gone.
+
+        One of `--smoke` (`is_smoke`) takes `latest` from no other run than another of `--smoke`.
+        """
 
         def remove() -> None:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -108,7 +111,12 @@ class RunFolder:
             with undone_by_signals(remove):
                 yield
                 folder.mkdir(exist_ok=True)
-                _point(folder / "latest", os.path.relpath(self.path, folder))
+                latest = RunFolder(folder / "latest")
+                if is_smoke:
+                    self.smoke.touch()
+                    if latest.config.is_file() and not latest.smoke.is_file():
+                        return
+                _point(latest.path, os.path.relpath(self.path, folder))
         except BaseException:
             remove()
             raise
@@ -199,6 +207,11 @@ class RunFolder:
     def command(self) -> Path:
         """The command lines, one for each time that it was begun or resumed."""
         return self.path / "command.txt"
+
+    @property
+    def smoke(self) -> Path:
+        """Empty; there if the run is one of `--smoke`."""
+        return self.path / ".smoke"
 
     @property
     def metrics_csv(self) -> Path:
