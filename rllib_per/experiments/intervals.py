@@ -33,9 +33,12 @@ class Interval:
         return cls(float(array.mean()), None if half_width is None else float(half_width[0]))
 
     def __str__(self) -> str:
-        if self.half_width is None:
-            return f"{self.mean:,.1f}"
-        return f"{self.mean:,.1f} ± {self.half_width:,.1f}"
+        return self.text(1)
+
+    def text(self, decimals: int) -> str:
+        """`mean ± half_width`, both with so many decimals."""
+        parts = (self.mean,) if self.half_width is None else (self.mean, self.half_width)
+        return " ± ".join(f"{part:,.{decimals}f}" for part in parts)
 
 
 def half_widths(values: Float64s) -> Float64s | None:

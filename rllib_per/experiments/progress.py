@@ -20,7 +20,7 @@ from rich.table import Table
 from rllib_per.experiments.metrics_log import MetricsRow
 from rllib_per.experiments.run_folder import Ending, RunFolder, RunResult
 from rllib_per.experiments.sections import Stop
-from rllib_per.experiments.terminal import PlainConsole
+from rllib_per.experiments.terminal import PlainConsole, return_text
 from rllib_per.experiments.yaml_source import printable
 
 LINE_INTERVAL_S = 5.0
@@ -103,7 +103,7 @@ class ProgressDisplay:
                 bound = "evaluation.max_env_steps_per_episode"
                 cut = f", {last.num_episodes_cut} of which were cut ({bound})"
             mean, num_episodes = last.episode_return_mean, last.num_episodes
-            self.say(f"greedy return {mean:.1f} over {num_episodes} episodes{cut}")
+            self.say(f"greedy return {return_text(mean)} over {num_episodes} episodes{cut}")
         path = shlex.quote(str(run.path))
         more = f"rllib-per train --resume {path} --set stop.env_steps={2 * result.env_steps}"
         onward = {"interrupted": [f"rllib-per resume {path}"], "budget_ended": [more]}
@@ -173,8 +173,8 @@ def describe(snapshot: MetricsRow, stop: Stop) -> dict[str, str]:
         "elapsed": _duration(snapshot.time_s),
         "env steps": f"{snapshot.env_steps:,}",
         "episodes": f"{snapshot.episodes:,}",
-        "return": _number(snapshot.episode_return_mean, "{:.1f}"),
-        "greedy": _number(snapshot.evaluation_return_mean, "{:.1f}"),
+        "return": _return(snapshot.episode_return_mean),
+        "greedy": _return(snapshot.evaluation_return_mean),
         "loss": _number(snapshot.loss, "{:.3g}"),
         "mean Q": _number(snapshot.q_mean, "{:.3g}"),
         "ε": _number(snapshot.epsilon, "{:.3f}"),
@@ -227,6 +227,10 @@ def _in_columns(texts: Any, widths: list[int]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
+
+
+def _return(value: float | None) -> str:
+    return "–" if value is None else return_text(value)
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The terminal, on which names are text: neither markup nor control characters in them count."""
+"""The terminal, on which names are text: neither markup nor control characters in them count.
+
+Returns have the decimals that tell one from another.
+"""
 
 from __future__ import annotations
 
@@ -19,3 +22,13 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **kwargs: Any) -> Text:
         return super().render_str("\n".join(map(printable, text.split("\n"))), **kwargs)
+
+
+def return_decimals(value: float) -> int:
+    """How many decimals a return is shown with: one of FrozenLake's is at most 1."""
+    return 3 if abs(value) < 10 else 1
+
+
+def return_text(value: float) -> str:
+    """A return, for people."""
+    return f"{value:.{return_decimals(value)}f}"

@@ -41,6 +41,7 @@ from rllib_per.experiments.run_folder import (
     write_json,
     write_text,
 )
+from rllib_per.experiments.terminal import return_text
 from rllib_per.experiments.torch_threads import set_torch_threads
 from rllib_per.experiments.trackers import Tracker
 from rllib_per.learning.update_metrics import QF_MEAN_KEY
@@ -150,7 +151,9 @@ class TrainingRun:
                     return self._leave("target_met", final)
                 if self._is_over:
                     return self._leave("finished" if target is None else "budget_ended", final)
-                self._display.say(f"final evaluation {mean:.1f} < {target:g}: training goes on")
+                self._display.say(
+                    f"final evaluation {return_text(mean)} < {target:g}: training goes on"
+                )
             self._save_if_due()
             try:
                 with self._interruption.breaking_off(_PATIENCE_S if self._has_actors else None):

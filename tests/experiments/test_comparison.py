@@ -116,6 +116,7 @@ def test_an_interval_is_students_t_over_seeds():
     assert interval.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3), rel=1e-6)
     assert str(interval) == "3.0 ± 6.6"
     assert str(Interval.of([1234.5])) == "1,234.5"
+    assert interval.text(3) == "3.000 ± 6.572"
 
 
 def write_run(run, rows, final_return):
@@ -213,6 +214,14 @@ def test_a_report_is_of_the_finished_runs_and_names_what_was_left_out(tmp_path):
     assert results["replays"]["prioritized"]["final_return"]["mean"] == 100.5
     assert results["replays"]["rllib_uniform"]["final_return"]["half_width"] is None
     assert folder.plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_small_returns_have_the_decimals_that_tell_them_apart(tmp_path):
+    compared_runs, target = plan_comparison(CONFIG, ["prioritized"], 1)
+    folder = ComparisonFolder.create(tmp_path, "cartpole", compared_runs, target)
+    write_run(folder.run(compared_runs[0]), ROWS, 0.65)
+    column = report(folder, compared_runs).columns[4]
+    assert (column.header, *column.cells) == ("final greedy return", "0.650")
 
 
 def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):

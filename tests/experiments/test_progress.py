@@ -120,6 +120,17 @@ def test_the_end_says_how_it_went_and_what_to_do_next(ending, commands):
     assert all("'a run'" in line for line in others), "words of a shell"
 
 
+def test_small_returns_are_told_apart():
+    snapshot = replace(SNAPSHOT, episode_return_mean=0.65, evaluation_return_mean=-9.25)
+    cells = describe(snapshot, Stop(env_steps=2000, target_return=0.7))
+    assert (cells["return"], cells["greedy"]) == ("0.650", "-9.250")
+    console = Console(file=io.StringIO(), width=80)
+    final = FinalEvaluation(episode_return_mean=0.69, num_episodes=100)
+    result = RESULT.model_copy(update={"evaluation": final})
+    ProgressDisplay(console, Stop(env_steps=1)).end("budget_ended", result, RunFolder(Path("run")))
+    assert "greedy return 0.690 over 100 episodes" in console.file.getvalue()
+
+
 def test_json_lines_are_one_event_each(capsys):
     display = make_display("json", Stop(env_steps=2000))
     with display:

@@ -24,6 +24,7 @@ from rllib_per.experiments.intervals import CONFIDENCE, Interval, half_widths
 from rllib_per.experiments.plotting import WINDOW_EPISODES, moving_mean, read_columns
 from rllib_per.experiments.run_folder import RunFolder, write_json
 from rllib_per.experiments.tables import read_rows
+from rllib_per.experiments.terminal import return_decimals
 
 _NUM_POINTS = 200
 
@@ -148,7 +149,9 @@ def _table(plan: Plan, summary: dict[str, dict[str, Any]]) -> Table:
         to_target = row["env_steps_to_target"]
         if to_target is None:
             to_target = f"{row['num_reached_target']} of {row['num_seeds']} seeds"
-        figures = [row["env_steps_per_s"], row["updates_per_s"], row["final_return"]]
+        final = row["final_return"]
+        final_text = final.text(return_decimals(final.mean))
+        figures = [row["env_steps_per_s"], row["updates_per_s"], final_text]
         cells = [replay, row["num_seeds"], *figures, *([to_target] if target is not None else [])]
         table.add_row(*map(str, cells))
     return table
