@@ -22,6 +22,9 @@ from rllib_per.experiments.yaml_source import described, printable, read_yaml
 WINDOW_EPISODES = 50
 MAX_TABLE_BYTES = 1_000_000_000
 
+# Evaluations are few: one alone draws no line.
+_GREEDY: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3}
+
 
 def plot_runs(
     runs: Sequence[RunFolder],
@@ -61,7 +64,7 @@ def plot_runs(
         paths = ", ".join(str(run.path) for run in runs)
         raise ValueError(f"nothing to plot: no episode has ended in {paths}")
     axes.plot([], [], "-", color="grey", label=f"mean of {WINDOW_EPISODES} training episodes")
-    axes.plot([], [], "--", linewidth=1, color="grey", label="greedy evaluation")
+    axes.plot([], [], **_GREEDY, color="grey", label="greedy evaluation")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
@@ -87,9 +90,24 @@ def _draw_curve(axes: Any, run: RunFolder, *, with_episodes: bool) -> bool:
         axes.plot(steps, returns, ".", markersize=2, alpha=0.3, color="C0")
     label = _plain(str(_read_name(run)))
     (line,) = axes.plot(steps, moving_mean(returns, WINDOW_EPISODES), label=label)
-    at, greedy = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
-    axes.plot(at, greedy, "--", linewidth=1, color=line.get_color())
+    axes.plot(*greedy_curve(run), **_GREEDY, color=line.get_color())
     return True
+
+
+def greedy_curve(run: RunFolder) -> tuple[Float64s, Float64s]:
+    """(points,) env steps and greedy returns there, the evaluation at the end among them.
+
+    Raises:
+        ValueError: Like `read_columns`, and `RunFolder.read_result`.
+    """
+    steps, returns = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
+    result = run.read_result() if run.result.is_file() else None
+    if result is None or result.evaluation is None:
+        return steps, returns
+    if len(steps) and result.env_steps < steps[-1]:  # The run has gone on since.
+        return steps, returns
+    final = result.evaluation.episode_return_mean
+    return np.append(steps, result.env_steps), np.append(returns, final)
 
 
 def _read_name(run: RunFolder) -> RunName:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from rllib_per.cli import main
 from rllib_per.experiments.comparing.comparison import ComparisonFolder, plan_comparison
@@ -222,6 +223,24 @@ def test_small_returns_have_the_decimals_that_tell_them_apart(tmp_path):
     write_run(folder.run(compared_runs[0]), ROWS, 0.65)
     column = report(folder, compared_runs).columns[4]
     assert (column.header, *column.cells) == ("final greedy return", "0.650")
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_an_interval_is_claimed_of_several_seeds_only(num_seeds, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    compared_runs, target = plan_comparison(CONFIG, ["uniform"], num_seeds)
+    folder = ComparisonFolder.create(tmp_path, "cartpole", compared_runs, target)
+    for compared_run in compared_runs:
+        write_run(folder.run(compared_run), ROWS, 100.0)
+    table = report(folder, compared_runs)
+    results = json.loads(folder.results_json.read_text())
+    (axes,) = figures[0].axes
+    is_claimed = num_seeds > 1
+    assert ("t interval" in table.title) == is_claimed
+    assert ("t interval" in axes.get_title()) == is_claimed
+    assert (results["interval"] is not None) == is_claimed
+    assert axes.get_lines()[0].get_label() == ["uniform (1 seed)", "uniform (2 seeds)"][is_claimed]
 
 
 def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):

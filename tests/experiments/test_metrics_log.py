@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorboardX.proto.event_pb2 import SessionLog
 
 from rllib_per.experiments import plotting
@@ -186,6 +187,25 @@ def test_several_runs_go_into_one_picture(run, tmp_path):
     out = tmp_path / "made" / "curve.png"
     plot_runs([run, run], out, target_return=475)
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "points"), [(None, [2000]), (1999, [2000]), (2500, [2000, 2500])]
+)
+def test_greedy_evaluations_are_points_with_the_one_at_the_end(ended_at, points, tmp_path):
+    run = RunFolder(tmp_path)
+    with MetricsLog(run) as log:
+        log.write(replace(SNAPSHOT, env_steps=2000, evaluation_return_mean=7.0), {}, [(1, 1.0, 1)])
+    if ended_at is not None:
+        result = {"ending": "finished", "env_steps": ended_at, "updates": 1, "time_s": 1.0}
+        evaluation = {"episode_return_mean": 9.0, "num_episodes": 1}
+        run.result.write_text(json.dumps(result | {"evaluation": evaluation}))
+    axes = Figure().add_subplot()
+    assert plotting._draw_curve(axes, run, with_episodes=False)
+    greedy = axes.get_lines()[-1]
+    assert greedy.get_xdata().tolist() == points
+    assert greedy.get_ydata().tolist() == [7.0, 9.0][: len(points)]
+    assert greedy.get_marker() == "o"
 
 
 def of_environment(run, folder, env, seed=0):

@@ -21,12 +21,14 @@ from rich.table import Table
 from rllib_per.arrays import Float64s
 from rllib_per.experiments.comparing.comparison import ComparedRun, ComparisonFolder, Plan
 from rllib_per.experiments.intervals import CONFIDENCE, Interval, half_widths
-from rllib_per.experiments.plotting import WINDOW_EPISODES, moving_mean, read_columns
+from rllib_per.experiments.plotting import WINDOW_EPISODES, greedy_curve, moving_mean, read_columns
 from rllib_per.experiments.run_folder import RunFolder, write_json
 from rllib_per.experiments.tables import read_rows
 from rllib_per.experiments.terminal import return_decimals
 
 _NUM_POINTS = 200
+_T_INTERVAL = f"Student's t, {CONFIDENCE:.0%}, over seeds"
+_ONE_SEED = "one seed of each, so no interval"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def report(folder: ComparisonFolder, compared_runs: Sequence[ComparedRun]) -> Ta
         {
             "config": plan.config,
             "target_return": plan.target_return,
-            "interval": f"Student's t, {CONFIDENCE:.0%}, over seeds",
+            "interval": _T_INTERVAL if _has_intervals(summary) else None,
             "ignored": {c.replay: list(c.ignored) for c in finished},
             "replays": {
                 replay: {k: asdict(v) if isinstance(v, Interval) else v for k, v in row.items()}
@@ -74,7 +76,7 @@ def report(folder: ComparisonFolder, compared_runs: Sequence[ComparedRun]) -> Ta
             },
         },
     )
-    _plot(folder, finished, plan.target_return)
+    _plot(folder, finished, plan.target_return, has_intervals=_has_intervals(summary))
     return _table(plan, summary)
 
 
@@ -118,6 +120,15 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     return summary
 
 
+def _has_intervals(summary: dict[str, dict[str, Any]]) -> bool:
+    """Whether any buffer has more than one seed."""
+    return any(row["num_seeds"] > 1 for row in summary.values())
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed" if number == 1 else f"{number} seeds"
+
+
 def _speeds(rows: Sequence[dict[str, str]]) -> tuple[float, float]:
     """Env steps and updates per second, over the iterations that had updates."""
     table = np.array(
@@ -140,7 +151,8 @@ def _write_csv(folder: ComparisonFolder, outcomes: Sequence[Outcome]) -> None:
 
 def _table(plan: Plan, summary: dict[str, dict[str, Any]]) -> Table:
     target = plan.target_return
-    table = Table(title=f"{plan.config}: mean ± half of the 95 % t interval over seeds")
+    what = "mean ± half of the 95 % t interval over seeds"
+    table = Table(title=f"{plan.config}: {what if _has_intervals(summary) else _ONE_SEED}")
     for column in ("replay", "seeds", "env steps/s", "updates/s", "final greedy return"):
         table.add_column(column, justify="left" if column == "replay" else "right")
     if target is not None:
@@ -158,7 +170,11 @@ def _table(plan: Plan, summary: dict[str, dict[str, Any]]) -> Table:
 
 
 def _plot(
-    folder: ComparisonFolder, compared_runs: Sequence[ComparedRun], target: float | None
+    folder: ComparisonFolder,
+    compared_runs: Sequence[ComparedRun],
+    target: float | None,
+    *,
+    has_intervals: bool,
 ) -> None:
     """Draw greedy evaluations where all runs have them, else training episodes."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -174,7 +190,7 @@ def _plot(
         grid, values = on_one_grid(curves)
         mean, widths = values.mean(axis=0), half_widths(values)
         extent += [values.min(), values.max()]
-        (line,) = axes.plot(grid, mean, label=f"{replay} ({len(curves)} seeds)")
+        (line,) = axes.plot(grid, mean, label=f"{replay} ({_seeds(len(curves))})")
         if widths is not None:
             band = (mean - widths, mean + widths)
             axes.fill_between(grid, *band, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -183,7 +199,8 @@ def _plot(
         axes.axhline(target, color="grey", linestyle=":", label="target")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.set_title("mean and 95 % t interval over seeds", fontsize="small")
+    title = "mean and 95 % t interval over seeds" if has_intervals else _ONE_SEED
+    axes.set_title(title, fontsize="small")
     figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     figure.savefig(folder.plot, dpi=150)
 
@@ -197,13 +214,10 @@ def _fit(axes: Axes, extent: Sequence[float]) -> None:
 
 def _curve(run: RunFolder, greedy: bool) -> tuple[Float64s, Float64s]:
     """(points,) env steps, and what the run returned there."""
-    if not greedy:
-        steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
-        return steps, moving_mean(returns, WINDOW_EPISODES)
-    steps, returns = read_columns(run.metrics_csv, "env_steps", "evaluation_return_mean")
-    result = json.loads(run.result.read_text(encoding="utf-8"))
-    final = result["evaluation"]["episode_return_mean"]
-    return np.append(steps, result["env_steps"]), np.append(returns, final)
+    if greedy:
+        return greedy_curve(run)
+    steps, returns = read_columns(run.episodes_csv, "env_steps", "episode_return")
+    return steps, moving_mean(returns, WINDOW_EPISODES)
 
 
 def on_one_grid(curves: Sequence[tuple[Float64s, Float64s]]) -> tuple[Float64s, Float64s]:
