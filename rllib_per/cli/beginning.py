@@ -49,4 +49,5 @@ def init(path: Path, env: str, overrides: tuple[str, ...], allow_custom_classes:
         text = starter(env, overrides, allow_custom_classes=allow_custom_classes)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    click.echo(printable(f"{path}: look at it, then `rllib-per train {path}`"))
+    option = " --allow-custom-classes" if allow_custom_classes else ""
+    click.echo(printable(f"{path}: look at it, then `rllib-per train {path}{option}`"))

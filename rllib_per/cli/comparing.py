@@ -14,6 +14,7 @@ import click
 from rllib_per.cli.errors import recorded, reported, saving, starting
 from rllib_per.cli.options import CONFIG, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.interruption import EXIT_CODE, no_longer_than
+from rllib_per.experiments.named_classes import option_for
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
 
@@ -102,7 +103,8 @@ def run_comparison(
         if ignored:
             click.echo(printable(f"{replay} has no {', '.join(ignored)}: left out."))
     if not is_complete:
-        click.echo(printable(f"interrupted; go on with `rllib-per resume {folder.path}`"))
+        command = f"rllib-per resume {folder.path}{option_for(largest)}"
+        click.echo(printable(f"interrupted; go on with `{command}`"))
         return EXIT_CODE
     click.echo(printable(str(folder.plot)))
     return 0

@@ -21,6 +21,7 @@ from rllib_per.cli.options import (
 )
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import no_longer_than
+from rllib_per.experiments.named_classes import option_for
 from rllib_per.experiments.run_folder import EXIT_CODES, RunFolder, RunName
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
@@ -152,7 +153,7 @@ def go_on(
     text = (
         f"{run.path} is finished, {ending.replace('_', ' ')} after {env_steps:,} env "
         "steps: nothing is left to train. To go on, raise what ended it: rllib-per train "
-        f"--resume {run.path} --set stop.env_steps={2 * env_steps}"
+        f"--resume {run.path} --set stop.env_steps={2 * env_steps}{option_for(experiment)}"
     )
     click.echo(printable(text))
     return EXIT_CODES[ending]
@@ -210,7 +211,7 @@ def train_run(
         start.close()
         with recorded(run.failure), saving():
             ending = training.run()
-        display.end(ending, run.read_result(), run)
+        display.end(ending, run.read_result(), run, option=option_for(experiment))
         # Ray may wait for processes that are dead.
         patience_s = _PATIENCE_AFTER_SIGNAL_S if ending == "interrupted" else _PATIENCE_S
         with no_longer_than(patience_s, EXIT_CODES[ending]):

@@ -92,6 +92,20 @@ class ExperimentConfig(sections.ExperimentSection):
                 )
         return section
 
+    @field_validator("import_from")
+    @classmethod
+    def _a_folder_is_trusted(cls, folder: str | None, info: ValidationInfo) -> str | None:
+        """As above; what a class was refused with says enough."""
+        is_allowed = (info.context or {}).get("allow_custom_classes", True)
+        if folder is not None and not is_allowed and info.data.keys() >= {*SECTIONS_WITH_CLASSES}:
+            raise PydanticCustomError(
+                "custom_class",
+                "modules would be imported from {folder}; if you trust this file, give "
+                "--allow-custom-classes",
+                {"folder": repr(folder), "path": ("import_from",)},
+            )
+        return folder
+
     @model_validator(mode="after")
     def _learning_can_start(self) -> ExperimentConfig:
         capacity = self.replay.capacity

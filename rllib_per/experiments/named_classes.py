@@ -97,7 +97,6 @@ _NAMES_OF_CLASSES: dict[KeyPath, Callable[[str], bool]] = {
     ("replay", "type"): lambda name: name in REPLAY_SECTIONS,
     ("model", "module_class"): lambda _: False,
     ("callbacks", "callbacks_class"): lambda _: False,
-    ("import_from",): lambda _: False,
 }
 
 SECTIONS_WITH_CLASSES = tuple(dict.fromkeys(str(path[0]) for path in _NAMES_OF_CLASSES))
@@ -118,6 +117,12 @@ def custom_classes(key: str, section: Any) -> Iterator[tuple[KeyPath, str]]:
                 yield ("environment", "wrappers", number), name
 
 
+def option_for(experiment: BaseModel) -> str:
+    """What a command about it needs at its end, because of classes of somebody's own."""
+    has_any = any(any(custom_classes(key, section)) for key, section in experiment)
+    return " --allow-custom-classes" if has_any else ""
+
+
 def importing(experiment: Model, beside: Path | None) -> Model:
     """Let its classes be imported from the folder that it names, or from that of its file.
 
@@ -134,4 +139,6 @@ def importing(experiment: Model, beside: Path | None) -> Model:
     for name in names:
         if file := class_file(name, str(folder)):
             enter_folder(file.parent)
-    return experiment.model_copy(update={"import_from": str(folder)}) if names else experiment
+    if not names and named is None:
+        return experiment
+    return experiment.model_copy(update={"import_from": str(folder)})

@@ -91,8 +91,15 @@ class ProgressDisplay:
         self._last_line_s = time.monotonic()
         return True
 
-    def end(self, ending: Ending, result: RunResult, run: RunFolder) -> None:
-        """How it ended, and what to do next."""
+    def end(self, ending: Ending, result: RunResult, run: RunFolder, *, option: str = "") -> None:
+        """How it ended, and what to do next.
+
+        Args:
+            ending: How training came to its end.
+            result: What came of it.
+            run: Where that is.
+            option: What every command about this run needs at its end.
+        """
         took = _duration(result.time_s)
         told = f"{ending.replace('_', ' ')} after {result.env_steps:,} env steps in {took}"
         self.say(f"{told}: {run.path}")
@@ -109,7 +116,7 @@ class ProgressDisplay:
         onward = {"interrupted": [f"rllib-per resume {path}"], "budget_ended": [more]}
         play = [f"rllib-per play {path} --video game.mp4", f"rllib-per evaluate {path}"]
         for command in (*onward.get(ending, []), *play):
-            self.say(f"next: {command}")
+            self.say(f"next: {command}{option}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -145,7 +152,7 @@ class JsonLines(ProgressDisplay):
     def show_played(self, num_played: int, num_episodes: int) -> None:
         self._write("evaluation", {"num_played": num_played, "num_episodes": num_episodes})
 
-    def end(self, ending: Ending, result: RunResult, run: RunFolder) -> None:
+    def end(self, ending: Ending, result: RunResult, run: RunFolder, *, option: str = "") -> None:
         self._write("end", {"run": str(run.path)} | result.model_dump() | {"ending": ending})
 
     def say(self, text: str) -> None:

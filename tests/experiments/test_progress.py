@@ -112,12 +112,14 @@ def test_the_table_has_what_a_user_watches():
 )
 def test_the_end_says_how_it_went_and_what_to_do_next(ending, commands):
     console = Console(file=io.StringIO(), width=80)
-    ProgressDisplay(console, Stop(env_steps=1)).end(ending, RESULT, RunFolder(Path("a run")))
+    display = ProgressDisplay(console, Stop(env_steps=1))
+    display.end(ending, RESULT, RunFolder(Path("a run")), option=" --allow-custom-classes")
     first, second, *others = console.file.getvalue().splitlines()
     assert first == f"{ending.replace('_', ' ')} after 2,000 env steps in 0:01:01: a run"
     assert second.startswith("greedy return 480.0 over 100 episodes, 2 of which were cut")
     assert [line.split()[2] for line in others] == commands
     assert all("'a run'" in line for line in others), "words of a shell"
+    assert all(line.endswith(" --allow-custom-classes") for line in others)
 
 
 def test_small_returns_are_told_apart():

@@ -27,7 +27,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from rllib_per.experiments.named_classes import import_class
+from rllib_per.experiments.named_classes import import_class, option_for
 from rllib_per.experiments.run_folder import EXIT_CODES, Ending
 from rllib_per.experiments.tuning.display import TuningDisplay, make_console, number_of
 from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder
@@ -106,7 +106,8 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     write_report(ending, trials, plan, folder)
     console = make_console()
     console.print(outcome_table(trials, plan, _SHOWN))
-    console.print(f"rllib-per train {folder.best}", soft_wrap=True, highlight=False)
+    command = f"rllib-per train {folder.best}{option_for(plan.config)}"
+    console.print(command, soft_wrap=True, highlight=False)
     return ending
 
 
