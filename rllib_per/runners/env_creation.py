@@ -28,8 +28,8 @@ def create_env(creator: Callable[..., Any], context: Mapping[str, Any]) -> Any:
     """What `creator` makes of `env_config`: `context`, RLlib's EnvContext, is that and more.
 
     Raises:
-        TypeError: It takes keywords, and `env_config` has other ones.
-        ValueError: It makes an environment of several agents.
+        ValueError: It takes keywords, and `env_config` has other ones; or it makes an environment
+            of several agents.
     """
     if takes_config(creator, context):
         env = creator(context)
@@ -90,8 +90,9 @@ def _check_keywords(creator: Callable[..., Any], env_config: Mapping[str, Any]) 
     missing = [p.name for p in parameters if _is_required(p) and p.name not in env_config]
     if missing:
         problems.append(f"{', '.join(map(repr, missing))} must be given")
-    if problems:
-        raise TypeError(
+    if problems:  # No TypeError: Gymnasium adds words of its own to those.
+        raise ValueError(
             f"env_config must hold keywords of {who}: {'; '.join(problems)}. A class that is to "
-            "get all of env_config as one argument, as with RLlib, takes `config` as its first"
+            "get all of env_config as one argument, as with RLlib, takes `config` as its first "
+            "argument"
         )

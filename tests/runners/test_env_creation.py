@@ -7,6 +7,7 @@ import pytest
 from ray.rllib.env.env_context import EnvContext
 
 from rllib_per.runners.env_creation import create_env
+from rllib_per.runners.vector_env import make_vector_env
 
 CONTEXT = EnvContext({"size": 5, "goal": "b"}, worker_index=3)
 EMPTY = EnvContext({}, worker_index=3)
@@ -69,9 +70,15 @@ def test_functions_are_called_alike_and_what_has_no_signature_as_rllib_does():
     ],
 )
 def test_other_keywords_are_refused_with_those_that_there_are(parameters, context, problem):
-    with pytest.raises(TypeError, match=problem) as caught:
+    with pytest.raises(ValueError, match=problem) as caught:
         create_env(recording(parameters), context)
     assert "takes `config` as its first" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["sync", "vector_entry_point"])
+def test_a_refusal_of_keywords_is_told_without_gymnasiums_words(mode):
+    with pytest.raises(ValueError, match=r"takes `config` as its first argument$"):
+        make_vector_env(recording(""), CONTEXT, num_envs=1, vectorize_mode=mode)
 
 
 def test_an_error_of_the_constructor_is_its_own():
