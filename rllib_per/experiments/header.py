@@ -11,6 +11,7 @@ from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.torch_threads import num_threads
 from rllib_per.runners.stack_detection import frame_bytes
+from rllib_per.runners.vector_env import longest_episode, time_limit
 
 # Of a row, beside observations: links, reward, action, priority.
 _BYTES_BESIDE = 64
@@ -26,6 +27,8 @@ def facts_of(run: RunFolder, experiment: ExperimentConfig) -> dict[str, str]:
         players = experiment.env_runners
         row_bytes = frame_bytes(env, players.frame_stack, players.frame_stack_padding)
         observations, actions = env.single_observation_space, env.single_action_space
+        is_limited = time_limit(env) is not None
+        longest = longest_episode(env, experiment.evaluation.max_env_steps_per_episode)
     policy = GreedyPolicy(experiment)
     module = policy.module
     environment, replay = experiment.environment, experiment.replay
@@ -35,7 +38,7 @@ def facts_of(run: RunFolder, experiment: ExperimentConfig) -> dict[str, str]:
     has_images = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
     kind = "convolutions" if has_images else "dense layers"
     game = "" if environment.game in environment.env else f" ({environment.game})"
-    return {
+    facts = {
         "run": str(run.path),
         "environment": f"{environment.env}{game} × {players.num_envs_total}{runners}",
         "observations": _in_one_line(observations),
@@ -46,6 +49,12 @@ def facts_of(run: RunFolder, experiment: ExperimentConfig) -> dict[str, str]:
         "budget": _budget(experiment),
         "seed": str(experiment.seed),
     }
+    if not is_limited:
+        facts["time limit"] = (
+            "none known: an episode may never end, and a greedy one is cut after at most "
+            f"{longest:,} env steps"
+        )
+    return facts
 
 
 def _in_one_line(space: object) -> str:

@@ -15,6 +15,7 @@ from rllib_per.experiments.experiment import ExperimentConfig, build_experiment,
 from rllib_per.experiments.yaml_source import Source, parse_yaml
 from rllib_per.replay.leaves import ObservationTree
 from rllib_per.runners.stack_detection import frame_bytes
+from rllib_per.runners.vector_env import time_limit
 
 # Frames in replay, at the most; a run should fit beside others.
 _REPLAY_BYTES = 1_000_000_000
@@ -24,13 +25,21 @@ _SMALLEST_SCREEN = 36
 _VECTORS = {
     "num_envs": 4, "fragment": 1, "lr": 5e-4, "batch": 64, "replay_ratio": 16, "epsilon": 0.04,
     "learning_starts": 1000, "target": 500, "report": 1000, "interval": 10_000, "steps": 100_000,
+    "longest": 1000,
     "model": {"encoder_hiddens": [128], "hiddens": [128]},
 }  # fmt: skip
 _IMAGES = {
     "num_envs": 8, "fragment": 4, "lr": 2.5e-4, "batch": 32, "replay_ratio": 8, "epsilon": 0.02,
     "learning_starts": 10_000, "target": 2000, "report": 5000, "interval": 100_000,
-    "steps": 1_000_000, "model": {"hiddens": [512]},
+    "steps": 1_000_000, "longest": 10_000, "model": {"hiddens": [512]},
 }  # fmt: skip
+
+# A greedy policy may walk in a circle for ever.
+_BOUND = """\
+  # No time limit of the environment is known. This cuts greedy episodes; one that ends those of
+  # training too would be `wrappers: [{{TimeLimit: {{max_episode_steps: {longest}}}}}]` above.
+  max_env_steps_per_episode: {longest}
+"""
 
 _TEXT = """\
 # {title}: dueling double DQN with prioritized replay.
@@ -64,7 +73,7 @@ reporting:
 
 evaluation:
   interval_env_steps: {interval}         # greedy play on the way
-
+{bound}
 stop:
   env_steps: {steps}
 {goal}"""
@@ -90,6 +99,7 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
     with made_once(experiment) as made:
         space, actions = made.single_observation_space, made.single_action_space
         row_bytes = frame_bytes(made, None, "zero")
+        is_limited = time_limit(made) is not None
     leaves = ObservationTree(space).leaves
     images = [leaf for leaf in leaves if len(leaf.shape) == 3]
     sizes: Mapping[str, Any] = _IMAGES if images else _VECTORS
@@ -104,6 +114,7 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
         model=_block(model, indent=2),
         capacity=min(100_000, _REPLAY_BYTES // row_bytes // 1000 * 1000),
         epsilon_steps=sizes["steps"] // 10,
+        bound="" if is_limited else _BOUND.format(longest=sizes["longest"]),
         goal=_goal(environment["env"]),
         **{name: value for name, value in sizes.items() if name != "model"},
     )

@@ -78,14 +78,20 @@ def longest_episode(env: Any, max_env_steps: int | None = None) -> int:
         max_env_steps: What the user says; None is 108,000 frames of an Atari game (27,000 env
             steps), else the time limit with which the environment is registered, else 100,000.
     """
+    return max_env_steps or time_limit(env) or LONGEST_EPISODE_ENV_STEPS
+
+
+def time_limit(env: Any) -> int | None:
+    """Env steps after which a vector environment's episodes end; None: none is known.
+
+    An environment class may have one of its own, of which nothing is said.
+    """
     inner = env.unwrapped
-    if max_env_steps is not None:
-        return max_env_steps
     if isinstance(inner, AtariGames):
         return inner.max_env_steps_per_episode
     spec = inner.envs[0].spec if isinstance(inner, SyncVectorEnv) else inner.spec
     limit = None if spec is None else spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
-    return limit if isinstance(limit, int) and limit > 0 else LONGEST_EPISODE_ENV_STEPS
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def make_vector_env(

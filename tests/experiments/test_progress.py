@@ -171,6 +171,16 @@ def test_the_header_says_what_is_learned_by_what_and_where():
     assert facts["device"] == "CPU, 1 thread"
     assert facts["replay"].startswith("prioritized, 50,000 rows, about 4 MB")
     assert facts["budget"] == "50,000 env steps, or a greedy return of 475"
+    assert "time limit" not in facts
+
+
+def test_the_header_says_where_no_time_limit_is_known():
+    overrides = ["environment.env=CliffWalking-v1", "evaluation.max_env_steps_per_episode=1000"]
+    experiment = load_experiment(CONFIGS / "cartpole.yaml", overrides)
+    assert facts_of(RunFolder(Path("x")), experiment)["time limit"] == (
+        "none known: an episode may never end, and a greedy one is cut after at most 1,000 env "
+        "steps"
+    )
 
 
 def test_a_stack_of_frames_is_counted_once():

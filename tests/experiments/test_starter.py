@@ -19,6 +19,7 @@ from rllib_per.experiments.yaml_source import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
+LIMITS = {"Acrobot-v1": None, "ALE/Pong-v5": None, "CliffWalking-v1": 1000}
 
 
 def call(*arguments):
@@ -86,6 +87,17 @@ def test_what_is_known_of_an_environment_decides():
     assert atari.stop.target_return is None
     boards = load_starter("rllib_per/MinAtar-v1", ["environment.env_config.game=freeway"])
     assert boards.model.conv_filters == [[16, 3, 1]]
+
+
+def test_greedy_episodes_are_cut_where_the_environment_has_no_time_limit():
+    longest = {env: load_starter(env).evaluation.max_env_steps_per_episode for env in LIMITS}
+    assert longest == LIMITS
+    limited = load_starter("CliffWalking-v1", ["environment.env_config.max_episode_steps=50"])
+    assert limited.evaluation.max_env_steps_per_episode is None
+    wrapped = "environment.wrappers=[{TimeLimit: {max_episode_steps: 50}}]"
+    assert load_starter("CliffWalking-v1", [wrapped]).evaluation.max_env_steps_per_episode is None
+    asked = load_starter("CliffWalking-v1", ["evaluation.max_env_steps_per_episode=7"])
+    assert asked.evaluation.max_env_steps_per_episode == 7
 
 
 def test_init_writes_what_train_env_trains(tmp_path):
