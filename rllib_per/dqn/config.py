@@ -14,6 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
+from rllib_per.dqn.keywords import with_known_keywords
 from rllib_per.dqn.refusals import find_refusals, is_own
 from rllib_per.dqn.translation import settings_of
 from rllib_per.dqn.validation import find_problems, minus_ones
@@ -52,6 +53,7 @@ _RLLIB_ONLY_KEYS = frozenset(
 _OF_THE_ORIGINAL = frozenset({"class", "_is_frozen"})
 
 
+@with_known_keywords
 class ApexDQNConfig(DQNConfig):
     """Configures `ApexDQN`; a program written for `DQNConfig` works unchanged.
 

@@ -203,6 +203,40 @@ def test_a_misspelt_key_of_a_config_dict_is_refused():
         ApexDQNConfig().update_from_dict({"gama": 0.9})
 
 
+@pytest.mark.parametrize(
+    ("method", "wrong", "meant"),
+    [
+        ("training", "replay_ration", r"did you mean training\(replay_ratio=\.\.\.\)\?"),
+        ("env_runners", "num_env_runner", r"did you mean env_runners\(num_env_runners="),
+        (
+            "reporting",
+            "min_time_per_iteration",
+            r"did you mean reporting\(min_time_s_per_iteration=",
+        ),
+        ("training", "num_env_runners", r"give it as env_runners\(num_env_runners="),
+        ("training", "alpha", r"give it as training\(replay_buffer_config=\{'alpha': \.\.\.\}\)"),
+        ("training", "num_workers", r"did you mean env_runners\(num_env_runners="),
+        ("framework", "zzzzzz", "it has .*torch_compile_learner"),
+    ],
+)
+def test_a_keyword_that_a_method_has_not_is_refused_with_the_one_that_was_meant(
+    method, wrong, meant
+):
+    with pytest.raises(TypeError, match=rf"{method}\(\) got .* argument '{wrong}'.*{meant}"):
+        getattr(ApexDQNConfig(), method)(**{wrong: 2})
+
+
+def test_methods_of_a_config_class_of_ones_own_may_take_more_keywords():
+    class Own(ApexDQNConfig):
+        def training(self, *, temperature=1.0, **kwargs):
+            self.temperature = temperature
+            return super().training(**kwargs)
+
+    assert Own().training(temperature=2.0, gamma=0.9).temperature == 2.0
+    with pytest.raises(TypeError, match=r"did you mean training\(temperature="):
+        Own().training(temperture=2.0)
+
+
 def test_a_config_survives_its_own_dict():
     first = config(replay_ratio=4.0, n_step=3).env_runners(frame_stack=4)
     second = ApexDQNConfig().update_from_dict(first.to_dict())
