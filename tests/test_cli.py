@@ -89,7 +89,7 @@ def test_only_a_run_of_train_is_resumed_for_a_try(tmp_path):
     comparison.mkdir()
     (comparison / "comparison.plan.json").write_text("{}")
     for folder in (comparison, search):
-        for option in ("--smoke", "--quiet", "--json-lines", "--track=wandb"):
+        for option in ("--smoke", "--set=a.b=1", "--quiet", "--json-lines", "--track=wandb"):
             done = call("resume", folder, option)
             assert done.exit_code == 2
             assert "is for a run of `train`" in done.output

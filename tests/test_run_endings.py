@@ -207,10 +207,17 @@ def test_a_finished_run_trains_no_more_and_says_so(finished):
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+def test_both_ways_to_resume_take_changed_settings(finished):
+    for verb in (("resume",), ("train", "--resume")):
+        done = call(*verb, finished, "--set", "stop.env_step=1000")
+        assert done.exit_code == 2
+        assert "stop.env_step" in done.output
+
+
 @pytest.mark.slow
 def test_a_finished_run_goes_on_with_a_larger_budget(finished, tmp_path):
     copy = shutil.copytree(finished.resolve(), tmp_path / "run")
-    done = call("train", "--resume", copy, "--set", "stop.env_steps=1000")
+    done = call("resume", copy, "--set", "stop.env_steps=1000")
     assert done.exit_code == 0, done.output
     assert json.loads((copy / "result.json").read_text())["env_steps"] >= 1000
 

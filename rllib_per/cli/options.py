@@ -107,19 +107,22 @@ def smoke_option(text: str) -> Callable[[Command], Command]:
     return click.option("--smoke", is_flag=True, help=text)
 
 
+changed_settings = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Replaces one setting, e.g. --set replay.alpha=0.5; may be repeated.",
+)
+
+
 def experiment_options(command: Command) -> Command:
     """The options with which a configuration can be changed."""
     for option in (
         allow_custom_classes,
         smoke_option("A tiny budget: does it run at all?"),
         click.option("--seed", type=int, help="Replaces the configuration's seed."),
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Replaces one setting, e.g. --set replay.alpha=0.5; may be repeated.",
-        ),
+        changed_settings,
     ):
         command = option(command)
     return command

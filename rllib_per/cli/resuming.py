@@ -14,6 +14,7 @@ from rllib_per.cli.errors import reported
 from rllib_per.cli.options import (
     FOLDER,
     allow_custom_classes,
+    changed_settings,
     cluster_address,
     output_options,
     smoke_option,
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=FOLDER)
+@changed_settings
 @smoke_option("Of a run of `train`: try one iteration on a copy, and throw it away.")
 @allow_custom_classes
 @cluster_address
 @output_options
 def resume(
     run: Path,
+    overrides: tuple[str, ...],
     smoke: bool,
     allow_custom_classes: bool,
     address: str | None,
@@ -41,7 +44,7 @@ def resume(
 ) -> None:
     """Go on with RUN, of `train`, `tune` or `compare`, where it stopped. Exit codes as theirs.
 
-    --quiet, --json-lines and --track are for a run of `train`.
+    --set, --quiet, --json-lines and --track are for a run of `train`.
     """
     from rllib_per.experiments.comparing.comparison import ComparisonFolder
     from rllib_per.experiments.tuning.plan import TuningFolder
@@ -49,13 +52,14 @@ def resume(
     if ComparisonFolder.holds(run) or TuningFolder.holds(run):
         for option, given in (
             ("--smoke", smoke),
+            ("--set", overrides),
             ("--track", track),
             ("--quiet or --json-lines", output),
         ):
             if given:
                 raise click.UsageError(f"{option} is for a run of `train`")
     if smoke:
-        sys.exit(rehearse(run, (), allow_custom_classes, address))
+        sys.exit(rehearse(run, overrides, allow_custom_classes, address))
     if ComparisonFolder.holds(run):
         comparison = ComparisonFolder(run)
         with reported():
@@ -70,5 +74,5 @@ def resume(
         click.echo("Resuming unpickles the search's state: only resume searches you trust.")
         sys.exit(run_search(plan, folder, address, resume=True))
     with reported():
-        again, experiment = reopen(run, (), allow_custom_classes)
+        again, experiment = reopen(run, overrides, allow_custom_classes)
     sys.exit(go_on(experiment, again, address, output, track))

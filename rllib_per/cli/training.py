@@ -152,8 +152,8 @@ def go_on(
     env_steps = run.read_result().env_steps
     text = (
         f"{run.path} is finished, {ending.replace('_', ' ')} after {env_steps:,} env "
-        "steps: nothing is left to train. To go on, raise what ended it: rllib-per train "
-        f"--resume {run.path} --set stop.env_steps={2 * env_steps}{option_for(experiment)}"
+        "steps: nothing is left to train. To go on, raise what ended it: rllib-per resume "
+        f"{run.path} --set stop.env_steps={2 * env_steps}{option_for(experiment)}"
     )
     click.echo(printable(text))
     return EXIT_CODES[ending]

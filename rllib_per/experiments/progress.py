@@ -112,7 +112,7 @@ class ProgressDisplay:
             mean, num_episodes = last.episode_return_mean, last.num_episodes
             self.say(f"greedy return {return_text(mean)} over {num_episodes} episodes{cut}")
         path = shlex.quote(str(run.path))
-        more = f"rllib-per train --resume {path} --set stop.env_steps={2 * result.env_steps}"
+        more = f"rllib-per resume {path} --set stop.env_steps={2 * result.env_steps}"
         onward = {"interrupted": [f"rllib-per resume {path}"], "budget_ended": [more]}
         play = [f"rllib-per play {path} --video game.mp4", f"rllib-per evaluate {path}"]
         for command in (*onward.get(ending, []), *play):

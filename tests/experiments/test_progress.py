@@ -107,7 +107,7 @@ def test_the_table_has_what_a_user_watches():
     [
         ("target_met", ["play", "evaluate"]),
         ("interrupted", ["resume", "play", "evaluate"]),
-        ("budget_ended", ["train", "play", "evaluate"]),
+        ("budget_ended", ["resume", "play", "evaluate"]),
     ],
 )
 def test_the_end_says_how_it_went_and_what_to_do_next(ending, commands):
