@@ -90,9 +90,10 @@ def _check_keywords(creator: Callable[..., Any], env_config: Mapping[str, Any]) 
     missing = [p.name for p in parameters if _is_required(p) and p.name not in env_config]
     if missing:
         problems.append(f"{', '.join(map(repr, missing))} must be given")
-    if problems:  # No TypeError: Gymnasium adds words of its own to those.
+    told = "; ".join(problems)
+    if told:  # No TypeError: Gymnasium adds words of its own to those.
         raise ValueError(
-            f"env_config must hold keywords of {who}: {'; '.join(problems)}. A class that is to "
-            "get all of env_config as one argument, as with RLlib, takes `config` as its first "
-            "argument"
+            f"env_config must hold keywords of {who}: {told}{'' if told.endswith('?') else '.'} "
+            "A class that is to get all of env_config as one argument, as with RLlib, takes "
+            "`config` as its first argument"
         )

@@ -2,6 +2,7 @@
 """What env_config becomes, by the signature of what makes the environment."""
 
 import functools
+import re
 
 import pytest
 from ray.rllib.env.env_context import EnvContext
@@ -73,6 +74,7 @@ def test_other_keywords_are_refused_with_those_that_there_are(parameters, contex
     with pytest.raises(ValueError, match=problem) as caught:
         create_env(recording(parameters), context)
     assert "takes `config` as its first" in str(caught.value)
+    assert re.search(r"(\w['\w ]\.|'\?) A class that", str(caught.value)), "one mark before it"
 
 
 @pytest.mark.parametrize("mode", ["sync", "vector_entry_point"])
