@@ -27,8 +27,8 @@ from rllib_per.experiments.named_classes import (
     SECTIONS_WITH_CLASSES,
     custom_classes,
     import_class,
+    importable,
     importing,
-    names_class,
 )
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
@@ -40,7 +40,7 @@ from rllib_per.settings.replay import (
     Prioritized,
     replay_buffer_config,
 )
-from rllib_per.settings.rules import Count
+from rllib_per.settings.rules import Count, names_class
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
 from rllib_per.settings.synonyms import meant_by
@@ -188,9 +188,12 @@ class ExperimentConfig(sections.ExperimentSection):
         learners = as_dict(self.learners)
         del learners["num_torch_threads"]  # Of the process that trains, not of the algorithm.
         config = self.environment_config()
+        training, replay = as_dict(self.training), replay_buffer_config(self.replay)
+        for named in (training["objective"], replay):
+            named["type"] = importable(named["type"], self.import_from)
         config.training(
-            **as_dict(self.training),
-            replay_buffer_config=replay_buffer_config(self.replay),
+            **training,
+            replay_buffer_config=replay,
             store_buffer_in_checkpoints=self.checkpoint.buffer,
         )
         config.learners(**learners)

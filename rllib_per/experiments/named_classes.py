@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,20 +14,13 @@ from pydantic import BaseModel
 from rllib_per.experiments.import_path import enter_folder
 from rllib_per.experiments.yaml_source import KeyPath
 from rllib_per.settings.replay import REPLAY_SECTIONS
-from rllib_per.settings.rules import is_dotted_path
+from rllib_per.settings.rules import CLASS_IN_FILE, names_class
 from rllib_per.settings.training import ObjectiveChoice
-
-_CLASS_IN_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
-
-
-def names_class(name: str) -> bool:
-    """Whether it looks like `package.module.Class` or `file.py:Class`."""
-    return is_dotted_path(name) or _CLASS_IN_FILE.fullmatch(name) is not None
 
 
 def class_file(name: str, folder: str | None) -> Path | None:
     """The file of `file.py:Class`, seen from `folder` or, where it is not there, from here."""
-    found = _CLASS_IN_FILE.fullmatch(name)
+    found = CLASS_IN_FILE.fullmatch(name)
     if found is None:
         return None
     path = Path(folder or "", found[1])
@@ -61,6 +53,17 @@ def import_class(name: str, base: type | None = None, folder: str | None = None)
     if base is not None and not (isinstance(named, type) and issubclass(named, base)):
         raise ValueError(f"{name} must be a class derived from {base.__name__}: got {named!r}")
     return named
+
+
+def importable(name: str, folder: str | None) -> str:
+    """The same class by a name that needs no folder: of `file.py:Class` its dotted path.
+
+    Raises as `import_class`.
+    """
+    if class_file(name, folder) is None:
+        return name
+    named = import_class(name, folder=folder)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _import_file(file: Path) -> Any:

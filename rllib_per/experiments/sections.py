@@ -24,7 +24,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from rllib_per.experiments.named_classes import names_class
 from rllib_per.settings.replay import (
     REPLAY_SECTIONS,
     OwnBuffer,
@@ -36,7 +35,7 @@ from rllib_per.settings.replay import (
     section_of,
     with_new_names,
 )
-from rllib_per.settings.rules import Positive, PositiveFloat, as_float, rules_of
+from rllib_per.settings.rules import Positive, PositiveFloat, as_float, names_class, rules_of
 from rllib_per.settings.runners import RewardClip
 from rllib_per.settings.section import names_of
 

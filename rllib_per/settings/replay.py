@@ -52,7 +52,8 @@ class ReplaySettings(Section):
     type: Any = "prioritized"
     """"prioritized", "uniform", "sharded" (prioritized, in actors that env runner actors feed while
     learners learn), RLlib's own as "rllib_prioritized" and "rllib_uniform", or behind
-    --allow-custom-classes the dotted path of a class (rllib_per.buffers.protocol)."""
+    --allow-custom-classes `module.Class` or `file.py:Class`, a path from this file
+    (rllib_per.buffers.protocol)."""
     capacity: Capacity = 50_000
     """Rows; an episode of L steps takes L + 1."""
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 _LARGEST = sys.float_info.max
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+CLASS_IN_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 
 
 class Rule:
@@ -223,7 +224,7 @@ class Steps(Rule):
 
 @dataclass(frozen=True)
 class NameOrClass(Rule):
-    """One of some names, or what looks like the dotted path of a class; in Python the class too."""
+    """One of some names, or what looks like the name of a class; in Python the class too."""
 
     names: tuple[str, ...]
 
@@ -231,11 +232,11 @@ class NameOrClass(Rule):
         return isinstance(value, type) or (isinstance(value, str) and self.knows(value))
 
     def knows(self, name: str) -> bool:
-        """Whether it is one of the names or looks like a path."""
-        return name in self.names or is_dotted_path(name)
+        """Whether it is one of the names or looks like that of a class."""
+        return name in self.names or names_class(name)
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self.names)}, or the dotted path of a class"
+        return f"one of {', '.join(self.names)}, or a class as module.Class or file.py:Class"
 
     def _parse(self, value: str) -> str:
         if not self.knows(value):
@@ -300,9 +301,9 @@ def check(section: type, **values: Any) -> None:
         rules[name].check(name, value)
 
 
-def is_dotted_path(name: str) -> bool:
-    """Whether it looks like the path of a class."""
-    return _DOTTED_PATH.fullmatch(name) is not None
+def names_class(name: str) -> bool:
+    """Whether it looks like `package.module.Class` or `file.py:Class`."""
+    return any(pattern.fullmatch(name) for pattern in (_DOTTED_PATH, CLASS_IN_FILE))
 
 
 def as_float(value: Any) -> Any:

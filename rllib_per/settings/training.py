@@ -45,7 +45,8 @@ class ObjectiveChoice(OpenSection):
 
     type: Annotated[Any, NameOrClass(("expected",))] = "expected"
     """"expected": what the keys beside `objective` say, which by default is Q(s, a); or behind
-    --allow-custom-classes the dotted path of a class (docs/objectives.md)."""
+    --allow-custom-classes `module.Class` or `file.py:Class`, a path from this file
+    (docs/objectives.md)."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.starter import load_starter
 from rllib_per.experiments.tuning.plan import load_plan
 from rllib_per.experiments.yaml_source import ConfigError
+from rllib_per.objectives import build_objective
 
 YAML = "environment: {env: ENV, env_config: {length: 3}}\nstop: {env_steps: 1}\n"
 OWN_ENV = """
@@ -82,6 +83,39 @@ def test_an_environment_beside_the_yaml_is_found_also_by_workers(project, env):
     env = GreedyPolicy(experiment).make_env(2)
     assert env.single_observation_space.shape == (3,)
     env.close()
+
+
+OWN_CLASSES = """
+from tests.support.objectives import ManyOutputs
+from tests.support.own_buffer import NewestBuffer
+
+class Newest(NewestBuffer):
+    pass
+
+class Mine(ManyOutputs):
+    pass
+"""
+OWN_YAML = """
+environment: {env: CartPole-v1}
+training: {objective: {type: "corridor_env.py:Mine"}}
+replay: {type: "corridor_env.py:Newest", capacity: 1000, options: {newest: 5}}
+checkpoint: {buffer: false}
+stop: {env_steps: 1}
+"""
+
+
+def test_an_objective_and_a_buffer_in_a_file_beside_the_yaml_are_found(project):
+    (project / "corridor_env.py").write_text(OWN_CLASSES)
+    (project / "own.yaml").write_text(OWN_YAML)
+    with pytest.raises(ConfigError, match="allow-custom-classes"):
+        load_experiment(project / "own.yaml")
+    experiment = load_experiment(project / "own.yaml", allow_custom_classes=True)
+    assert experiment.training.objective.type == "corridor_env.py:Mine"
+    config = experiment.algorithm_config()
+    assert config.objective["type"] == "corridor_env.Mine"
+    assert config.replay_buffer_config["type"] == "corridor_env.Newest"
+    config.validate()
+    assert build_objective(config.objective).__class__.__name__ == "Mine"
 
 
 def test_a_run_finds_its_classes_again_and_so_does_its_archive(project, monkeypatch):
