@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,9 +49,13 @@ def saved_run(command: Command) -> Command:
                 return pretrained(value)
             except FileNotFoundError as error:
                 raise click.BadParameter(str(error), context, parameter) from error
-        if not path.exists():
-            raise click.BadParameter(f"Path {value!r} does not exist.", context, parameter)
-        return path
+        if path.exists():
+            return path
+        problem = f"Path {value!r} does not exist."
+        with suppress(FileNotFoundError):
+            pretrained(value)
+            problem += " A policy of that name comes with rllib-per: add --pretrained."
+        raise click.BadParameter(problem, context, parameter)
 
     def remember(context: click.Context, _: click.Parameter, is_given: bool) -> None:
         context.meta[_PRETRAINED] = is_given

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 
 from rllib_per.arrays import Array
 from rllib_per.experiments.evaluation import (
@@ -141,6 +143,11 @@ def _draw(env: VectorEnv) -> Array:
         pictures: Any = env.render()
         picture = None if pictures is None else pictures[0]
     except Exception as error:
+        is_missing = isinstance(error, (ImportError, DependencyNotInstalled))
+        if is_missing and find_spec("pygame") is None:
+            raise RuntimeError(
+                f"{_name(env)} draws with pygame, which is missing: pip install 'rllib-per[video]'"
+            ) from error
         raise RuntimeError(_must_draw(env, f"it raised {described(error)}")) from error
     if not isinstance(picture, np.ndarray):
         raise RuntimeError(_must_draw(env, f"it returned {picture!r}"))
@@ -150,8 +157,11 @@ def _draw(env: VectorEnv) -> Array:
 
 
 def _must_draw(env: VectorEnv, found: str) -> str:
-    name = type(getattr(env, "envs", [env])[0].unwrapped).__name__
     return (
-        f"a video needs pictures: {name}.render() must return an array (height, width, 3) of uint8 "
-        f"where render_mode is 'rgb_array', and {found}"
+        f"a game is shown in pictures: {_name(env)}.render() must return an array (height, width, "
+        f"3) of uint8 where render_mode is 'rgb_array', and {found}"
     )
+
+
+def _name(env: VectorEnv) -> str:
+    return type(getattr(env, "envs", [env])[0].unwrapped).__name__

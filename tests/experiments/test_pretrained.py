@@ -3,6 +3,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,21 @@ def test_a_policy_that_does_not_come_with_it_is_refused(verb):
     done = call(verb, "cartpol", "--pretrained")
     assert done.exit_code == 2
     assert "no policy of cartpol comes with rllib-per: there is cartpole" in done.output
-    assert "does not exist" in call(verb, "cartpole").output
+    missing = call(verb, "cartpole")
+    assert missing.exit_code == 2
+    assert "does not exist" in missing.output
+    assert "--pretrained" in missing.output.partition("does not exist")[2]
+    assert "--pretrained" not in call(verb, "cartpol").output.partition("does not exist")[2]
+
+
+def test_play_without_pygame_says_what_to_install_and_speaks_of_no_video(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    done = call("play", "cartpole", "--pretrained")
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert line == (
+        "error: CartPoleEnv draws with pygame, which is missing: pip install 'rllib-per[video]'"
+    )
 
 
 def test_a_picture_is_two_pixels_to_a_character():
