@@ -20,7 +20,7 @@ from rllib_per.cli.options import (
     smoke_option,
 )
 from rllib_per.cli.searching import run_search
-from rllib_per.cli.training import go_on, rehearse, reopen
+from rllib_per.cli.training import check_track, go_on, rehearse, reopen
 
 if TYPE_CHECKING:
     from rllib_per.experiments.progress import Output
@@ -73,6 +73,7 @@ def resume(
             folder.record(plan)
         click.echo("Resuming unpickles the search's state: only resume searches you trust.")
         sys.exit(run_search(plan, folder, address, resume=True))
+    check_track(track)
     with reported():
         again, experiment = reopen(run, overrides, allow_custom_classes)
     sys.exit(go_on(experiment, again, address, output, track))

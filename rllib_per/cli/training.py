@@ -73,6 +73,7 @@ def train(
         raise click.UsageError("--resume goes on as the run began: no --seed")
     if resume is not None and smoke:
         sys.exit(rehearse(resume, overrides, allow_custom_classes, address))
+    check_track(track)
     with reported():
         if resume is not None:
             run, experiment = reopen(resume, overrides, allow_custom_classes)
@@ -217,6 +218,15 @@ def train_run(
         with no_longer_than(patience_s, EXIT_CODES[ending]):
             session.close()
     return EXIT_CODES[ending]
+
+
+def check_track(track: str | None) -> None:
+    """Refuse --track where the package of that name is missing."""
+    if track is not None:
+        from rllib_per.experiments.trackers import check_installed
+
+        with reported():
+            check_installed(track)
 
 
 def _track(

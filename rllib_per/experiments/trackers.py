@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from rllib_per.experiments.run_folder import RunFolder
@@ -115,6 +116,16 @@ TRACKERS: Mapping[str, type[WandbTracker] | type[MlflowTracker]] = {
     "wandb": WandbTracker,
     "mlflow": MlflowTracker,
 }
+
+
+def check_installed(name: str) -> None:
+    """Whether the tracker of that name can be made here, before anything is.
+
+    Raises:
+        RuntimeError: Its package is missing; the message says what to do.
+    """
+    if find_spec(name) is None:
+        raise RuntimeError(f"--track {name} needs {name}: pip install 'rllib-per[{name}]'")
 
 
 def make_tracker(

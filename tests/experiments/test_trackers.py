@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from rllib_per.cli import main
 from rllib_per.experiments.metrics_log import MetricsLog
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.trackers import make_tracker
@@ -90,6 +92,18 @@ def test_a_tracker_that_is_not_installed_names_the_extra(name, monkeypatch, tmp_
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RuntimeError, match=rf"pip install 'rllib-per\[{name}\]'"):
         make_tracker(name, RunFolder(tmp_path), SETTINGS, pytest.fail)
+
+
+@pytest.mark.parametrize("verb", [("train", "cartpole"), ("resume", "run")])
+def test_a_command_refuses_a_missing_tracker_before_it_reads_anything(verb, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    Path("run").mkdir()
+    done = CliRunner().invoke(main, [*verb, "--track", "wandb"])
+    assert done.exit_code == 2
+    assert "error: --track wandb needs wandb: pip install 'rllib-per[wandb]'" in done.output
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+    assert list(Path("run").iterdir()) == []
 
 
 @pytest.mark.slow
