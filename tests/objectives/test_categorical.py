@@ -10,7 +10,7 @@ import torch
 from rllib_per.objectives import ObjectiveSettings, TensorBatch
 from rllib_per.objectives.categorical import Categorical, cross_entropy, entropy, project
 from rllib_per.objectives.heads import Streams
-from tests.support.tables import A, Table, batch, tables
+from tests.support.tables import A, Table, batch, tables, transitions
 
 K, V_MIN, V_MAX = 7, -2.0, 3.0
 
@@ -101,11 +101,7 @@ def naive_losses(columns, online, target, double_q):
         return shares / shares.sum()
 
     rows = []
-    for i in range(len(columns.actions)):
-        state, next_state = int(columns.obs[i]), int(columns.next_obs[i])
-        legal = range(A)
-        if columns.next_action_mask is not None:
-            legal = [a for a in range(A) if columns.next_action_mask[i, a]] or [0]
+    for i, state, next_state, legal in transitions(columns):
         choosing = online if double_q else target
         best = max(legal, key=lambda a: distribution(choosing[next_state, a]) @ atoms)
         bootstrap = distribution(target[next_state, best])

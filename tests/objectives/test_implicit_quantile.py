@@ -9,7 +9,7 @@ from rllib_per.objectives import ObjectiveSettings, Outputs
 from rllib_per.objectives.fractions import UpdateTaus, midpoints
 from rllib_per.objectives.heads import Streams
 from rllib_per.objectives.implicit_quantile import CosineHead, ImplicitQuantile, cosines
-from tests.support.tables import A, batch, tables
+from tests.support.tables import A, batch, tables, transitions
 
 N, N_TARGET, K = 4, 3, 5
 CPU = torch.device("cpu")
@@ -134,11 +134,7 @@ def naive_losses(columns, networks, online, target, kappa):
         return [q + slope * (float(tau) - 0.5) for tau in fractions]
 
     rows = []
-    for i in range(len(columns.actions)):
-        state, next_state = int(columns.obs[i]), int(columns.next_obs[i])
-        legal = range(A)
-        if columns.next_action_mask is not None:
-            legal = [a for a in range(A) if columns.next_action_mask[i, a]] or [0]
+    for i, state, next_state, legal in transitions(columns):
         curves = online if choosing_name == "online" else target
         means = {a: np.mean(values(curves, next_state, a, acting_taus[i])) for a in legal}
         best = max(means, key=means.get)

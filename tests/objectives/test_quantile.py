@@ -7,7 +7,7 @@ import torch
 
 from rllib_per.objectives import ObjectiveSettings
 from rllib_per.objectives.quantile import Quantile, huber_quantile_loss, midpoints
-from tests.support.tables import A, Table, batch, tables
+from tests.support.tables import Table, batch, tables, transitions
 
 K = 5
 
@@ -86,11 +86,7 @@ def naive_losses(columns, online, target, double_q, kappa):
 
     online, target = online.double().numpy(), target.double().numpy()
     rows = []
-    for i in range(len(columns.actions)):
-        state, next_state = int(columns.obs[i]), int(columns.next_obs[i])
-        legal = range(A)
-        if columns.next_action_mask is not None:
-            legal = [a for a in range(A) if columns.next_action_mask[i, a]] or [0]
+    for i, state, next_state, legal in transitions(columns):
         choosing = online if double_q else target
         best = max(legal, key=lambda a: choosing[next_state, a].mean())
         discount = float(columns.bootstrap_discounts[i])

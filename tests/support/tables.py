@@ -59,3 +59,12 @@ def batch(seed=0, size=B, masked=False):
         action_mask=masks[0] if masked else None,
         next_action_mask=masks[1] if masked else None,
     )
+
+
+def transitions(columns):
+    """For a loop: i, the states at both ends, and the legal actions in the second."""
+    for i in range(len(columns.actions)):
+        legal = range(A)
+        if columns.next_action_mask is not None:
+            legal = [a for a in legal if columns.next_action_mask[i, a]] or [0]
+        yield i, int(columns.obs[i]), int(columns.next_obs[i]), legal
