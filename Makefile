@@ -55,6 +55,9 @@ bench-train: setup  ## end to end on CartPole and Pong against RLlib's DQN
 	$(BIN)/python -m benchmarks.bench_train
 	$(BIN)/python -m benchmarks.bench_train --pong --envs 1 --steps 200 --repeats 4
 
+bench-equal-time: setup  ## what RLlib's DQN learns on MinAtar's Breakout in the time that ApexDQN takes
+	$(BIN)/python -m benchmarks.bench_equal_time
+
 bench-apex: setup  ## asynchronous Ape-X against RLlib's DQN, our local loop, eager priorities
 	$(BIN)/python -m benchmarks.bench_apex
 
