@@ -163,7 +163,7 @@ def report() -> str:
                 f"{result['env_steps']:,}",
                 f"{result['updates']:,}",
                 f"{result['time_s']:,.0f}",
-                f"{fresh['episode_return_mean']:.1f}",
+                f"{fresh['episode_return_mean']:.2f}",
                 f"{fresh['episode_return_min']:.0f}",
                 str(fresh["num_episodes"]),
             ]
