@@ -254,7 +254,7 @@ def steadiness(folder: Path) -> list[str]:
         "least",
         "100 games on fresh seeds",
     ]
-    text = f"""`configs/cartpole_steady.yaml` trains for 100,000 env steps, never stops early and is
+    text = f"""`configs/cartpole.yaml` without a target trains for 100,000 env steps and is
 evaluated greedily on 20 games every 2,000 env steps. From env step {STEADY_FROM:,} on:"""
     content = table(header, rows) if rows else "No run has ended yet."
     return ["## CartPole, steadily", text, content]

@@ -108,6 +108,16 @@ def tutorials() -> Iterator[Run]:
                 yield Run(f"tutorials/{name}-{kind}-{seed}", config, seed, episodes, settings)
 
 
+def cartpole_steady() -> Iterator[Run]:
+    """Whether CartPole stays solved, when training goes on."""
+    settings = ("stop.target_return=null",)
+    for seed in range(5):
+        name = f"cartpole-steady-{seed}"
+        yield Run(
+            name, "configs/cartpole.yaml", seed, 100, settings, env_steps=100_000, is_small=True
+        )
+
+
 FIRST_GAMES, LAST_GAMES = GAMES[:3], GAMES[3:]
 
 SUITE = (
@@ -118,10 +128,7 @@ SUITE = (
     *(Run(f"taxi-{seed}", "configs/taxi.yaml", seed) for seed in range(3)),
     Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
     Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
-    *(
-        Run(f"cartpole-steady-{seed}", "configs/cartpole_steady.yaml", seed, is_small=True)
-        for seed in range(5)
-    ),
+    *cartpole_steady(),
     *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
     *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),

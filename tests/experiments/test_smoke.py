@@ -33,9 +33,10 @@ def test_smoke_leaves_small_numbers_and_wishes_alone():
 
 
 def test_smoke_takes_a_resolved_experiment_too(tmp_path):
-    path = tmp_path / "resolved.yaml"
-    path.write_text(load_experiment(CONFIGS / "cartpole.yaml").to_yaml())
-    assert load_experiment(path, smoke=True).replay == load_experiment(path).replay
+    path, written = tmp_path / "resolved.yaml", CONFIGS / "cartpole.yaml"
+    path.write_text(load_experiment(written).to_yaml())
+    smoke = load_experiment(path, smoke=True)
+    assert smoke.replay == load_experiment(written, smoke=True).replay
 
 
 def test_smoke_leaves_wrong_values_to_validation(tmp_path):
