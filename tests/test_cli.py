@@ -58,7 +58,7 @@ def test_help_and_configuration_errors_come_before_the_slow_imports():
 def test_config_prints_every_default():
     printed = yaml.safe_load(call("config", CONFIG, "--set", "replay.alpha=0.5").output)
     assert printed["replay"]["alpha"] == 0.5
-    assert printed["training"]["tau"] == 1.0
+    assert printed["training"]["sigma0"] == 0.5
 
 
 def test_an_unknown_environment_is_an_error_before_a_run_exists(tmp_path):
