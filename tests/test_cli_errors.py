@@ -240,7 +240,7 @@ def test_a_search_that_cannot_start_leaves_no_folder_behind(tmp_path):
         ("training.optimizer={type: adam, foo: 1}", "`optimizer`: optimizer 'adam' takes betas"),
         ("training.optimizer={type: adam, betas: [2, 3]}", "Invalid beta parameter at index 0: 2"),
         ("training.optimizer={type: adam, weight_decay: x}", "cannot be made of {'weight_decay'"),
-        ("training.n_step=50000", "replay.capacity: must be at least 50001 rows"),
+        ("training.n_step=100000", "replay.capacity: must be at least 100001 rows"),
         ("model.network=impala", "images must be"),
         ("model.channels=[8]", "has no effect on the network 'mlp'"),
         ("model.width=2", "has no effect on the network 'mlp'"),

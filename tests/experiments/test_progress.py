@@ -167,9 +167,9 @@ def test_the_header_says_what_is_learned_by_what_and_where():
     assert facts["run"] == "runs/x"
     assert facts["environment"] == "CartPole-v1 × 4"
     assert facts["actions"] == "Discrete(2)"
-    assert facts["network"] == "dense layers, 34,051 weights"
+    assert facts["network"] == "dense layers, 34,819 weights"
     assert facts["device"] == "CPU, 1 thread"
-    assert facts["replay"].startswith("prioritized, 50,000 rows, about 4 MB")
+    assert facts["replay"].startswith("prioritized, 100,000 rows, about 8 MB")
     assert facts["budget"] == "50,000 env steps, or a greedy return of 475"
     assert "time limit" not in facts
 
