@@ -15,11 +15,10 @@ from rllib_per.settings.algorithm import (
     Settings,
 )
 from rllib_per.settings.learners import LearnerSettings
-from rllib_per.settings.objectives import distribution_from, munchausen_from
 from rllib_per.settings.replay import Prioritized, TransitionSettings, replay_of
 from rllib_per.settings.runners import EnvRunners
 from rllib_per.settings.section import names_of
-from rllib_per.settings.training import ObjectiveChoice, Optimizer, Training
+from rllib_per.settings.training import SECTIONS_WITHIN, Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
@@ -58,10 +57,7 @@ def settings_of(config: ApexDQNConfig) -> Settings:
 
 def _training(config: ApexDQNConfig) -> Training:
     values = {name: getattr(config, name) for name in names_of(Training)}
-    values["distribution"] = distribution_from(config.distribution)
-    values["munchausen"] = munchausen_from(config.munchausen)
-    values["objective"] = ObjectiveChoice.of(config.objective)
-    values["optimizer"] = Optimizer.of(config.optimizer)
+    values |= {name: section_of(values[name]) for name, section_of in SECTIONS_WITHIN.items()}
     return Training(**values)
 
 

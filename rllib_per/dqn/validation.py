@@ -21,8 +21,6 @@ from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.objectives import (
     OTHER_UNIT,
-    distribution_from,
-    munchausen_from,
     priority_of,
     problems_of_objective,
 )
@@ -31,7 +29,7 @@ from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
 from rllib_per.settings.section import names_of
 from rllib_per.settings.synonyms import meant_by
-from rllib_per.settings.training import Training
+from rllib_per.settings.training import SECTIONS_WITHIN, Training
 
 if TYPE_CHECKING:
     from rllib_per.dqn.config import ApexDQNConfig
@@ -89,10 +87,9 @@ def _is_minus_one(value: Any) -> bool:
 
 def _parts(config: ApexDQNConfig) -> Iterator[str]:
     checks: dict[str, Callable[[Any], Any]] = {
+        **SECTIONS_WITHIN,
         "optimizer": check_optimizer,
         "objective": build_objective,
-        "distribution": distribution_from,
-        "munchausen": munchausen_from,
     }
     for name, check in checks.items():
         try:

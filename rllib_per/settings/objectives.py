@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from rllib_per.settings.rules import Bound, NotNegative, Positive, PositiveFloat, Unit
-from rllib_per.settings.section import OneOfSections, Section, as_dict, section_from
+from rllib_per.settings.section import OneOfSections, Section, as_dict
 
 # The class of each, which is imported when it is built: this room knows no torch.
 OBJECTIVES = {
@@ -61,11 +61,6 @@ class Munchausen(Section):
     """The least that τ·log π may be in the bonus."""
     policy: Literal["target", "online"] = "target"
     """Whose policy π is in the bonus: the paper's, or the online network's (Clark et al. 2025)."""
-
-
-def munchausen_from(given: Any) -> Munchausen | None:
-    """As `ApexDQNConfig.training` takes it, a mapping; raises like `Munchausen`."""
-    return section_from(Munchausen, given)
 
 
 _DISTRIBUTIONS = OneOfSections((Quantile, ImplicitQuantile))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +14,7 @@ from rllib_per.settings.objectives import (
     V_MIN,
     Distribution,
     Munchausen,
+    distribution_from,
     problems_of_objective,
 )
 from rllib_per.settings.replay import TransitionSettings
@@ -28,7 +31,7 @@ from rllib_per.settings.rules import (
     Unit,
     UnitSchedule,
 )
-from rllib_per.settings.section import OpenSection, Section, as_dict
+from rllib_per.settings.section import OpenSection, Section, as_dict, section_from
 
 
 @dataclass(frozen=True)
@@ -121,3 +124,12 @@ class Training(Section):
             raise ValueError("sigma0 has no effect without noisy: leave it out, or set noisy too")
         for problem in problems_of_objective(as_dict(self)):
             raise ValueError(problem)
+
+
+# Keys that are sections of their own: each from a mapping, as `ApexDQNConfig.training` takes it.
+SECTIONS_WITHIN: Mapping[str, Callable[[Any], Any]] = {
+    "distribution": distribution_from,
+    "munchausen": functools.partial(section_from, Munchausen),
+    "objective": ObjectiveChoice.of,
+    "optimizer": Optimizer.of,
+}
