@@ -65,7 +65,7 @@ class ApexDQNConfig(DQNConfig):
             within another Dict.
     training()
         replay_ratio, target_network_update_unit, distribution, munchausen, priority, objective,
-        optimizer, broadcast_interval: See `Training`. An objective may be a class, too.
+        optimizer, redo, broadcast_interval: See `Training`. An objective may be a class, too.
         replay_buffer_config: "type", and the keys of its class in `settings.replay`. RLlib's own
             names "PrioritizedEpisodeReplayBuffer" and "EpisodeReplayBuffer" mean "prioritized" and
             "uniform". A class, or its dotted path, is one of your own
@@ -111,6 +111,7 @@ class ApexDQNConfig(DQNConfig):
         self.priority: str | None = Training.priority
         self.objective: Any = as_dict(Training.objective)
         self.optimizer = as_dict(Training.optimizer)
+        self.redo: Any = Training.redo
         self.broadcast_interval = Training.broadcast_interval
         self.drop_leaves: Sequence[str] = ()
         self.wrappers: list[Any] = []
@@ -148,6 +149,7 @@ class ApexDQNConfig(DQNConfig):
         munchausen: Mapping[str, Any] | None = NotProvided,
         priority: str | None = NotProvided,
         objective: Any = NotProvided,
+        redo: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> ApexDQNConfig:
         """DQNConfig's `training`, and the settings named in the class docstring."""
@@ -160,6 +162,7 @@ class ApexDQNConfig(DQNConfig):
             munchausen=munchausen,
             priority=priority,
             objective=objective,
+            redo=redo,
         )
 
     def env_runners(

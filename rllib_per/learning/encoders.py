@@ -179,7 +179,7 @@ def _categories(leaf: Leaf) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(places), torch.from_numpy(values)
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """x + conv(relu(conv(relu(x)))) (Espeholt et al. 2018, fig. 3)."""
 
     def __init__(self, channels: int, *, spectral_norm: bool) -> None:
@@ -233,8 +233,8 @@ def _impala(config: NetworkConfig, stack: int) -> nn.Module:
         layers += [
             nn.Conv2d(stack, channels, 3, padding=1),
             nn.MaxPool2d(3, stride=2, padding=1),
-            _ResidualBlock(channels, spectral_norm=config.spectral_norm),
-            _ResidualBlock(channels, spectral_norm=config.spectral_norm),
+            ResidualBlock(channels, spectral_norm=config.spectral_norm),
+            ResidualBlock(channels, spectral_norm=config.spectral_norm),
         ]
         stack = channels
     layers.append(nn.ReLU())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_per.learning.networks import QNetwork
+from rllib_per.objectives.noise import NoisyLinear
 
 # RLlib's prefix, and the layers of the encoder or of the head that it speaks of.
 _LAYERS: dict[str, type[nn.Module]] = {
@@ -31,14 +33,31 @@ def initialize(network: QNetwork, model_config: Mapping[str, Any]) -> None:
 
     `fcnet` and `conv` speak of the encoder, `head_fcnet` of the head, its last layers included.
     """
+    of_head = set(network.head.modules())  # type: ignore[attr-defined]
+    for layer in network.modules():
+        _fill(layer, model_config, is_of_head=layer in of_head)
+
+
+def initial_copy(
+    layer: nn.Module, model_config: Mapping[str, Any], *, is_of_head: bool
+) -> nn.Module:
+    """The same layer as it might have begun, on the CPU, whose random numbers fill it."""
+    fresh: Any = copy.deepcopy(layer).cpu()
+    fresh.reset_parameters()
+    if isinstance(fresh, NoisyLinear):
+        fresh.reset_sigma()
+    _fill(fresh, model_config, is_of_head=is_of_head)
+    return fresh
+
+
+def _fill(layer: Any, model_config: Mapping[str, Any], *, is_of_head: bool) -> None:
     for prefix, kind in _LAYERS.items():
-        part: Any = network.head if prefix == "head_fcnet" else network.encoder
-        layers = [layer for layer in part.modules() if isinstance(layer, kind)]
+        if not isinstance(layer, kind) or (prefix == "head_fcnet") != is_of_head:
+            continue
         for what, name in (("kernel", "weight"), ("bias", "bias")):
             fill = initializer(model_config, prefix, what)
             if fill is not None:
-                for layer in layers:
-                    fill(getattr(layer, name))
+                fill(getattr(layer, name))
 
 
 def initializer(

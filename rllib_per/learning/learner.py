@@ -50,7 +50,7 @@ from rllib_per.learning.rllib_metrics import log_losses, log_updates, rllib_time
 from rllib_per.learning.step import UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer, masks_apart
-from rllib_per.learning.update_parts import health_of, network_pair, objective_from
+from rllib_per.learning.update_parts import health_of, network_pair, objective_from, recycler_of
 from rllib_per.objectives import (
     Expected,
     Losses,
@@ -154,6 +154,7 @@ class ApexDQNLearner(DQNTorchLearner):
             num_learners=learners.num_learners,
             updates_targets=not self._calls_after,
             health=health_of(self._net),
+            recycler=recycler_of(self._net, asked, self._default_optimizer),
         )
         self.change_settings(training)
 
@@ -305,7 +306,7 @@ class ApexDQNLearner(DQNTorchLearner):
         return self.metrics.reduce()
 
     def _log_pending_metrics(self) -> None:
-        log_updates(self.metrics, self.module_id, self._step.metrics, self._step.health)
+        log_updates(self.metrics, self.module_id, self._step)
         self._log_trainable_parameters()  # RLlib's `build` does it once, for the first result.
         for owner, names in self._module_optimizers.items():
             for name in names:

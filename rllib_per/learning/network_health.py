@@ -6,8 +6,9 @@ Measured once between two reports, by a pass of its own without noise and gradie
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -59,6 +60,34 @@ def effective_rank(features: Tensor, delta: float = _DELTA) -> int:
     return int((shares < 1.0 - delta).sum()) + 1 if values[0] > 0 else 0
 
 
+@torch.no_grad()
+def watch(
+    network: Any, obs: Observations, watchers: Mapping[nn.Module, Callable[[Tensor], None]]
+) -> None:
+    """A pass without noise and gradient that changes nothing.
+
+    Args:
+        network: A QNetwork.
+        obs: As it takes them.
+        watchers: By a layer, who gets its outputs.
+    """
+
+    def hook(watcher: Callable[[Tensor], None]) -> Any:
+        return lambda _layer, _inputs, outputs: watcher(outputs)
+
+    hooks = [layer.register_forward_hook(hook(watcher)) for layer, watcher in watchers.items()]
+    device, is_training = next(network.parameters()).device, network.training
+    try:
+        # Neither layers that change by training nor random numbers are to notice it.
+        network.eval()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            network.forward(obs)  # Past hooks that others have put on the network.
+    finally:
+        network.train(is_training)
+        for each in hooks:
+            each.remove()
+
+
 class NetworkHealth:
     """Measures a Q-network, at most once in `_UPDATES_BETWEEN` updates.
 
@@ -85,31 +114,17 @@ class NetworkHealth:
             self._is_due, self._updates_since = False, 0
             self._measure(map_leaves(lambda leaf: leaf[:_NUM_ROWS], obs))
 
-    @torch.no_grad()
     def _measure(self, obs: Observations) -> None:
-        def note_activity(name: str) -> Any:
-            def note(_layer: nn.Module, _inputs: Any, outputs: Tensor) -> None:
-                self._activity[name] = unit_activity(outputs)
-
-            return note
-
-        def note_features(_encoder: nn.Module, _inputs: Any, outputs: Tensor) -> None:
+        def note_features(outputs: Tensor) -> None:
             self._features = outputs
 
-        hooks = [
-            layer.register_forward_hook(note_activity(name)) for name, layer in self._layers.items()
-        ]
-        hooks.append(self._network.encoder.register_forward_hook(note_features))
-        device, is_training = next(self._network.parameters()).device, self._network.training
-        try:
-            # Neither layers that change by training nor random numbers are to notice it.
-            self._network.eval()
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                self._network.forward(obs)  # Past hooks that others have put on the network.
-        finally:
-            self._network.train(is_training)
-            for hook in hooks:
-                hook.remove()
+        def note_activity(name: str, outputs: Tensor) -> None:
+            self._activity[name] = unit_activity(outputs)
+
+        watchers = {
+            layer: functools.partial(note_activity, name) for name, layer in self._layers.items()
+        }
+        watch(self._network, obs, watchers | {self._network.encoder: note_features})
 
     def report(self) -> dict[str, float | dict[str, float]]:
         """What was measured last; {} before the first update. The next update is measured."""
@@ -154,6 +169,6 @@ class DeadAdvantages:
             "the advantage stream is dead: no unit of its layer %s is active in any observation of "
             "a batch, so that all states have the same greedy action, and no gradient passes. "
             "Begin again with a lower lr, or set model_config['layer_norm'] or "
-            "model_config['scale_encoder_gradient']",
+            "model_config['scale_encoder_gradient'], or training(redo={}), which brings units back",
             dead[0],
         )

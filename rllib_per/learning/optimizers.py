@@ -123,11 +123,11 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
 
 
-def average_gradients(gradients: list[Tensor], num_learners: int) -> None:
-    """Replace each gradient by its mean over all learners, in one collective for all of them."""
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+def average_over_learners(tensors: list[Tensor], num_learners: int) -> None:
+    """Replace each tensor by its mean over all learners, in one collective for all of them."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     distributed.all_reduce(flat)
     flat.div_(num_learners)
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    means = [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
-    torch._foreach_copy_(gradients, means)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    means = [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    torch._foreach_copy_(tensors, means)

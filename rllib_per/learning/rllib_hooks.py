@@ -22,7 +22,7 @@ from ray.rllib.utils.metrics import TD_ERROR_KEY
 from torch import Tensor
 
 from rllib_per.action_masks import join_mask
-from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
+from rllib_per.learning.optimizers import average_over_learners, clip_gradients, global_norm
 from rllib_per.learning.step import UpdateStep
 from rllib_per.objectives import Losses, TensorBatch
 from rllib_per.replay.leaves import flat
@@ -164,7 +164,7 @@ class HookedStep(UpdateStep):
         by_parameter = {p: g for p, g in by_parameter.items() if g is not None}
         gradients = list(by_parameter.values())
         if self._num_learners > 1 and gradients:
-            average_gradients(gradients, self._num_learners)
+            average_over_learners(gradients, self._num_learners)
         norm = global_norm(gradients) if self._log_gradients and gradients else None
         if hooks & CLIPPING_HOOKS:
             by_parameter = learner.postprocess_gradients(by_parameter)

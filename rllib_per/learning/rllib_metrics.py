@@ -24,14 +24,14 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
-from rllib_per.learning.network_health import NetworkHealth
+from rllib_per.learning.redo import NUM_RECYCLED_KEY
+from rllib_per.learning.step import UpdateStep
 from rllib_per.learning.update_metrics import (
     QF_LOSS_KEY,
     QF_MAX_KEY,
     QF_MEAN_KEY,
     QF_MIN_KEY,
     TD_ERROR_MEAN_KEY,
-    UpdateMetrics,
 )
 from rllib_per.objectives import Losses
 
@@ -45,19 +45,18 @@ def rllib_timesteps(counts: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def log_updates(
-    metrics: MetricsLogger,
-    module_id: str,
-    window: UpdateMetrics,
-    health: NetworkHealth | None = None,
-) -> None:
-    """Empty `window` into a learner's MetricsLogger, under the keys that RLlib's learners use."""
-    for name, figure in (health.report() if health is not None else {}).items():
+def log_updates(metrics: MetricsLogger, module_id: str, step: UpdateStep) -> None:
+    """Empty what `step` counts into a learner's MetricsLogger, under the keys of RLlib's."""
+    window = step.metrics
+    for name, figure in (step.health.report() if step.health is not None else {}).items():
         if isinstance(figure, dict):
             for layer, share in figure.items():
                 metrics.log_value((module_id, name, layer), share, window=1)
         else:
             metrics.log_value((module_id, name), figure, window=1)
+    if step.recycler is not None:
+        count = step.recycler.pop_count()
+        metrics.log_value((module_id, NUM_RECYCLED_KEY), count, reduce="lifetime_sum")
     updates, transitions = window.num_updates, window.num_transitions
     metrics.log_value(
         (module_id, NUM_TARGET_UPDATES), window.num_target_updates, reduce="lifetime_sum"

@@ -40,9 +40,12 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H, W)."""
+        return self._conv_forward(inputs, self.weight / self.sigma(), self.bias)
+
+    def sigma(self) -> Tensor:
+        """uᵀWv. ()."""
         # Not by matrix products, which mixed precision would round.
-        sigma = (self.weight.flatten(1) * torch.outer(self.u, self.v)).sum()
-        return self._conv_forward(inputs, self.weight / sigma, self.bias)
+        return (self.weight.flatten(1) * torch.outer(self.u, self.v)).sum()
 
 
 class SpectralNorms:

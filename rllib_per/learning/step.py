@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rllib_per.learning.network_health import NetworkHealth
-from rllib_per.learning.optimizers import average_gradients, clip_gradients, global_norm
+from rllib_per.learning.optimizers import average_over_learners, clip_gradients, global_norm
+from rllib_per.learning.redo import UnitRecycler
 from rllib_per.learning.spectral_norm import SpectralNorms
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import Transfer
@@ -123,6 +124,7 @@ class UpdateStep:
         num_learners: Over how many the gradients are averaged.
         updates_targets: Every call looks whether the target networks are due; else the caller does.
         health: Measures the online network; None: nobody does.
+        recycler: Gives its dormant units new weights; None: nobody does.
     """
 
     def __init__(
@@ -141,11 +143,12 @@ class UpdateStep:
         num_learners: int = 1,
         updates_targets: bool = True,
         health: NetworkHealth | None = None,
+        recycler: UnitRecycler | None = None,
     ) -> None:
         self.target_networks, self.target_clock = target_networks, target_clock
         self.tau = tau
         self.metrics = UpdateMetrics()
-        self.health = health
+        self.health, self.recycler = health, recycler
         self._networks, self._objective, self._optimizer = networks, objective, optimizer
         groups = [] if optimizer is None else optimizer.param_groups
         self._parameters = [p for group in groups for p in group["params"]]
@@ -160,8 +163,8 @@ class UpdateStep:
 
         Args:
             batch: Stays untouched, and must stay so until its TD errors are back.
-            counts: Lifetime counts by unit, this update included, for the target networks' clock
-                and for noise.
+            counts: Lifetime counts by unit, this update included, for the target networks' clock,
+                noise, and units that begin again.
 
         Returns:
             What the objective hands back to replay, beside the ids: this batch's on a CPU; on a GPU
@@ -174,6 +177,8 @@ class UpdateStep:
         if self.health is not None:
             self.health.look(columns.obs)
         gradients_norm = self.descend(loss)
+        if self.recycler is not None:
+            self.recycler.after_update(columns.obs, counts["updates"])
         self.metrics.record(
             loss.detach(), losses.q_taken, losses.td_errors, gradients_norm, batch.n_step_returns
         )
@@ -220,7 +225,7 @@ class UpdateStep:
         self.backward(loss)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self._num_learners > 1:
-            average_gradients(gradients, self._num_learners)
+            average_over_learners(gradients, self._num_learners)
         norm = global_norm(gradients) if self._log_gradients else None
         if self._grad_clip is not None:
             clipped = clip_gradients(gradients, self._grad_clip, self._grad_clip_by)

@@ -9,10 +9,13 @@ import torch
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from torch import Tensor
+from torch.optim import Optimizer
 
 from rllib_per.action_masks import join_mask
 from rllib_per.learning.module import ApexDQNModule
+from rllib_per.learning.network_config import as_mapping
 from rllib_per.learning.network_health import NetworkHealth
+from rllib_per.learning.redo import UnitRecycler
 from rllib_per.learning.spectral_norm import SpectralNorms
 from rllib_per.learning.step import NetworkFunction, NetworkPair
 from rllib_per.objectives import Objective, ObjectiveSettings, Outputs, build_objective
@@ -62,6 +65,37 @@ def network_pair(
 def health_of(module: Any) -> NetworkHealth | None:
     """What measures a module that is ours."""
     return NetworkHealth(module.q_network) if isinstance(module, ApexDQNModule) else None
+
+
+def recycler_of(
+    module: Any, settings: Settings, optimizer: Optimizer | None
+) -> UnitRecycler | None:
+    """What gives dormant units new weights; None if it is not asked for.
+
+    Raises:
+        ValueError: The module's network or the optimizer is not ours.
+    """
+    redo = settings.training.redo
+    if redo is None:
+        return None
+    if not isinstance(module, ApexDQNModule):
+        raise ValueError(
+            f"`redo` must know which layer reads which: {type(module).__name__} is no "
+            "ApexDQNModule; leave `redo` out"
+        )
+    if optimizer is None:
+        raise ValueError(
+            "`redo` sets moments of the optimizer to 0: leave it out, or leave "
+            "`configure_optimizers` and `configure_optimizers_for_module` of your learner out"
+        )
+    return UnitRecycler(
+        module.q_network,
+        redo,
+        optimizer,
+        model_config=as_mapping(module.model_config),
+        seed=settings.transitions.seed or 0,
+        num_learners=settings.learners.num_learners,
+    )
 
 
 def _networks(module: Any, objective: Objective) -> tuple[NetworkFunction, NetworkFunction]:

@@ -26,10 +26,16 @@ class NoisyLinear(nn.Linear):
 
     def __init__(self, num_inputs: int, num_outputs: int, sigma0: float) -> None:
         super().__init__(num_inputs, num_outputs)
-        sigma = sigma0 / num_inputs**0.5
-        self.sigma_weight = nn.Parameter(torch.full_like(self.weight, sigma))
-        self.sigma_bias = nn.Parameter(torch.full_like(self.bias, sigma))
+        self._sigma0 = sigma0
+        self.sigma_weight = nn.Parameter(torch.empty_like(self.weight))
+        self.sigma_bias = nn.Parameter(torch.empty_like(self.bias))
+        self.reset_sigma()
         self.noise: tuple[Tensor, Tensor] | None = None
+
+    def reset_sigma(self) -> None:
+        """As at the start, which W and b are by `reset_parameters`."""
+        for sigma in (self.sigma_weight, self.sigma_bias):
+            nn.init.constant_(sigma, self._sigma0 / self.in_features**0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, ..., p) -> (B, ..., q)."""

@@ -53,6 +53,16 @@ class ObjectiveChoice(OpenSection):
 
 
 @dataclass(frozen=True)
+class Redo(Section):
+    """Dormant units begin again (ReDo, Sokar et al. 2023)."""
+
+    interval: Positive = 1000
+    """Updates between two times that dormant units are looked for in a batch."""
+    tau: Unit = 0.1
+    """τ: a unit is dormant whose mean magnitude is at most this share of its layer's mean."""
+
+
+@dataclass(frozen=True)
 class Training(Section):
     """How it is learned."""
 
@@ -107,6 +117,8 @@ class Training(Section):
     """The optimizer; further keys are those of the PyTorch optimizer."""
     adam_epsilon: PositiveFloat = 1e-8
     """ε of Adam and AdamW."""
+    redo: Redo | None = None
+    """New weights for dormant units (ReDo, Sokar et al. 2023)."""
     num_steps_sampled_before_learning_starts: Count = 1000
     """Transitions that replay must have seen before the first update."""
     replay_ratio: PositiveFloat | None = None
@@ -132,4 +144,5 @@ SECTIONS_WITHIN: Mapping[str, Callable[[Any], Any]] = {
     "munchausen": functools.partial(section_from, Munchausen),
     "objective": ObjectiveChoice.of,
     "optimizer": Optimizer.of,
+    "redo": functools.partial(section_from, Redo),
 }

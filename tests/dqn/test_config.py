@@ -111,6 +111,8 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"munchausen": {"taus": 1}}, "`munchausen`: no key 'taus'; it has alpha, tau"),
         ({"munchausen": True}, "`munchausen`: must have the keys alpha, tau, clip, policy: got"),
         ({"munchausen": {}, "num_atoms": 51}, "can't be had with `num_atoms`"),
+        ({"redo": {"tau": 2}}, "`redo`: tau must be a number in [0, 1]: got 2"),
+        ({"redo": {"period": 9}}, "`redo`: no key 'period'; it has interval, tau"),
         ({"burn_in_len": 4}, "`burn_in_len`"),
         ({"optimizer": {"type": "sgd"}}, "`optimizer`"),
         ({"objective": "categorical"}, "leave it out, and set `num_atoms`, 51 for example"),

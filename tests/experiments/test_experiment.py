@@ -176,6 +176,7 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
             "{distribution: {type: quantile, num_quantiles: 0}}",
             "training.distribution.num_quantiles: must be greater than or equal to 1: got 0",
         ),
+        ("{redo: {interval: 0}}", "training.redo.interval: must be greater than or equal to 1"),
         ("{munchausen: {clip: 1}}", "training.munchausen.clip: must be less than or equal to 0"),
         ("{munchausen: {alfa: 1}}", "training.munchausen.alfa: unknown key; did you mean"),
         ("{munchausen: {}, num_atoms: 51}", "`munchausen` belongs to Q-values and quantiles"),

@@ -51,7 +51,7 @@ def train_one_of_several(rank, num_learners, folder, settings):
 @pytest.mark.parametrize(
     ("num_learners", "settings"),
     [
-        (2, {"noisy": True}),
+        (2, {"noisy": True, "redo": {"interval": 4, "tau": 0.5}}),
         (3, {}),
         *(pytest.param(2, each, marks=pytest.mark.slow) for each in BEYOND_Q_VALUES.values()),
     ],
