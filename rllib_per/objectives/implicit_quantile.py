@@ -32,7 +32,7 @@ class ImplicitQuantile(Objective):
     δ is the mean of the targets less the mean of the values.
 
     Args:
-        settings: RLlib's.
+        settings: `priority` may be "quantile_td_errors".
         num_taus: N.
         num_target_taus: N'.
         num_acting_taus: K.
@@ -64,7 +64,7 @@ class ImplicitQuantile(Objective):
         assert outputs.raw is not None
         assert outputs.taus is not None
         values = select_actions(outputs.raw, batch.actions)
-        return quantile_losses(values, targets, outputs.taus, self.kappa)
+        return quantile_losses(values, targets, outputs.taus, self.kappa, self.settings.priority)
 
 
 class CosineHead(nn.Module):

@@ -126,7 +126,7 @@ class ObjectiveSettings:
     Attributes:
         double_q: The online network chooses the action whose value the target network gives.
         td_error_loss_fn: "huber" or "mse".
-        priority: What goes back to replay, "td_error" or "kl".
+        priority: What goes back to replay, "td_error", "kl" or "quantile_td_errors".
         munchausen: The bonus and the soft bootstraps in `Objective.targets`; None: neither.
     """
 

@@ -27,6 +27,11 @@ class Quantile(Objective):
     `rllib_per.objectives.munchausen`, quantile by quantile.
 
     δ is the mean of the targets less Q(s, a).
+
+    Args:
+        settings: `priority` may be "quantile_td_errors".
+        num_quantiles: K.
+        kappa: κ of the Huber quantile loss.
     """
 
     def __init__(
@@ -46,15 +51,28 @@ class Quantile(Objective):
         assert raw is not None
         values = select_actions(raw, batch.actions)
         taus = midpoints(values.shape[1], like=values)
-        return quantile_losses(values, targets, taus, self.kappa)
+        return quantile_losses(values, targets, taus, self.kappa, self.settings.priority)
 
 
-def quantile_losses(values: Tensor, targets: Tensor, taus: Tensor, kappa: float) -> Losses:
-    """What an update says of values (B, K) at the fractions (B, K) or (K,), and targets (B, K')."""
+def quantile_losses(
+    values: Tensor, targets: Tensor, taus: Tensor, kappa: float, priority: str
+) -> Losses:
+    """What an update says of values (B, K) at the fractions (B, K) or (K,), and targets (B, K').
+
+    The priority is δ, the difference of the means, or that of all pairs, "quantile_td_errors".
+    """
     loss = huber_quantile_loss(values, targets, taus, kappa)
-    q_taken = values.detach().mean(dim=1)
+    values = values.detach()
+    q_taken = values.mean(dim=1)
     td_errors = targets.mean(dim=1) - q_taken
-    return Losses(loss, td_errors, td_errors, q_taken)
+    of_pairs = priority == "quantile_td_errors"
+    priorities = quantile_td_errors(values, targets) if of_pairs else td_errors
+    return Losses(loss, td_errors, priorities, q_taken)
+
+
+def quantile_td_errors(values: Tensor, targets: Tensor) -> Tensor:
+    """Σ_i mean_j |target_j − value_i| (code of Clark et al. 2025). (B, K), (B, K') -> (B,)."""
+    return (targets.unsqueeze(1) - values.unsqueeze(2)).abs_().mean(dim=2).sum(dim=1)
 
 
 def huber_quantile_loss(values: Tensor, targets: Tensor, taus: Tensor, kappa: float) -> Tensor:

@@ -72,8 +72,8 @@ NUM_ATOMS, V_MIN, V_MAX = 1, -10.0, 10.0
 
 # Of `initial_priority`, where `priority_of` is not "td_error".
 OTHER_UNIT = (
-    "must be 'max', or `priority` 'td_error': of new transitions there are TD errors, in units of "
-    "reward, which do not compare with later priorities in nats"
+    "must be 'max', or `priority` 'td_error': of new transitions there are TD errors of Q-values, "
+    "which do not compare with later priorities that are sums over quantiles, or in nats"
 )
 
 # The keys that choose those which `objective` does not.
@@ -175,6 +175,10 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
         )
     if settings["priority"] == "kl" and not has_atoms:
         yield "`priority` = 'kl' needs a distribution on atoms: set `num_atoms`, or leave it out"
+    if settings["priority"] == "quantile_td_errors" and not kinds["distribution"]:
+        yield (
+            "`priority` = 'quantile_td_errors' needs quantiles: set `distribution`, or leave it out"
+        )
     if settings["td_error_loss_fn"] != "huber" and (has_atoms or kinds["distribution"]):
         yield (
             f"`td_error_loss_fn` = {settings['td_error_loss_fn']!r} has no effect on a "

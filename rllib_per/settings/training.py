@@ -108,9 +108,11 @@ class Training(Section):
     """A distribution of returns without bounds in place of Q(s, a)."""
     munchausen: Munchausen | None = None
     """The log-policy as a bonus, and soft bootstraps in place of `double_q`."""
-    priority: Literal["td_error", "kl"] | None = None
-    """What a transition's priority comes from: the TD error, or with atoms the KL divergence of its
-    target from what the network says (Hessel et al. 2018); null is "kl" with atoms."""
+    priority: Literal["td_error", "kl", "quantile_td_errors"] | None = None
+    """What a transition's priority comes from: the TD error; with atoms the KL divergence of its
+    target from what the network says (Hessel et al. 2018); with quantiles their distances from
+    those of the target, Σ_i mean_j |target_j − value_i| (Clark et al. 2025). null is "kl" with
+    atoms, else "td_error"."""
     objective: ObjectiveChoice = ObjectiveChoice()
     """What is learned; further keys are those of the class."""
     optimizer: Optimizer = Optimizer()

@@ -86,6 +86,16 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
         ({"num_atoms": 51, "v_min": 10}, "`v_min` must be less than `v_max`: got 10 and 10"),
         ({"num_atoms": 51, "v_min": "low"}, "`v_min` must be a finite number: got 'low'"),
         ({"priority": "kl"}, "needs a distribution on atoms"),
+        ({"priority": "quantile_td_errors"}, "needs quantiles: set `distribution`"),
+        ({"priority": "quantile_td_errors", "num_atoms": 51}, "needs quantiles"),
+        (
+            {
+                "distribution": "quantile",
+                "priority": "quantile_td_errors",
+                "replay_buffer_config": {"initial_priority": "td_error"},
+            },
+            "`replay_buffer_config['initial_priority']` must be 'max', or `priority` 'td_error'",
+        ),
         ({"num_atoms": 51, "td_error_loss_fn": "mse"}, "has no effect on a distribution"),
         (
             {"num_atoms": 51, "replay_buffer_config": {"initial_priority": "td_error"}},

@@ -181,7 +181,7 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
         ("{munchausen: {alfa: 1}}", "training.munchausen.alfa: unknown key; did you mean"),
         ("{munchausen: {}, num_atoms: 51}", "`munchausen` belongs to Q-values and quantiles"),
         ("{munchausen: {}, objective: own.Kind}", "can't be had with `objective`"),
-        ("{priority: entropy}", "must be 'td_error' or 'kl'"),
+        ("{priority: entropy}", "must be 'td_error', 'kl' or 'quantile_td"),
     ],
 )
 def test_keys_of_what_is_learned_that_contradict_each_other_are_refused(training, message):
@@ -198,11 +198,15 @@ def test_a_distribution_is_a_type_or_a_section_and_keeps_its_defaults():
     assert read(SOUND).training.distribution is None
 
 
-def test_priorities_in_nats_and_in_units_of_reward_are_not_mixed():
-    text = SOUND + "replay: {initial_priority: td_error}\ntraining: {num_atoms: 51}"
+@pytest.mark.parametrize(
+    "training",
+    ["{num_atoms: 51}", "{distribution: implicit_quantile, priority: quantile_td_errors}"],
+)
+def test_priorities_of_another_kind_than_those_of_new_transitions_are_refused(training):
+    text = SOUND + f"replay: {{initial_priority: td_error}}\ntraining: {training}"
     (problem,) = problems(text)
     assert problem.startswith("x.yaml:3: replay.initial_priority: must be 'max', or `priority`")
-    assert read(text, "training.priority=td_error").training.num_atoms == 51
+    assert read(text, "training.priority=td_error").training.priority == "td_error"
 
 
 def test_rllibs_buffers_get_their_own_options_only():

@@ -141,28 +141,33 @@ def naive_losses(columns, networks, online, target, kappa):
         returns, discount = float(columns.n_step_returns[i]), float(columns.bootstrap_discounts[i])
         goals = [returns + discount * z for z in values(target, next_state, best, target_taus[i])]
         given = values(online, state, int(columns.actions[i]), taus[i])
-        loss = 0.0
+        loss = priority = 0.0
         for tau, value in zip(taus[i].tolist(), given, strict=True):
             for goal in goals:
                 size = abs(goal - value)
+                priority += size / N_TARGET
                 size = size**2 / 2 / kappa if size <= kappa else size - kappa / 2
                 loss += size * abs(tau - (goal < value)) / N_TARGET
-        rows.append((loss, np.mean(goals) - np.mean(given), np.mean(given)))
+        rows.append((loss, np.mean(goals) - np.mean(given), np.mean(given), priority))
     return np.array(rows).T
 
 
 @pytest.mark.parametrize("double_q", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
-def test_losses_are_those_of_a_naive_loop(double_q, masked):
-    objective = ImplicitQuantile(ObjectiveSettings(double_q=double_q), N, N_TARGET, K, kappa=0.7)
+@pytest.mark.parametrize("kind", ["td_error", "quantile_td_errors"])
+def test_losses_are_those_of_a_naive_loop(double_q, masked, kind):
+    settings = ObjectiveSettings(double_q=double_q, priority=kind)
+    objective = ImplicitQuantile(settings, N, N_TARGET, K, kappa=0.7)
     for seed in range(5):
         online, target = tables(seed, num_states=48, num_outputs=2)
         columns = batch(seed, size=24, masked=masked)
         networks = Curves(online, target, objective.num_taus)
         losses = objective.losses(columns, networks)
-        loss, td_error, q_taken = naive_losses(columns, networks, online, target, 0.7)
+        loss, td_error, q_taken, priority = naive_losses(columns, networks, online, target, 0.7)
         np.testing.assert_allclose(losses.loss, loss, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(losses.td_errors, td_error, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(losses.q_taken, q_taken, rtol=1e-4, atol=1e-5)
+        expected = td_error if kind == "td_error" else priority
+        np.testing.assert_allclose(losses.priority, expected, rtol=1e-4, atol=1e-5)
         names = ["target", "online" if double_q else "target", "online"]
         assert [name for name, _ in networks.calls] == names

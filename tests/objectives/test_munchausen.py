@@ -2,6 +2,7 @@
 """Munchausen targets: by hand, and against a loop over actions in plain Python."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,6 +154,12 @@ def test_targets_are_those_of_a_naive_loop(policy, masked, tau):
         taken = online[columns.obs, columns.actions].mean(dim=1)
         np.testing.assert_allclose(
             losses.td_errors, expected.mean(axis=1) - taken.numpy(), rtol=1e-4, atol=1e-4
+        )
+        values = online[columns.obs, columns.actions].double().numpy()
+        pairs = np.abs(expected[:, None, :] - values[:, :, None]).mean(axis=2).sum(axis=1)
+        by_pairs = Quantile(replace(settings, priority="quantile_td_errors"), K)
+        np.testing.assert_allclose(
+            by_pairs.losses(columns, networks).priority, pairs, rtol=1e-4, atol=1e-4
         )
         online, target = online[:, :, 0], target[:, :, 0]
         expected = naive_targets(columns, online[:, :, None], target[:, :, None], munchausen)

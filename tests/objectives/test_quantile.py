@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from rllib_per.objectives import ObjectiveSettings
-from rllib_per.objectives.quantile import Quantile, huber_quantile_loss, midpoints
+from rllib_per.objectives.quantile import (
+    Quantile,
+    huber_quantile_loss,
+    midpoints,
+    quantile_td_errors,
+)
 from tests.support.tables import Table, batch, tables, transitions
 
 K = 5
@@ -58,6 +63,13 @@ def test_the_gradient_is_bounded_and_asks_for_the_fraction(kappa):
     assert values.grad.item() == pytest.approx(0.0)
 
 
+def test_a_priority_of_all_pairs_by_hand():
+    values = torch.tensor([[0.0, 2.0], [1.0, 1.0]])
+    targets = torch.tensor([[2.0, -2.0, 3.0], [1.0, 1.0, 1.0]])
+    # Of 0: 2, 2 and 3, on average 7/3; of 2: 0, 4 and 1, on average 5/3.
+    assert quantile_td_errors(values, targets).tolist() == pytest.approx([4.0, 0.0])
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -96,7 +108,8 @@ def naive_losses(columns, online, target, double_q, kappa):
         for k in range(K):
             for goal in goals:
                 loss += quantile_loss((2 * k + 1) / (2 * K), goal - given[k]) / K
-        rows.append((loss, goals.mean() - given.mean(), given.mean()))
+        priority = sum(sum(abs(goal - value) for goal in goals) / K for value in given)
+        rows.append((loss, goals.mean() - given.mean(), given.mean(), priority))
     return np.array(rows).T
 
 
@@ -107,10 +120,15 @@ def test_losses_are_those_of_a_naive_loop(double_q, masked, kappa):
     for seed in range(5):
         online, target = tables(seed, num_states=48, num_outputs=K)
         columns = batch(seed, size=24, masked=masked)
-        loss, td_error, q_taken = naive_losses(columns, online, target, double_q, kappa)
+        loss, td_error, q_taken, priority = naive_losses(columns, online, target, double_q, kappa)
         objective = Quantile(ObjectiveSettings(double_q=double_q), K, kappa)
         losses = objective.losses(columns, Table(online, target, objective))
         np.testing.assert_allclose(losses.loss, loss, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(losses.td_errors, td_error, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(losses.q_taken, q_taken, rtol=1e-4, atol=1e-5)
         assert torch.equal(losses.priority, losses.td_errors)
+        settings = ObjectiveSettings(double_q=double_q, priority="quantile_td_errors")
+        other = Quantile(settings, K, kappa).losses(columns, Table(online, target, objective))
+        np.testing.assert_allclose(other.priority, priority, rtol=1e-4, atol=1e-5)
+        assert torch.equal(other.td_errors, losses.td_errors)
+        assert torch.equal(other.loss, losses.loss)
