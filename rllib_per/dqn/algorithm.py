@@ -53,7 +53,7 @@ from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopw
 from rllib_per.envs.statistics import Statistics, pooled
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
-from rllib_per.settings.replay import Sharded, replay_of
+from rllib_per.settings.replay import Sharded, replay_of, without_effect
 from rllib_per.sharding import ShardedReplay
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,14 @@ class ApexDQN(SaveableDQN):
             logger.warning(
                 "`munchausen` overrules `double_q`: targets are of the target network's policy, "
                 "not of an action that the online network chooses"
+            )
+        unused = without_effect(self.settings.replay, training.priority)
+        if unused:
+            logger.warning(
+                "replay of the type %r draws all transitions alike, whatever is set as %s: leave "
+                "that out, or set the type to 'prioritized'",
+                self.settings.replay.type,
+                ", ".join(unused),
             )
         self.progress = Progress()
         self.schedules = Schedules.of(self.settings)

@@ -107,7 +107,8 @@ class Prioritized(Priorities, Exponents, ReplaySettings):
 
 @dataclass(frozen=True)
 class Uniform(Prioritized):
-    """The same buffer with equal masses; what is about priorities is taken and changes no draw."""
+    """The same buffer with equal masses; what is about priorities changes no draw, as a warning
+    says."""
 
     type: Literal["uniform"] = "uniform"  # type: ignore[assignment]
 
@@ -195,6 +196,10 @@ class OwnBuffer(ReplaySettings):
     """Further keywords of the class."""
 
 
+# What decides on priorities, or on what follows from them.
+_OF_PRIORITIES = {*names_of(Exponents), *names_of(Priorities), "prioritization", "initial_priority"}
+_OF_PRIORITIES -= {"stratified", "gather_threads"}
+
 AnyReplay = Prioritized | Uniform | Sharded | RLlibPrioritized | RLlibUniform | OwnBuffer
 
 REPLAY_SECTIONS: dict[str, type[AnyReplay]] = {
@@ -235,6 +240,20 @@ def replay_of(replay_buffer_config: Mapping[str, Any]) -> AnyReplay:
     if section is OwnBuffer:
         known["type"] = replay_buffer_config["type"]
     return section(**known)
+
+
+def without_effect(replay: AnyReplay, priority: str | None) -> list[str]:
+    """What was changed of priorities, as YAML names it, where all transitions are drawn alike.
+
+    Args:
+        priority: Of `training`; None: it was not given.
+    """
+    kind = type(replay)
+    if not issubclass(kind, Uniform | RLlibUniform):
+        return []
+    names = [name for name in names_of(kind) if name in _OF_PRIORITIES]
+    changed = [name for name in names if getattr(replay, name) != getattr(kind, name)]
+    return [f"replay.{name}" for name in changed] + ["training.priority"] * (priority is not None)
 
 
 def replay_buffer_config(replay: AnyReplay) -> dict[str, Any]:

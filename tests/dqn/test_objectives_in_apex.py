@@ -57,6 +57,14 @@ def test_munchausen_says_that_it_overrules_double_q(build, caplog, double_q):
     assert len(told) == double_q
 
 
+def test_uniform_replay_says_that_priorities_have_no_effect(build, caplog):
+    config = local(priority="td_error")
+    config.training(replay_buffer_config=REPLAY | {"type": "uniform", "alpha": 0.9})
+    build(config)
+    (told,) = [r.getMessage() for r in caplog.records if "draws all transitions" in r.getMessage()]
+    assert "whatever is set as replay.alpha, training.priority: leave that out" in told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_learners", [0, 2])
 @pytest.mark.parametrize("settings", BEYOND_Q_VALUES.values(), ids=BEYOND_Q_VALUES)

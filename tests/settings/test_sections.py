@@ -23,6 +23,7 @@ from rllib_per.settings.replay import (
     replay_buffer_config,
     replay_of,
     section_of,
+    without_effect,
 )
 from rllib_per.settings.rules import Bound, check, rule_of
 from rllib_per.settings.runners import EnvRunners, Reporting
@@ -84,6 +85,23 @@ def test_a_type_of_replay_has_a_class_and_rllibs_names_mean_ours():
     assert section_of("EpisodeReplayBuffer") is Uniform
     assert type(replay_of({"type": "PrioritizedEpisodeReplayBuffer"})) is Prioritized
     assert section_of("some.Buffer") is section_of(dict) is OwnBuffer
+
+
+@pytest.mark.parametrize("kind", ["uniform", "EpisodeReplayBuffer", "rllib_uniform"])
+def test_what_uniform_replay_makes_no_use_of_is_known(kind):
+    def unused(priority=None, replay=None):
+        return without_effect(replay_of({"type": kind} | (replay or {})), priority)
+
+    # RLlib's config has an alpha and a beta also where a program gives the type alone.
+    assert unused(replay={name: getattr(Prioritized, name) for name in ("alpha", "beta")}) == []
+    assert unused(replay={"capacity": 99}) == []
+    assert unused("td_error", replay={"beta": 0.5}) == ["replay.beta", "training.priority"]
+    assert without_effect(replay_of({"type": "prioritized", "alpha": 0.5}), "kl") == []
+    if kind != "rllib_uniform":
+        drawn = {"alpha": 0.5, "stratified": False, "gather_threads": 2}
+        assert unused(replay=drawn) == ["replay.alpha"]
+        assert unused(replay={"priority": "huber"}) == ["replay.priority"]
+        assert unused(replay={"initial_priority": "td_error"}) == ["replay.initial_priority"]
 
 
 def test_keywords_of_a_class_of_ones_own_stay_apart_and_come_back():
