@@ -3,11 +3,13 @@
 
     make bench-learner
 
-Dueling double DQN with Huber loss, and each objective, with importance weights, gradient clipping
-and Adam, batch 32, for the MLP of CartPole and the Nature CNN; all take numpy batches and give
-priorities back as numpy. RLlib's is there for the first alone.
+Dueling double DQN with Huber loss, each objective, Rainbow and BTR as a whole, with importance
+weights, gradient clipping and Adam, batch 32, for the MLP of CartPole, the Nature CNN, and of BTR
+the residual network of configs/atari/btr_small.yaml; all take numpy batches and give priorities
+back as numpy. RLlib's is there for the first alone.
 They take turns in this process; ratios are of the times within one round. `--device cuda` gives
-them a GPU, `--batch-size 512` the batches of Ape-X.
+them a GPU, `--batch-size 512` the batches of Ape-X. A second table says what is done now and then:
+measuring the network's health, once in a hundred updates, and recycling units, once in a thousand.
 """
 
 from __future__ import annotations
@@ -32,13 +34,27 @@ from torch.nn.utils import clip_grad_norm_
 from benchmarks.bare_losses import OBJECTIVES, Columns, Losses
 from benchmarks.report import describe_machine, table
 from rllib_per import ApexDQNConfig
+from rllib_per.learning.spectral_norm import SpectralConv2d
 from rllib_per.replay import TransitionBatch
 
 GAMMA, LR, GRAD_CLIP = 0.99, 1e-4, 40.0
 NETWORKS = {
     "MLP 256, 256": ((4,), np.float32, 2, {"fcnet_hiddens": [256], "head_fcnet_hiddens": [256]}),
     "Nature CNN": ((4, 84, 84), np.uint8, 6, {"head_fcnet_hiddens": [512]}),
+    "BTR 42×42": (
+        (4, 42, 42),
+        np.uint8,
+        6,
+        {
+            "network": "impala",
+            "channels": [8, 16, 16],
+            "spectral_norm": True,
+            "adaptive_pool": 3,
+            "hiddens": [128],
+        },
+    ),
 }
+NOW_AND_THEN = {"health": 100, "ReDo": 1000}
 
 
 def draw_batch(shape: tuple[int, ...], dtype: Any, num_actions: int, size: int) -> TransitionBatch:
@@ -104,6 +120,7 @@ def bare(
     network = copy.deepcopy(network)
     target = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=LR, **adam)
+    normed = [layer for layer in network.modules() if isinstance(layer, SpectralConv2d)]
     num_updates = 0
 
     def update() -> Any:
@@ -120,6 +137,8 @@ def bare(
             )
         )
         tensors = Columns._make(columns)
+        for layer in normed:
+            layer.iterate()
         losses, priorities = losses_of(network, target, tensors)
         optimizer.zero_grad()
         (tensors.weights * losses).mean().backward()
@@ -173,7 +192,7 @@ def contestants(
         ApexDQNConfig, shape, dtype, num_actions, model | activations, num_gpus, **training
     )
     network = learner.module["default_policy"].q_network
-    sides = {
+    sides: dict[str, Callable[[], Any]] = {
         "bare torch": bare(network, batch, losses_of),
         "bare torch, fused Adam": bare(network, batch, losses_of, fused=True),
         "ApexDQNLearner": ours(learner, batch),
@@ -205,6 +224,36 @@ def measure(updates: dict[str, Callable[[], Any]], rounds: int, seconds: float) 
     return times
 
 
+def now_and_then(
+    name: str, objective: str, batch_size: int, num_gpus: int, rounds: int, seconds: float
+) -> list[str]:
+    """Least milliseconds of an update, and of what is done once in many; what that adds to each."""
+    training, _ = OBJECTIVES[objective]
+    shape, dtype, num_actions, model = NETWORKS[name]
+    batch = draw_batch(shape, dtype, num_actions, batch_size)
+    redo = {"interval": NOW_AND_THEN["ReDo"]}
+    learner = build_learner(
+        ApexDQNConfig, shape, dtype, num_actions, model, num_gpus, **training, redo=redo
+    )
+    health, recycler = learner._step.health, learner._step.recycler
+    obs = torch.from_numpy(batch.obs).to(learner._device)
+
+    def measure_health() -> None:
+        health._measure(obs[:128])
+        health.report()
+
+    parts = {
+        "update": ours(learner, batch),
+        "health": measure_health,
+        "ReDo": lambda: recycler.after_update(obs, NOW_AND_THEN["ReDo"]),
+    }
+    times = {part: min(own) for part, own in measure(parts, rounds, seconds).items()}
+    return [f"{ms:.2f}" for ms in times.values()] + [
+        f"{100 * times[part] / updates / times['update']:.2f} %"
+        for part, updates in NOW_AND_THEN.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -217,10 +266,12 @@ def main() -> None:
     arguments = parser.parse_args()
     num_gpus = int(arguments.device == "cuda")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    rows = []
+    rows, rare_rows = [], []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         for network, objective in itertools.product(arguments.networks, arguments.objectives):
+            if (network == "BTR 42×42") != (objective == "BTR"):
+                continue
             sides = contestants(network, objective, arguments.batch_size, num_gpus)
             times = measure(sides, arguments.rounds, arguments.seconds)
             for name, own in times.items():
@@ -229,6 +280,10 @@ def main() -> None:
                     [network, objective, str(threads), name, f"{min(own):.2f}",
                      f"{median(own):.2f}", f"{min(ratios):.2f}", f"{median(ratios):.2f}"]
                 )  # fmt: skip
+            if objective in ("Rainbow", "BTR"):
+                sizes = arguments.batch_size, num_gpus, arguments.rounds, arguments.seconds
+                rare = now_and_then(network, objective, *sizes)
+                rare_rows.append([network, objective, str(threads), *rare])
     print(describe_machine())
     print(f"B = {arguments.batch_size}, {arguments.device}\n")
     print(
@@ -244,6 +299,22 @@ def main() -> None:
                 "× bare median",
             ],
             rows,
+        )
+    )
+    print()
+    print(
+        table(
+            [
+                "network",
+                "objective",
+                "threads",
+                "update, ms min",
+                "health, ms min",
+                "ReDo, ms min",
+                "health, share of the time",
+                "ReDo, share of the time",
+            ],
+            rare_rows,
         )
     )
 
