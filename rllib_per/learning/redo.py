@@ -38,7 +38,7 @@ class Units:
 
     Attributes:
         activation: Whose outputs are what the units say.
-        incoming: What makes the units: a row of each parameter of each of these layers is one's.
+        incoming: What makes the units: unit i has row i of every parameter of these layers.
         readers: What reads them, and the input that is the first unit's.
         num_inputs: Of a reader, that are one unit's: all places of an image that was flattened.
     """

@@ -107,8 +107,7 @@ class Prioritized(Priorities, Exponents, ReplaySettings):
 
 @dataclass(frozen=True)
 class Uniform(Prioritized):
-    """The same buffer with equal masses; what is about priorities changes no draw, as a warning
-    says."""
+    """The same buffer with equal masses; priorities change no draw, and a warning says so."""
 
     type: Literal["uniform"] = "uniform"  # type: ignore[assignment]
 
