@@ -167,9 +167,16 @@ def _check_arguments(
 
 
 def _fitted(parameter: inspect.Parameter, value: Any) -> Any:
-    """YAML has lists where Gymnasium wants tuples or arrays, and names of dtypes."""
+    """YAML has lists where Gymnasium wants tuples or arrays, dtypes by name, and 1e4 as a float."""
     if parameter.name == "dtype" and isinstance(value, str):
-        return np.dtype(value).type
+        try:
+            return np.dtype(value).type
+        except TypeError:
+            raise ValueError(
+                f"dtype must be one of NumPy's, such as float32: got {value!r}"
+            ) from None
+    if parameter.annotation in ("int", int) and isinstance(value, float) and value.is_integer():
+        return int(value)
     if not isinstance(value, list):
         return value
     is_array = "ndarray" in str(parameter.annotation)

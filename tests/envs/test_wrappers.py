@@ -95,6 +95,11 @@ def test_a_wrapper_is_made_with_arguments_as_yaml_has_them(name):
     assert len(env.step(env.action_space.sample())) == 5
 
 
+def test_a_whole_number_may_be_written_as_yaml_reads_1e4():
+    env = wrapped(Anything(), layers([{"TimeLimit": {"max_episode_steps": 1e4}}]))
+    assert env.get_wrapper_attr("_max_episode_steps") == 10_000
+
+
 def test_the_first_is_innermost():
     stack = {"FrameStackObservation": {"stack_size": 2}}
     env = wrapped(Anything(), layers([stack, "FlattenObservation"]))
@@ -115,6 +120,7 @@ def test_the_first_is_innermost():
         ("TimeLimit", "TimeLimit needs max_episode_steps: write {TimeLimit: {max_episode_steps"),
         ({"FlattenObservation": {"x": 1}}, "no argument 'x'; it has none"),
         ({"TimeLimit": {"env": 1, "max_episode_steps": 2}}, "no argument 'env'"),
+        ({"DtypeObservation": {"dtype": "flot64"}}, "dtype must be one of NumPy's.*'flot64'"),
         ({"TimeLimit": 500}, "as {name: {argument: value}}: got {'TimeLimit': 500}"),
         ({"ClipReward": {}, "FlattenObservation": {}}, "each is an item of the list"),
         ("TransformReward", "takes a function: derive a wrapper class"),
