@@ -154,7 +154,7 @@ class ObservationTree:
 
 def _leaves_of_space(path: str, space: Any, keys: tuple[Any, ...]) -> Iterator[Leaf]:
     if is_node(space):
-        for (name, node), key in zip(_nodes(space), _keys(space), strict=True):
+        for name, key, node in parts(space):
             if not is_path(name):
                 raise ValueError(
                     f"a key of an observation must be a name, or names joined by /: got {name!r} "
@@ -171,10 +171,26 @@ def _leaves_of_space(path: str, space: Any, keys: tuple[Any, ...]) -> Iterator[L
             )
         raise ValueError(
             f"leaf {path!r} of the observations must be an array of numbers: got the {kind} "
-            f"{space}; leave it out with environment(drop_leaves=[{path!r}]), or turn it into "
-            "numbers in the environment"
+            f"{space}; {_leave_out(path)}, or turn it into numbers in the environment"
+        )
+    if 0 in shape:
+        raise ValueError(
+            f"{f'leaf {path!r} of the observations' if path else 'an observation'} must have "
+            f"numbers in it: got {space}, of shape {shape}; "
+            + (_leave_out(path) if path else "declare what is observed")
         )
     yield Leaf(path, space, keys)
+
+
+def _leave_out(path: str) -> str:
+    return f"leave it out with environment(drop_leaves=[{path!r}])"
+
+
+def parts(space: Any) -> list[tuple[str, Any, Any]]:
+    """Of a Dict or a Tuple each part's name in paths, its key and its space."""
+    return [
+        (name, key, node) for (name, node), key in zip(_nodes(space), _keys(space), strict=True)
+    ]
 
 
 def is_node(space: Any) -> bool:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 
 from rllib_per.actions import num_actions
+from rllib_per.replay.leaves import is_node, parts
 
 
 class ActionsFromZero(gym.ActionWrapper[Any, Any, Any]):
@@ -28,46 +29,51 @@ class DropLeaves(gym.ObservationWrapper[Any, Any, Any]):
 
     Args:
         env: The environment.
-        paths: Keys of a Dict, "mission"; of one within it, "goal/name".
+        paths: Of leaves, or of a Dict or Tuple with all of its leaves: "mission", "goal/name". The
+            parts of a Tuple are "0", "1", and what is left of it is counted anew.
 
     Raises:
-        ValueError: There is no such part, or it is no part of a Dict.
+        ValueError: There is no such part.
     """
 
     def __init__(self, env: gym.Env[Any, Any], paths: Sequence[str]) -> None:
         super().__init__(env)
-        self._paths = [path.split("/") for path in paths]
-        space: Any = env.observation_space
-        for path in self._paths:
-            if not _has(space, path):
-                raise ValueError(
-                    f"drop_leaves must name parts of a Dict: there is no {'/'.join(path)!r} in the "
-                    f"observation space {space}"
-                )
-        for path in self._paths:
-            space = _without(space, path)
-        self.observation_space = space
+        missing = {path.replace(".", "_"): path for path in paths}
+        self.observation_space, self._kept = _without(env.observation_space, missing)
+        for path in missing.values():
+            raise ValueError(
+                f"drop_leaves must name parts of a Dict or Tuple: there is no {path!r} in the "
+                f"observation space {env.observation_space}"
+            )
 
     def observation(self, observation: Any) -> Any:
-        for path in self._paths:
-            observation = _without(observation, path)
+        return _part(observation, self._kept)
+
+
+# What is kept: of a Dict or Tuple the same of each part by its key; None: all.
+_Kept: TypeAlias = "dict[Any, _Kept] | None"
+
+
+def _without(space: Any, missing: dict[str, str], prefix: str = "") -> tuple[Any, _Kept]:
+    """A space less the parts of these paths, each of which is taken out of `missing`."""
+    if not is_node(space):
+        return space, None
+    spaces, kept = {}, {}
+    for name, key, node in parts(space):
+        rest = _without(node, missing, f"{prefix}{name}/")
+        if missing.pop(prefix + name, None) is None:
+            spaces[key], kept[key] = rest
+    if isinstance(space, Mapping):
+        return gym.spaces.Dict(list(spaces.items())), kept
+    return gym.spaces.Tuple(list(spaces.values())), kept
+
+
+def _part(observation: Any, kept: _Kept) -> Any:
+    """What is kept of an observation; what is not built like its space stays as it is."""
+    if kept is None:
         return observation
-
-
-def _has(space: Any, path: list[str]) -> bool:
-    for key in path:
-        if not isinstance(space, gym.spaces.Dict) or key not in space.spaces:
-            return False
-        space = space[key]
-    return True
-
-
-def _without(tree: Any, path: list[str]) -> Any:
-    """A Dict space, or a dictionary, less what is at `path`."""
-    key, *rest = path
-    if not isinstance(tree, Mapping) or key not in list(tree):
-        return tree  # An observation that lacks what is not wanted.
-    parts = {name: part for name, part in tree.items() if rest or name != key}
-    if rest:
-        parts[key] = _without(tree[key], rest)
-    return gym.spaces.Dict(parts) if isinstance(tree, gym.spaces.Dict) else parts
+    if isinstance(observation, Mapping):
+        return {key: _part(observation[key], of) for key, of in kept.items() if key in observation}
+    if isinstance(observation, (tuple, list)):
+        return tuple(_part(part, kept[key]) for key, part in enumerate(observation) if key in kept)
+    return observation

@@ -45,6 +45,8 @@ def test_observations_are_taken_apart_as_spaces_are_and_put_together_again():
         (spaces.Dict({"": ACTIONS}), "a key of an observation must be a name"),
         (spaces.Dict({"a//b": ACTIONS}), "names joined by /: got 'a//b'"),
         (spaces.Text(3), "got the Text"),
+        (spaces.Box(0, 1, (0,)), r"must have numbers in it: got Box.* of shape \(0,\)"),
+        (spaces.Dict(a=spaces.Box(0, 1, (3, 0)), b=ACTIONS), r"leaf 'a' .*drop_leaves=\['a'\]"),
         (spaces.Sequence(ACTIONS), "got the Sequence"),
         (spaces.OneOf([ACTIONS, ACTIONS]), "got the OneOf"),
         (spaces.Dict(a=spaces.Tuple([spaces.Text(3)])), r"leaf 'a/0' .*drop_leaves=\['a/0'\]"),

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from ray import tune
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_per.replay.leaves import ObservationTree
+from rllib_per.runners.space_wrappers import DropLeaves
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.runners.vector_env import make_vector_env
 from tests.support.counting_env import CountingEnv, runner_config
@@ -130,6 +134,50 @@ def test_actions_are_counted_from_zero_and_parts_left_out(mode):
     env.close()
     assert rewards.tolist() == [5, 7]
     assert list(observations["goal"]) == ["x"]
+
+
+class Named(gym.Env):
+    """Parts with names that are no Python names, and a tuple."""
+
+    observation_space = gym.spaces.Dict(
+        {
+            "a.b": gym.spaces.Text(3),
+            "c/d": gym.spaces.Text(3),
+            0: gym.spaces.Text(3),
+            "pair": gym.spaces.Tuple(
+                [
+                    gym.spaces.Text(3),
+                    gym.spaces.Dict(text=gym.spaces.Text(3), x=gym.spaces.Discrete(2)),
+                    gym.spaces.Discrete(5),
+                ]
+            ),
+        }
+    )
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        pair = ("go", {"text": "go", "x": 1}, 4)
+        return {"a.b": "go", "c/d": "go", 0: "go", "pair": pair}, {}
+
+
+def test_every_leaf_that_an_error_names_can_be_left_out():
+    dropped: list[str] = []
+    while True:
+        env = DropLeaves(Named(), dropped)
+        try:
+            ObservationTree(env.observation_space)
+        except ValueError as error:
+            # Of a tuple the parts that are left are counted anew, and those given are not.
+            found = re.search(r"drop_leaves=\['(.*)'\]", str(error))[1]
+            dropped.append("pair/1/text" if found == "pair/0/text" else found)
+        else:
+            break
+    assert dropped == ["a_b", "c/d", "0", "pair/0", "pair/1/text"]
+    assert env.observation_space == gym.spaces.Dict(
+        pair=gym.spaces.Tuple([gym.spaces.Dict(x=gym.spaces.Discrete(2)), gym.spaces.Discrete(5)])
+    )
+    assert env.reset()[0] == {"pair": ({"x": 1}, 4)}
+    assert DropLeaves(Named(), ["a.b", "0", "c/d", "pair"]).reset()[0] == {}
 
 
 def test_a_vector_environment_of_ones_own_gets_its_own_actions():
