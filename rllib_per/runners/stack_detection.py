@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.wrappers import (
     DelayObservation,
     FrameStackObservation,
@@ -18,7 +19,7 @@ from gymnasium.wrappers import (
 
 from rllib_per.action_masks import ACTION_MASK
 from rllib_per.frame_stack import FrameStack
-from rllib_per.replay.leaves import Leaf, ObservationTree
+from rllib_per.replay.leaves import Leaf, ObservationTree, leaves_of
 from rllib_per.runners.masked_env import MaskedVectorEnv
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
@@ -65,9 +66,11 @@ def _find(
     declared: Any = getattr(env, "frame_stack", None)
     # An attribute of this name may mean something else.
     if not isinstance(declared, Mapping):
-        if not isinstance(declared, FrameStack):
-            declared = _find_wrapper(env)
-        declared = {leaf.path: declared for leaf in leaves}
+        if isinstance(declared, FrameStack):
+            declared = {leaf.path: declared for leaf in leaves}
+        else:
+            wrapper = _find_wrapper(env)
+            declared = {leaf.path: _declared_by(wrapper, leaf.path) for leaf in leaves}
     # A wrapper further out may have changed the shape; then a leaf is no stack any more.
     found = ((leaf, declared.get(leaf.path)) for leaf in leaves)
     return {
@@ -92,29 +95,43 @@ def _leaves(env: gym.vector.VectorEnv) -> Sequence[Leaf]:
     return ObservationTree(env.single_observation_space).leaves
 
 
-def _find_wrapper(env: gym.vector.VectorEnv) -> FrameStack | None:
+def _find_wrapper(env: gym.vector.VectorEnv) -> FrameStackObservation[Any, Any, Any] | None:
     single: Any
     if isinstance(env.unwrapped, gym.vector.SyncVectorEnv):
         single = env.unwrapped.envs[0]
-        return _declared_by(single)
+        return _wrapper_around(single)
     if isinstance(env.unwrapped, gym.vector.AsyncVectorEnv):
         single = env.unwrapped.env_fns[0]()
         try:
-            return _declared_by(single)
+            return _wrapper_around(single)
         finally:
             single.close()
     return None
 
 
-def _declared_by(env: Any) -> FrameStack | None:
+def _wrapper_around(env: Any) -> FrameStackObservation[Any, Any, Any] | None:
     while isinstance(env, gym.Wrapper) and not isinstance(env, _BREAK_STACKS):
         if isinstance(env, FrameStackObservation):
-            padding = _PADDING_OF_WRAPPER.get(env.padding_type)
-            if padding is None:
+            if env.padding_type not in _PADDING_OF_WRAPPER:
                 raise ValueError(
                     "FrameStackObservation must pad with 'reset' or 'zero', so that replay can "
                     f"build the same stacks: its padding_type is {env.padding_type!r}"
                 )
-            return FrameStack(env.stack_size, padding)
+            return env
         env = env.env
     return None
+
+
+def _declared_by(
+    wrapper: FrameStackObservation[Any, Any, Any] | None, path: str
+) -> FrameStack | None:
+    """How it stacks frames of a leaf; None where nothing does, or replay cannot pad like it.
+
+    It pads with the space's number that is nearest to zero, such as the first of a Discrete.
+    """
+    if wrapper is None:
+        return None
+    padding = _PADDING_OF_WRAPPER[wrapper.padding_type]
+    if padding == "zero" and np.any(leaves_of(wrapper.padding_value).get(path, 0)):
+        return None
+    return FrameStack(wrapper.stack_size, padding)

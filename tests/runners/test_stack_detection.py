@@ -134,3 +134,29 @@ def test_wrong_stacks_are_refused_however_often_they_come():
 def test_a_padding_that_replay_cannot_rebuild_is_refused():
     with pytest.raises(ValueError, match="must pad with 'reset' or 'zero'"):
         make_runner(lambda env: FrameStackObservation(env, 2, padding_type=np.ones(3, np.float32)))
+
+
+def test_a_leaf_that_is_not_padded_with_zeros_is_stored_whole():
+    class Parts(CountingEnv):
+        def __init__(self):
+            super().__init__(0, [4, 6])
+            self.observation_space = gym.spaces.Dict(
+                counts=self.observation_space,
+                category=gym.spaces.Discrete(3, start=2),
+                above=gym.spaces.Box(1, 9, (2,), np.int64),
+            )
+
+        def _observation(self):
+            counts = np.array([0, self.episode, self.t], np.float32)
+            above = np.array([1 + self.t, 9 - self.t])
+            return {"counts": counts, "category": 2 + self.t % 3, "above": above}
+
+    def stacks(padding):
+        config = runner_config(lambda _: FrameStackObservation(Parts(), 3, padding_type=padding))
+        runner = ApexEnvRunner(config=config)
+        runner.collect(30, epsilon=0.5)
+        return {path: frame.stack for path, frame in runner.row_spec.leaves.items()}
+
+    # Gymnasium pads with the number of the space that is nearest to zero.
+    assert stacks("zero") == {"counts": 3, "category": None, "above": None}
+    assert stacks("reset") == {"counts": 3, "category": 3, "above": 3}
