@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_per.learning.networks import NetworkConfig
+from rllib_per.learning.networks import ConvFilters, NetworkConfig
 from rllib_per.learning.spectral_norm import SpectralConv2d
 from rllib_per.objectives.heads import dense_layers, make_activation
 from rllib_per.replay.leaves import Leaf, ObservationTree, leaves_of
@@ -51,7 +51,7 @@ class LeafEncoder(nn.Sequential):
             first: nn.Module = nn.Flatten()
             num_features = _num_inputs(leaf)
         else:
-            first = _convolutions(config, axes.channels, axes.size)
+            first = _convolutions(config, axes.channels, axes.size, leaf)
             num_features = _num_features(first, (axes.channels, *axes.size))
         dense = dense_layers(
             num_features, config.encoder_hiddens, config.activation, layer_norm=config.layer_norm
@@ -63,6 +63,7 @@ class LeafEncoder(nn.Sequential):
         if scales is None:
             scales = axes is not None or looks_like_image(leaf)
         self._scales = scales
+        self._is_number = not leaf.shape
         is_last = config.channels_last and axes is not None
         self._memory_format = torch.channels_last if is_last else torch.preserve_format
         self._has_categories = axes is None and leaf.categories is not None
@@ -82,6 +83,8 @@ class LeafEncoder(nn.Sequential):
         if self._has_categories:
             numbers = obs.reshape(obs.shape[0], -1).long()[:, self._places]
             return torch.eq(numbers, self._categories).float()
+        if self._is_number:
+            obs = obs.unsqueeze(1)
         if self._axes is not None:
             if self._axes.is_gray:
                 obs = obs.unsqueeze(1)
@@ -212,9 +215,11 @@ class _AdaptiveMaxPool(nn.Module):
         return x
 
 
-def _convolutions(config: NetworkConfig, stack: int, size: tuple[int, int]) -> nn.Module:
+def _convolutions(
+    config: NetworkConfig, stack: int, size: tuple[int, int], leaf: Leaf
+) -> nn.Module:
     if config.network == "nature":
-        _check_size(config, size)
+        _check_size(config, size, leaf)
         return _nature(config, stack)
     return _impala(config, stack)
 
@@ -243,15 +248,25 @@ def _impala(config: NetworkConfig, stack: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten())
 
 
-def _check_size(config: NetworkConfig, size: tuple[int, int]) -> None:
-    """The smallest side that leaves one pixel is found by walking the convolutions backwards."""
+def is_smaller(leaf: Leaf, asked: str | None, side: int) -> bool:
+    """Whether a leaf with the axes of an image has a shorter side than this."""
+    return 2 <= len(leaf.shape) <= 4 and min(_image_axes(leaf, asked).size) < side
+
+
+def smallest_side(conv_filters: ConvFilters) -> int:
+    """Of an image of which one pixel is left behind these convolutions."""
     smallest = 1
-    for _, kernel, stride in reversed(config.conv_filters):
+    for _, kernel, stride in reversed(conv_filters):
         smallest = (smallest - 1) * stride + kernel
+    return smallest
+
+
+def _check_size(config: NetworkConfig, size: tuple[int, int], leaf: Leaf) -> None:
+    smallest = smallest_side(config.conv_filters)
     if min(size) < smallest:
         raise ValueError(
             f"these convolutions need images of {smallest}×{smallest} at least: got "
-            f"{size[0]}×{size[1]}; enlarge the frames, or give smaller kernels in "
+            f"{size[0]}×{size[1]} of the {leaf}; enlarge the frames, or give smaller kernels in "
             "model_config['conv_filters'], such as [[16, 3, 1]] for MinAtar, network='impala', "
             "which takes any size, or network='mlp' for what is no image"
         )

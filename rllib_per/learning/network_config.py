@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rllib_per.learning.encoders import IMAGE_FORMATS, looks_like_image
+from rllib_per.learning.encoders import IMAGE_FORMATS, is_smaller, looks_like_image, smallest_side
 from rllib_per.learning.initializers import INITIALIZER_KEYS, check_initializers
 from rllib_per.learning.networks import (
     IMPALA_CHANNELS,
@@ -96,13 +96,16 @@ def network_configs(model_config: Any, tree: ObservationTree) -> dict[str, Netwo
     """A `network_config` for each leaf's encoder, by path, each as if the leaf was all there is.
 
     `network` names the convolutions that images get, or "mlp" where nothing is one. Convolutions
-    make an image of every leaf that has the axes of one.
+    make an image of every leaf that has the axes of one, but for what is too small for them beside
+    an image.
 
     Raises:
         ValueError: A key is unknown, or has no effect on any leaf.
     """
     given = as_mapping(model_config)
     images = {leaf.path: _is_image(leaf, given) for leaf in tree.leaves}
+    if any(looks_like_image(leaf) for leaf in tree.leaves if images[leaf.path]):
+        images |= {leaf.path: False for leaf in tree.leaves if _is_too_small(leaf, given)}
     is_mixed = len(set(images.values())) > 1
     return {
         path: network_config(given, is_image=is_image, is_mixed=is_mixed)
@@ -173,6 +176,14 @@ def _is_image(leaf: Leaf, given: Mapping[str, Any]) -> bool:
     is_asked = any(given.get(key) is not None for key in ("network", "conv_filters", "channels"))
     has_axes = len(leaf.shape) in (3, 4) or (len(leaf.shape) == 2 and leaf.dtype == np.uint8)
     return (is_asked and has_axes) or looks_like_image(leaf)
+
+
+def _is_too_small(leaf: Leaf, given: Mapping[str, Any]) -> bool:
+    """For the convolutions, and of no camera's size."""
+    if (given.get("network") or "nature") != "nature" or looks_like_image(leaf):
+        return False
+    filters = _conv_filters(given.get("conv_filters") or NATURE_FILTERS)
+    return is_smaller(leaf, given.get("image_format"), smallest_side(filters))
 
 
 def as_mapping(model_config: Any) -> dict[str, Any]:

@@ -369,6 +369,17 @@ def test_only_the_bytes_of_images_are_scaled(space, model_config, scaled):
     torch.testing.assert_close(inputs, expected / 255 if scaled else expected)
 
 
+def test_a_single_number_is_an_input():
+    numbers = torch.tensor([3, 5], dtype=torch.uint8)
+    space = gym.spaces.Box(0, 9, (), np.uint8)
+    each = module(space)
+    assert each.q_network.encoder._inputs(numbers).tolist() == [[3], [5]]
+    assert each.compute_q_values({"obs": numbers})["qf_preds"].shape == (2, 3)
+    beside = module(gym.spaces.Dict(a=space, b=VECTOR))
+    obs = {"a": numbers, "b": observations(VECTOR)[:2]}
+    assert beside.compute_q_values({"obs": obs})["qf_preds"].shape == (2, 3)
+
+
 def test_categories_become_ones_among_zeros():
     encoder = module(gym.spaces.Discrete(4, start=2)).q_network.encoder
     assert encoder._inputs(torch.tensor([2, 5])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
@@ -432,11 +443,30 @@ def test_the_heads_sizes_are_an_images_where_there_is_one():
             {},
             r"leaf 'b' of .* got the Text .*drop_leaves=\['b'\]",
         ),
+        (
+            gym.spaces.Dict(a=VECTOR, b=images(20, 24, 3)),
+            {},
+            "images of 36×36 at least: got 20×24 of the leaf 'b'",
+        ),
+        (
+            gym.spaces.Dict(a=images(3, 2, 4), b=VECTOR),
+            {"conv_filters": [[4, 3, 1]]},
+            "images of 3×3 at least: got 2×4 of the leaf 'a'",
+        ),
     ],
 )
 def test_a_tree_that_cannot_be_encoded_is_refused_with_the_fix(space, model_config, message):
     with pytest.raises(ValueError, match=message):
         module(space, model_config)
+
+
+def test_beside_an_image_what_is_too_small_for_its_convolutions_is_a_vector():
+    space = gym.spaces.Dict(
+        camera=images(20, 24, 3), frames=gym.spaces.Box(-1, 1, (4, 2, 3)), map=images(7, 7, 3)
+    )
+    encoder = module(space, {"conv_filters": [[4, 5, 2]], "fcnet_hiddens": [6]}).q_network.encoder
+    assert linear_shapes(encoder["obs/frames"]) == [(6, 24)]
+    assert [encoder[f"obs/{path}"].num_features for path in ("camera", "map")] == [320, 16]
 
 
 @pytest.mark.parametrize("name", ["items", "keys", "values", "pop", "encoder", "0"])
