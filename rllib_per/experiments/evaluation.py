@@ -31,9 +31,11 @@ from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import described
 from rllib_per.objectives.losses import greedy_actions
 from rllib_per.observations import WrongDataError
+from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.leaves import Observations, leaves_of
 from rllib_per.runners.masked_env import find_source, first_infos, with_masks
+from rllib_per.runners.own_actions import OwnActions
 from rllib_per.runners.vector_env import (
     episodes_over,
     find_long_episodes,
@@ -80,7 +82,7 @@ class PlayedEpisodes:
 
 
 class GreedyPolicy:
-    """argmax_a Q(s, a) of the module that an experiment describes."""
+    """argmax_a Q(s, a) of the module that an experiment describes, or what it infers by itself."""
 
     def __init__(self, experiment: ExperimentConfig) -> None:
         self._config = evaluation_config(experiment)
@@ -98,6 +100,12 @@ class GreedyPolicy:
             spaces={DEFAULT_MODULE_ID: spaces}, inference_only=True
         )
         self._module = spec.build().eval()
+        self._own: OwnActions | None = None
+        if has_own_forward(type(self._module), "inference"):
+            num_actions = int(spaces[1].n)  # type: ignore[attr-defined]
+            self._own = OwnActions(
+                self._module, num_actions, explore=False, env_step=0, num_runners=1
+            )
 
     @classmethod
     def load(cls, run: RunFolder, experiment: ExperimentConfig) -> GreedyPolicy:
@@ -138,6 +146,11 @@ class GreedyPolicy:
     def has_masks(self) -> bool:
         """Whether observations say which actions are legal."""
         return self._mask_source != "none"
+
+    @property
+    def acts_by_itself(self) -> bool:
+        """Whether the module has a `_forward_inference` of its own, which chooses the actions."""
+        return self._own is not None
 
     @property
     def state_names(self) -> list[str]:
@@ -197,8 +210,10 @@ class GreedyPolicy:
         """Greedy actions (B,) for observations (B, ...), as the vector environment gives them."""
         with torch.inference_mode():
             batch = {Columns.OBS: tree.map_structure(_as_tensor, obs)}
-            q_values = self._module.compute_q_values(batch)["qf_preds"]
             mask = batch[Columns.OBS][ACTION_MASK].bool() if self.has_masks else None
+            if self._own is not None:
+                return _own_actions(self._own, batch[Columns.OBS], mask)
+            q_values = self._module.compute_q_values(batch)["qf_preds"]
             actions: Int64s = greedy_actions(q_values, mask).numpy()
         return actions
 
@@ -300,6 +315,16 @@ def evaluation_config(experiment: ExperimentConfig) -> ApexDQNConfig:
     if config.gym_env_vectorize_mode == "async":
         config.env_runners(gym_env_vectorize_mode="sync")
     return config
+
+
+def _own_actions(own: OwnActions, obs: Any, mask: torch.Tensor | None) -> Int64s:
+    """Those of the module, legal wherever an action is: none may be where an episode is over."""
+    leaf = next(iter(leaves_of(obs).values()))
+    actions = own.choose(obs, leaf.shape[0])
+    if mask is not None:
+        legal = mask | ~mask.any(1, keepdim=True)
+        own.require(legal.numpy()[np.arange(len(actions)), actions], actions)
+    return actions
 
 
 def _as_tensor(array: Any) -> torch.Tensor:

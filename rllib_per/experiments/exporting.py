@@ -114,6 +114,11 @@ FORMATS: dict[str, Callable[[RunFolder, GreedyPolicy], bytes]] = {
 
 def _traced(policy: GreedyPolicy) -> torch.export.ExportedProgram:
     """The policy as a graph, for any number of observations."""
+    if policy.acts_by_itself:
+        raise ValueError(
+            f"a graph has Q-values and the largest one's action, and {type(policy.module).__name__}"
+            "._forward_inference chooses the actions: export it as .zip, or leave that method out"
+        )
     leaves = ObservationTree(_space_of(policy)).leaves
     examples = {
         leaf.path: torch.from_numpy(np.zeros((_BATCH, *leaf.shape), leaf.dtype)) for leaf in leaves

@@ -13,8 +13,10 @@ from rllib_per.experiments.evaluation import (
     play_episodes,
 )
 from rllib_per.experiments.experiment import build_experiment
+from rllib_per.experiments.exporting import _traced
 from rllib_per.experiments.policy_file import save_policy
 from rllib_per.experiments.yaml_source import parse_yaml
+from rllib_per.learning.module import ApexDQNModule
 from rllib_per.observations import WrongDataError
 from rllib_per.replay import TrainingDivergedError
 from tests.support.full_disk import files_of_at_most
@@ -266,3 +268,39 @@ def test_greedy_play_takes_no_illegal_action(masks_in):
     illegal_is_best = np.array([0.0, -1.0, 2.0], np.float32)
     policy.set_state(state | {bias: illegal_is_best})
     assert policy.evaluate(5, 2, seed=0).returns == [0.5] * 5
+
+
+class ByItself(ApexDQNModule):
+    """Takes the last action that is legal, whatever the Q-values say."""
+
+    def _forward_inference(self, batch, **kwargs):
+        mask = batch["obs"]["action_mask"]
+        return {"actions": mask.shape[1] - 1 - mask.flip(1).argmax(1)}
+
+
+class Illegal(ByItself):
+    def _forward_inference(self, batch, **kwargs):
+        return {"actions": batch["obs"]["action_mask"].argmin(1)}
+
+
+def test_a_module_that_acts_by_itself_is_played_so():
+    def policy_of(kind):
+        text = """
+environment: {env: rllib_per/MaskProbe-v1}
+model: {module_class: tests.experiments.test_evaluation.%s}
+stop: {env_steps: 1}
+"""
+        source = parse_yaml(text % kind, "x.yaml")
+        return GreedyPolicy(build_experiment(source, allow_custom_classes=True))
+
+    policy = policy_of("ByItself")
+    env = policy.make_env(8)
+    obs = env.reset(seed=1)[0]
+    legal = obs["action_mask"]
+    last = [max(np.flatnonzero(row)) for row in legal]
+    assert policy.actions(obs).tolist() == last
+    policy.evaluate(4, 2, seed=0)
+    with pytest.raises(ValueError, match=r"ByItself\._forward_inference chooses.* as \.zip"):
+        _traced(policy)
+    with pytest.raises(ValueError, match=r"Illegal\._forward_inference must give legal actions"):
+        policy_of("Illegal").evaluate(4, 2, seed=0)
