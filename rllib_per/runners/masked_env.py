@@ -21,6 +21,7 @@ from rllib_per.action_masks import (
 )
 from rllib_per.arrays import Array, Bools
 from rllib_per.observations import WrongDataError, describe
+from rllib_per.runners.vector_env import one_of
 
 
 def find_source(
@@ -53,8 +54,32 @@ def find_source(
     if is_leaf:
         return "observation"
     if asked == "auto":
-        return "info" if ACTION_MASK in first_infos() else "none"
+        if ACTION_MASK in first_infos():
+            return "info"
+        _refuse_hidden_mask(env)
+        return "none"
     return asked
+
+
+def _refuse_hidden_mask(env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+    """Raises ValueError where a wrapper of Gymnasium's makes something else of a leaf of masks."""
+    with one_of(env) as single:
+        while isinstance(single, gym.Wrapper):
+            outer, single = single, single.env
+            is_theirs = type(outer).__module__.startswith("gymnasium.wrappers.")
+            if is_theirs and _has_leaf(single) and not _has_leaf(outer):
+                raise ValueError(
+                    f"the leaf {ACTION_MASK!r} must reach the agent, or illegal actions are taken: "
+                    f"{type(outer).__name__} leaves none of {single.observation_space}. Give masks "
+                    f"in infos[{ACTION_MASK!r}], or set action_masks='none' "
+                    "(`env_runners.action_masks` in YAML) if it is no mask"
+                )
+
+
+def _has_leaf(env: Any) -> bool:
+    """Whether an environment observes something of that name."""
+    space = env.observation_space
+    return isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces
 
 
 def first_infos(env: gym.vector.VectorEnv[Any, Any, Any]) -> Mapping[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+from gymnasium.wrappers import FrameStackObservation
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.actions import num_actions
 from rllib_per.replay.leaves import is_node, parts
 
@@ -22,6 +24,33 @@ class ActionsFromZero(gym.ActionWrapper[Any, Any, Any]):
 
     def action(self, action: Any) -> Any:
         return self._start + action
+
+
+class NewestMask(gym.ObservationWrapper[Any, Any, Any]):
+    """Of the masks that a FrameStackObservation has stacked, the newest; the others are no use."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space: Any = env.observation_space
+        newest = gym.spaces.MultiBinary(num_actions(env.action_space))
+        self.observation_space = gym.spaces.Dict({**space.spaces, ACTION_MASK: newest})
+
+    def observation(self, observation: Any) -> Any:
+        return {**observation, ACTION_MASK: observation[ACTION_MASK][-1]}
+
+
+def with_newest_mask(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """`env`, in a NewestMask where a FrameStackObservation stacks its masks."""
+    space: Any = env.observation_space
+    if not isinstance(space, gym.spaces.Dict) or ACTION_MASK not in space.spaces:
+        return env
+    mask, inner = space[ACTION_MASK], env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, FrameStackObservation):
+            stack = (inner.stack_size, getattr(env.action_space, "n", None))
+            return NewestMask(env) if mask.shape == stack else env
+        inner = inner.env
+    return env
 
 
 class DropLeaves(gym.ObservationWrapper[Any, Any, Any]):

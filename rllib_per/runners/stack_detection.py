@@ -21,6 +21,7 @@ from rllib_per.action_masks import ACTION_MASK
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay.leaves import Leaf, ObservationTree, leaves_of
 from rllib_per.runners.masked_env import MaskedVectorEnv
+from rllib_per.runners.vector_env import one_of
 
 _PADDING_OF_WRAPPER = {"reset": "repeat", "zero": "zero"}
 
@@ -69,7 +70,8 @@ def _find(
         if isinstance(declared, FrameStack):
             declared = {leaf.path: declared for leaf in leaves}
         else:
-            wrapper = _find_wrapper(env)
+            with one_of(env) as single:
+                wrapper = _wrapper_around(single)
             declared = {leaf.path: _declared_by(wrapper, leaf.path) for leaf in leaves}
     # A wrapper further out may have changed the shape; then a leaf is no stack any more.
     found = ((leaf, declared.get(leaf.path)) for leaf in leaves)
@@ -93,20 +95,6 @@ def frame_bytes(env: gym.vector.VectorEnv, size: int | None, padding: str) -> in
 
 def _leaves(env: gym.vector.VectorEnv) -> Sequence[Leaf]:
     return ObservationTree(env.single_observation_space).leaves
-
-
-def _find_wrapper(env: gym.vector.VectorEnv) -> FrameStackObservation[Any, Any, Any] | None:
-    single: Any
-    if isinstance(env.unwrapped, gym.vector.SyncVectorEnv):
-        single = env.unwrapped.envs[0]
-        return _wrapper_around(single)
-    if isinstance(env.unwrapped, gym.vector.AsyncVectorEnv):
-        single = env.unwrapped.env_fns[0]()
-        try:
-            return _wrapper_around(single)
-        finally:
-            single.close()
-    return None
 
 
 def _wrapper_around(env: Any) -> FrameStackObservation[Any, Any, Any] | None:

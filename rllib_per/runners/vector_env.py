@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from rllib_per.envs.statistics import share_statistics
 from rllib_per.envs.wrappers import Layer, WrapperError, wrapped
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
 from rllib_per.runners.env_creation import create_env
-from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves
+from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves, with_newest_mask
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.settings.algorithm import PlaySettings
 
@@ -92,6 +93,22 @@ def time_limit(env: Any) -> int | None:
     spec = inner.envs[0].spec if isinstance(inner, SyncVectorEnv) else inner.spec
     limit = None if spec is None else spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
     return limit if isinstance(limit, int) and limit > 0 else None
+
+
+@contextmanager
+def one_of(env: gym.vector.VectorEnv) -> Iterator[Any]:
+    """One of its environments, closed afterwards if it was made for this; None: out of reach."""
+    inner = env.unwrapped
+    if isinstance(inner, SyncVectorEnv):
+        yield inner.envs[0]
+    elif isinstance(inner, AsyncVectorEnv):
+        single: Any = inner.env_fns[0]()
+        try:
+            yield single
+        finally:
+            single.close()
+    else:
+        yield None
 
 
 def make_vector_env(
@@ -169,6 +186,7 @@ def _make_single(
         env = DropLeaves(env, drop_leaves)
     env = wrapped(env, around)
     num_actions(env.action_space)
+    env = with_newest_mask(env)
     return env if getattr(env.action_space, "start", 0) == 0 else ActionsFromZero(env)
 
 

@@ -62,6 +62,38 @@ def test_no_illegal_action_is_taken(mode, masks_in):
     runner.stop()
 
 
+def wrapped_runner(env, wrapper, mode, action_masks="auto"):
+    config = runner_config(
+        env,
+        2,
+        env_config={"masks_in": "observation"},
+        gym_env_vectorize_mode=mode,
+        action_masks=action_masks,
+    )
+    return ApexEnvRunner(config=config.environment(wrappers=[wrapper]))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_of_masks_that_are_stacked_the_newest_counts(mode):
+    stack = {"FrameStackObservation": {"stack_size": 3}}
+    runner = wrapped_runner(MaskedEnvOfWorker, stack, mode)
+    fragment = runner.collect(40, epsilon=0.5)  # Any illegal action raises.
+    runner.stop()
+    stacks = {path: frame.stack for path, frame in runner.row_spec.leaves.items()}
+    assert stacks == {"numbers": 3, "action_mask": None}
+    numbers, masks = fragment.obs["numbers"][:-1], fragment.obs["action_mask"][:-1]
+    for observation, mask in zip(numbers[~fragment.reset], masks[~fragment.reset], strict=True):
+        assert mask.tolist() == mask_of(observation).tolist()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_wrapper_that_hides_the_masks_is_refused_unless_they_are_none(mode):
+    hidden = "must reach the agent.*FlattenObservation leaves none.*action_masks='none'"
+    with pytest.raises(ValueError, match=hidden):
+        wrapped_runner("rllib_per/MaskProbe-v1", "FlattenObservation", mode)
+    wrapped_runner("rllib_per/MaskProbe-v1", "FlattenObservation", mode, "none").stop()
+
+
 def test_looking_for_masks_costs_no_reset_and_no_seed():
     first = make_runner().collect(4, epsilon=1.0)
     again = make_runner(action_masks="info").collect(4, epsilon=1.0)
