@@ -15,6 +15,7 @@ from torch import nn
 from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.redo import UnitRecycler, hidden_units
+from rllib_per.learning.spectral_norm import start_spectral_norms
 from rllib_per.objectives import Expected
 from rllib_per.settings.training import Redo
 from tests.support.learner import (
@@ -275,6 +276,26 @@ def test_a_normalized_units_gain_and_bias_begin_again():
     assert norm.weight[4] == 1
     assert norm.bias[4] == 0
     assert norm.weight[3].item() == pytest.approx(0.3)
+
+
+def test_before_a_spectral_norm_the_unit_that_is_read_most_stays():
+    learner, network, space, _ = build("spectral")
+    block = network.encoder[0][2]
+    with torch.no_grad():
+        block.first.weight.mul_(100.0)  # Which its norm takes away again.
+        block.second.weight[:, 3].mul_(3.0)
+    start_spectral_norms(network)
+    kill(network)
+    given = block.first.weight[3].clone()
+    recycler(learner).after_update(observations(space), 1)
+    is_read = (block.second.weight != 0).any(dim=0).flatten(1).any(dim=1)
+    assert is_read.nonzero().flatten().tolist() == [3]
+    assert torch.equal(block.first.weight[3], given)
+    sizes = block.first.weight.flatten(1).norm(dim=1)
+    assert sizes.min() / sizes.max() > 0.3
+    for layer in (block.first, block.second):
+        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)
+        assert layer.sigma().item() == pytest.approx(largest.item(), rel=0.05)
 
 
 def test_new_weights_are_the_initializers():

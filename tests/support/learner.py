@@ -32,7 +32,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "all at once": {
         "distribution": _FRACTIONS,
         "munchausen": {"policy": "online"},
+        "priority": "quantile_td_errors",
         "noisy": True,
+        "redo": {"interval": 7, "tau": 0.3},
     },
 }
 BEYOND_Q_VALUES = {name: OBJECTIVES[name] for name in OBJECTIVES if name != "expected"}
