@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,32 @@ def check_target(to: Path) -> None:
 
 
 def _onnx(_: RunFolder, policy: GreedyPolicy) -> bytes:
+    names = [path or INPUT for path in ObservationTree(_space_of(policy)).paths]
+    for name in {*names} & {*OUTPUTS}:
+        raise ValueError(
+            f"an input of an ONNX file must have another name than its outputs {OUTPUTS}: got the "
+            f"leaf {name!r} of the observations; rename it in the environment, or export as .pt2"
+        )
     with _quiet():
         program = torch.onnx.export(
             _traced(policy),
             dynamo=True,
             verbose=False,
-            input_names=[path or INPUT for path in ObservationTree(_space_of(policy)).paths],
+            input_names=names,
             output_names=list(OUTPUTS),
         )
     assert program is not None
+    _rename_values(program.model.graph, names)
     data: bytes = program.model_proto.SerializeToString()
     return data
+
+
+def _rename_values(graph: Any, inputs: Sequence[str]) -> None:
+    """Give no value within the graph an input's name: torch calls them "mean", "linear_1"."""
+    for node in graph:
+        for value in node.outputs:
+            if value.name in inputs:
+                value.name = f"{value.name}.within"  # No leaf's path has a dot.
 
 
 def _pt2(_: RunFolder, policy: GreedyPolicy) -> bytes:

@@ -20,10 +20,12 @@ from click.testing import CliRunner
 
 from rllib_per.cli import main
 from rllib_per.episodes import joined
+from rllib_per.experiments import exporting
 from rllib_per.experiments.evaluation import GreedyPolicy
-from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.experiment import build_experiment, load_experiment
 from rllib_per.experiments.policy_file import save_policy
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.yaml_source import parse_yaml
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.replay.leaves import ObservationTree, flat
 
@@ -147,6 +149,34 @@ def test_an_onnx_file_answers_as_the_policy_does(run, tmp_path):
     assert [value.name for value in session.get_inputs()] == INPUTS.get(kind, ["obs"])
     assert [value.name for value in session.get_outputs()] == ["q_values", "actions"]
     check(run, lambda obs: session.run(None, obs if isinstance(obs, dict) else {"obs": obs}))
+
+
+class Named(gym.Env):
+    """Its leaves have these names."""
+
+    action_space = gym.spaces.Discrete(3)
+
+    def __init__(self, names):
+        leaf = gym.spaces.Box(-1, 1, (2,))
+        self.observation_space = gym.spaces.Dict(dict.fromkeys(names, leaf))
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+
+def test_a_leaf_may_have_the_name_of_an_operation_but_not_of_an_output():
+    def inputs_of(*names):
+        env = {"env": "tests.experiments.test_exporting.Named", "env_config": {"names": [*names]}}
+        text = yaml.safe_dump({"environment": env, "stop": {"env_steps": 1}})
+        source = parse_yaml(text, "x.yaml")
+        policy = GreedyPolicy(build_experiment(source, allow_custom_classes=True))
+        file = onnxruntime.InferenceSession(exporting._onnx(None, policy))
+        return {value.name for value in file.get_inputs()}
+
+    operations = {"linear", "relu_1", "mean", "argmax"}  # As torch names what they compute.
+    assert inputs_of(*operations) == operations
+    with pytest.raises(ValueError, match=r"got the leaf 'actions'.*as \.pt2"):
+        inputs_of("actions", "other")
 
 
 def test_a_pt2_file_answers_as_the_policy_does(run, tmp_path):
