@@ -61,8 +61,8 @@ class ApexDQNConfig(DQNConfig):
     `rllib_per.settings`, and in docs/configuration.md):
 
     environment()
-        drop_leaves: Parts of Dict observations that are left out, by key, "mission", or "goal/name"
-            within another Dict.
+        drop_leaves: Parts of Dict and Tuple observations that are left out, by key, "mission", or
+            "goal/name" within another Dict.
     training()
         replay_ratio, target_network_update_unit, distribution, munchausen, priority, objective,
         optimizer, redo, broadcast_interval: See `Training`. An objective may be a class, too.

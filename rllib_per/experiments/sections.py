@@ -68,8 +68,8 @@ class Environment(ExperimentSection):
     clip_rewards: RewardClip = None
     """Clip what replay stores, at ±1 if true, at ± a number; reported returns are never clipped."""
     drop_leaves: list[str] = []
-    """Parts of a Dict observation that are left out, such as a text: [mission], or [goal/name] of
-    a Dict within it."""
+    """Parts of Dict and Tuple observations that are left out, such as a text: [mission], or
+    [goal/name] of a Dict within it."""
 
     @property
     def game(self) -> str:

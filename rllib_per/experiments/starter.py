@@ -13,14 +13,16 @@ import yaml
 from rllib_per.experiments.environment_check import made_once
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, changed
 from rllib_per.experiments.yaml_source import Source, parse_yaml
-from rllib_per.replay.leaves import ObservationTree
+from rllib_per.learning.encoders import is_smaller, looks_like_image, smallest_side
+from rllib_per.replay.leaves import Leaf, ObservationTree
 from rllib_per.runners.stack_detection import frame_bytes
 from rllib_per.runners.vector_env import time_limit
 
 # Frames in replay, at the most; a run should fit beside others.
 _REPLAY_BYTES = 1_000_000_000
-# The least side that the convolutions of Mnih et al. 2015 take; smaller images are boards and maps.
+# The least side that the convolutions of Mnih et al. 2015 take; smaller images get this one.
 _SMALLEST_SCREEN = 36
+_SMALL_FILTER = (16, 3, 1)
 
 _VECTORS = {
     "num_envs": 4, "fragment": 1, "lr": 5e-4, "batch": 64, "replay_ratio": 16, "epsilon": 0.04,
@@ -100,24 +102,33 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
         space, actions = made.single_observation_space, made.single_action_space
         row_bytes = frame_bytes(made, None, "zero")
         is_limited = time_limit(made) is not None
-    leaves = ObservationTree(space).leaves
-    images = [leaf for leaf in leaves if len(leaf.shape) == 3]
+    images = _images(ObservationTree(space).leaves)
     sizes: Mapping[str, Any] = _IMAGES if images else _VECTORS
     model = dict(sizes["model"])
-    if images and min(sorted(leaf.shape)[-2] for leaf in images) < _SMALLEST_SCREEN:
-        model = {"conv_filters": [[16, 3, 1]], **model}
+    if any(is_smaller(leaf, None, _SMALLEST_SCREEN) for leaf in images):
+        model = {"conv_filters": [list(_SMALL_FILTER)], **model}
+    capacity = min(100_000, max(_REPLAY_BYTES // row_bytes // 1000, 1) * 1000)
+    learning_starts = min(sizes["learning_starts"], capacity // 2)
     return _TEXT.format(
         title=env,
         observations=_in_one_line(space),
         actions=_in_one_line(actions),
         environment=_block({"environment": source.data["environment"]}),
-        model=_block(model, indent=2),
-        capacity=min(100_000, _REPLAY_BYTES // row_bytes // 1000 * 1000),
+        capacity=capacity,
+        **(dict(sizes) | {"learning_starts": learning_starts, "model": _block(model, indent=2)}),
         epsilon_steps=sizes["steps"] // 10,
         bound="" if is_limited else _BOUND.format(longest=sizes["longest"]),
         goal=_goal(environment["env"]),
-        **{name: value for name, value in sizes.items() if name != "model"},
     )
+
+
+def _images(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves for convolutions: what a camera sees, or else boards and maps."""
+    numbers = [leaf for leaf in leaves if leaf.categories is None]
+    boards = (leaf for leaf in numbers if len(leaf.shape) == 3)
+    return [leaf for leaf in numbers if looks_like_image(leaf)] or [
+        leaf for leaf in boards if not is_smaller(leaf, None, smallest_side([_SMALL_FILTER]))
+    ]
 
 
 def load_starter(

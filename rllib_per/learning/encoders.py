@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_per.learning.networks import ConvFilters, NetworkConfig
+from rllib_per.learning.networks import NetworkConfig
 from rllib_per.learning.spectral_norm import SpectralConv2d
 from rllib_per.objectives.heads import dense_layers, make_activation
 from rllib_per.replay.leaves import Leaf, ObservationTree, leaves_of
@@ -253,7 +253,7 @@ def is_smaller(leaf: Leaf, asked: str | None, side: int) -> bool:
     return 2 <= len(leaf.shape) <= 4 and min(_image_axes(leaf, asked).size) < side
 
 
-def smallest_side(conv_filters: ConvFilters) -> int:
+def smallest_side(conv_filters: Sequence[tuple[int, int, int]]) -> int:
     """Of an image of which one pixel is left behind these convolutions."""
     smallest = 1
     for _, kernel, stride in reversed(conv_filters):

@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -87,6 +89,52 @@ def test_what_is_known_of_an_environment_decides():
     assert atari.stop.target_return is None
     boards = load_starter("rllib_per/MinAtar-v1", ["environment.env_config.game=freeway"])
     assert boards.model.conv_filters == [[16, 3, 1]]
+
+
+def pictures(*shape):
+    return gym.spaces.Box(0, 255, shape, np.uint8)
+
+
+SMALL = [[16, 3, 1]]
+# Observations, and the convolutions that suit them: the usual ones, small ones, or none.
+OBSERVATIONS = {
+    "screen": (pictures(84, 84), None),
+    "small screen": (pictures(20, 20), SMALL),
+    "stack": (pictures(4, 20, 20, 3), SMALL),
+    "map": (pictures(7, 7, 3), SMALL),
+    "numbers in three axes": (pictures(2, 2, 3), "none"),
+    "categories": (gym.spaces.MultiDiscrete(np.full((5, 5, 3), 4)), "none"),
+    "screen and map": (gym.spaces.Dict(a=pictures(84, 84, 3), b=pictures(7, 7, 3)), None),
+    "small screen and vectors": (
+        gym.spaces.Dict(a=pictures(20, 20, 3), b=pictures(4, 2, 3)),
+        SMALL,
+    ),
+    "large": (pictures(480, 640, 3), None),
+}
+
+
+class Observes(gym.Env):
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, name):
+        self.observation_space, _ = OBSERVATIONS[name]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_the_kinds_of_observations_decide_on_the_network(name):
+    env = "tests.experiments.test_starter.Observes"
+    config = f"environment.env_config={{name: {name}}}"
+    experiment = load_starter(env, [config], allow_custom_classes=True)
+    check_environment(experiment)
+    check_algorithm(experiment)
+    convolutions = OBSERVATIONS[name][1]
+    is_image = convolutions != "none"
+    assert (experiment.model.encoder_hiddens is None) == is_image
+    assert experiment.model.conv_filters == (convolutions if is_image else None)
 
 
 def test_greedy_episodes_are_cut_where_the_environment_has_no_time_limit():
