@@ -32,7 +32,9 @@ class NewestMask(gym.ObservationWrapper[Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         space: Any = env.observation_space
-        newest = gym.spaces.MultiBinary(num_actions(env.action_space))
+        # Its values are checked as those of a mask that is not stacked.
+        stacked = space[ACTION_MASK]
+        newest = gym.spaces.Box(0, 1, stacked.shape[1:], stacked.dtype)
         self.observation_space = gym.spaces.Dict({**space.spaces, ACTION_MASK: newest})
 
     def observation(self, observation: Any) -> Any:

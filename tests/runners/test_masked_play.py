@@ -62,21 +62,24 @@ def test_no_illegal_action_is_taken(mode, masks_in):
     runner.stop()
 
 
-def wrapped_runner(env, wrapper, mode, action_masks="auto"):
+def wrapped_runner(env, wrapper, mode, action_masks="auto", **env_config):
     config = runner_config(
         env,
         2,
-        env_config={"masks_in": "observation"},
+        env_config={"masks_in": "observation", **env_config},
         gym_env_vectorize_mode=mode,
         action_masks=action_masks,
     )
     return ApexEnvRunner(config=config.environment(wrappers=[wrapper]))
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_of_masks_that_are_stacked_the_newest_counts(mode):
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("sync", np.int8), ("sync", np.float32), ("sync", np.bool_), ("async", np.int64)],
+)
+def test_of_masks_that_are_stacked_the_newest_counts(mode, dtype):
     stack = {"FrameStackObservation": {"stack_size": 3}}
-    runner = wrapped_runner(MaskedEnvOfWorker, stack, mode)
+    runner = wrapped_runner(MaskedEnvOfWorker, stack, mode, dtype=dtype)
     fragment = runner.collect(40, epsilon=0.5)  # Any illegal action raises.
     runner.stop()
     stacks = {path: frame.stack for path, frame in runner.row_spec.leaves.items()}
