@@ -120,7 +120,7 @@ def test_the_first_is_innermost():
         ("TimeLimit", "TimeLimit needs max_episode_steps: write {TimeLimit: {max_episode_steps"),
         ({"FlattenObservation": {"x": 1}}, "no argument 'x'; it has none"),
         ({"TimeLimit": {"env": 1, "max_episode_steps": 2}}, "no argument 'env'"),
-        ({"DtypeObservation": {"dtype": "flot64"}}, "dtype must be one of NumPy's.*'flot64'"),
+        ({"DtypeObservation": {"dtype": "flot64"}}, "such as float32: got 'flot64'"),
         ({"TimeLimit": 500}, "as {name: {argument: value}}: got {'TimeLimit': 500}"),
         ({"ClipReward": {}, "FlattenObservation": {}}, "each is an item of the list"),
         ("TransformReward", "takes a function: derive a wrapper class"),
