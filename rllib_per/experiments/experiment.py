@@ -342,10 +342,13 @@ def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
     others: dict[str, tuple[str, ...]] = {}
     for names in sorted(known, key=len):  # Those that are less deep win.
         others.setdefault(names[-1], names)
-    for candidates in (siblings, others):
-        meant = meant_by(wrong, candidates)
+    # A name in another section has to be much like it.
+    for candidates, cutoff in ((siblings, 0.6), (others, 0.85)):
+        meant = meant_by(wrong, candidates, cutoff)
         if meant is not None:
             return f"; did you mean {'.'.join(candidates[meant])}?"
+    if parents == ["environment"]:
+        return f"; what the environment takes is given as environment.env_config: {{{wrong}: ...}}"
     return f"; known here: {', '.join(sorted(siblings))}"
 
 

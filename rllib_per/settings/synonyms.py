@@ -66,11 +66,15 @@ _OURS: Mapping[str, tuple[str, ...]] = {
 _MEANT = {theirs: ours for ours, names in _OURS.items() for theirs in names}
 
 
-def meant_by(wrong: str, known: Iterable[str]) -> str | None:
-    """The name among `known` that was meant: by what others call it, else by its spelling."""
+def meant_by(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The name among `known` that was meant: by what others call it, else by its spelling.
+
+    Args:
+        cutoff: From 0 to 1, how much alike spellings must be.
+    """
     names = list(known)
     ours = _MEANT.get(wrong.lower())
     if ours in names:
         return ours
-    near = difflib.get_close_matches(wrong, names, n=1)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=cutoff)
     return near[0] if near else None

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The key that was meant, also where another library's name was given."""
 
+import re
+
 import pytest
 
 from rllib_per.experiments.experiment import ExperimentConfig, build, keys_of
@@ -61,6 +63,22 @@ def test_all_that_is_wrong_is_told_in_the_order_of_its_lines():
         ("x.yaml:11", "replay?"),
         ("x.yaml:12", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "hint"),
+    [
+        ("environment.max_episode_steps=9", "environment.env_config: {max_episode_steps: ...}"),
+        ("environment.frame_stack=4", "did you mean env_runners.frame_stack?"),
+        ("training.capactiy=4", "did you mean replay.capacity?"),
+        ("training.train_freq=4", "known here: adam_epsilon, "),  # Not replay.stratified.
+    ],
+)
+def test_a_key_of_another_section_is_named_where_it_is_much_alike(assignment, hint):
+    source = parse_yaml("environment: {env: CartPole-v1}\nstop: {env_steps: 1}", "x.yaml")
+    source.override(assignment)
+    with pytest.raises(ConfigError, match=re.escape(hint)):
+        build(ExperimentConfig, source)
 
 
 def test_what_stands_in_no_line_comes_last():
