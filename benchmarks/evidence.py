@@ -7,7 +7,8 @@
 A run that was interrupted is resumed from its newest checkpoint. When it ends, its saved policy is
 evaluated again, greedily, on seeds that neither training nor its own evaluations have used, and
 what shows the result goes to benchmarks/evidence/<name>/. A run that fails is tried again by the
-next `make evidence`; the others go on.
+next `make evidence`; the others go on. One whose environment needs an extra that is not
+installed here is left out, with a word.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from benchmarks.aggregates import MINATAR_SCORES, normalised
 from benchmarks.report import commit, describe_machine, table
 from benchmarks.suite import SUITE, Run
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.shipped import missing_extra
+from rllib_per.extras import remedy
 
 EVIDENCE = Path("benchmarks/evidence")
 RUNS = Path("runs/evidence")
@@ -179,6 +182,10 @@ def main() -> None:
     failures = []
     for run in SUITE:
         if arguments.only not in run.name or is_done(run):
+            continue
+        extra = missing_extra(run.shipped_name)
+        if extra is not None:
+            print(f"{run.name}: left out, for it needs {remedy(extra)}", flush=True)
             continue
         print(f"{run.name} ...", flush=True)
         try:

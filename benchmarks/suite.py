@@ -60,6 +60,10 @@ class Run:
     game: str | None = None
 
     @property
+    def shipped_name(self) -> str:
+        return Path(self.config).relative_to("configs").with_suffix("").as_posix()
+
+    @property
     def config_name(self) -> str:
         return Path(self.config).stem
 
@@ -126,6 +130,7 @@ SUITE = (
     Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
     *(Run(f"frozenlake-{seed}", "configs/frozenlake.yaml", seed) for seed in range(3)),
     *(Run(f"taxi-{seed}", "configs/taxi.yaml", seed) for seed in range(3)),
+    *(Run(f"minigrid-{seed}", "configs/minigrid.yaml", seed) for seed in range(3)),
     Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
     Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
     *cartpole_steady(),

@@ -17,6 +17,7 @@ FORBIDDEN = {
     "cython_tree": {"rllib_per", "ray", "torch", "gymnasium"},
     "rllib_per/schedules.py": {"ray", "torch", "rllib_per"},
     "rllib_per/build_id.py": {"ray", "torch", "rllib_per"},
+    "rllib_per/extras.py": {"ray", "torch", "gymnasium", "rllib_per"},
     "rllib_per/arrays.py": {"ray", "torch", "rllib_per"},
     "rllib_per/settings": ALGORITHM
     | {"ray", "torch", "numpy", "gymnasium", "rllib_per.replay", "rllib_per.checkpoints"}

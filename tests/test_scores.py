@@ -192,6 +192,16 @@ def test_a_longer_run_goes_on_where_the_shorter_one_ended_and_never_the_other_wa
         evidence.is_trained(short, tmp_path)
 
 
+def test_a_run_whose_extra_is_missing_is_left_out_with_a_word(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evidence", "--only", "minigrid-0"])
+    monkeypatch.setattr(evidence, "missing_extra", lambda name: name)
+    monkeypatch.setattr(evidence, "is_done", lambda run: False)
+    monkeypatch.setattr(evidence, "execute", lambda run: pytest.fail("it was run"))
+    evidence.main()
+    said = "minigrid-0: left out, for it needs pip install 'rllib-per[minigrid]'"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_what_is_kept_of_a_curve_is_small_and_has_every_evaluation(tmp_path):
     with (tmp_path / "all.csv").open("w", newline="") as file:
         writer = csv.writer(file)

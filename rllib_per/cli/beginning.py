@@ -9,20 +9,23 @@ import click
 
 from rllib_per.cli.errors import reported
 from rllib_per.cli.options import allow_custom_classes
-from rllib_per.experiments.shipped import shipped_names, title_of
+from rllib_per.experiments.shipped import missing_extra, shipped_names, title_of
 from rllib_per.experiments.yaml_source import printable
+from rllib_per.extras import remedy
 
 
 @click.command("list")
 def list_experiments() -> None:
     """List the experiments that come with rllib-per: `train` and `config` take their names.
 
-    Those below tune/ are for `tune`.
+    Those below tune/ are for `tune`. Where an extra is missing, it says how to install it.
     """
     names = shipped_names()
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:{width}}  {title_of(name)}")
+        extra = missing_extra(name)
+        needed = "" if extra is None else f" (needs {remedy(extra)})"
+        click.echo(f"{name:{width}}  {title_of(name)}{needed}")
 
 
 @click.command()

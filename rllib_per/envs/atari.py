@@ -13,6 +13,7 @@ import numpy as np
 
 from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.envs.long_episodes import LongEpisodes
+from rllib_per.extras import import_extra
 from rllib_per.frame_stack import FrameStack
 
 # The protocols of the two papers, in ale-py's words where it has one.
@@ -192,11 +193,7 @@ def _games() -> set[str]:
 
 
 def _ale_py() -> Any:
-    try:
-        import ale_py
-    except ImportError as error:
-        raise ImportError("Atari games need ale-py: pip install 'rllib-per[atari]'") from error
-    return ale_py
+    return import_extra("atari", "ale_py", "An Atari game")
 
 
 def _settings(protocol: str, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_per.arrays import Array
+from rllib_per.extras import import_extra
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
@@ -46,7 +47,7 @@ class MinAtarGame(gym.Env[Array, int]):
             near = difflib.get_close_matches(game, GAMES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(GAMES)}"
             raise ValueError(f"`game` must be one of MinAtar's: got {game!r}; {hint}")
-        self._game = _minatar().Environment(
+        self._game = import_extra("minatar", "minatar", "MinAtar").Environment(
             game, sticky_action_prob=sticky_actions, difficulty_ramping=difficulty_ramping
         )
         actions = self._game.minimal_action_set() if minimal_action_set else range(6)
@@ -80,11 +81,3 @@ class MinAtarGame(gym.Env[Array, int]):
 
     def _observation(self) -> Array:
         return np.ascontiguousarray(self._game.state().transpose(2, 0, 1), np.uint8) * np.uint8(255)
-
-
-def _minatar() -> Any:
-    try:
-        import minatar
-    except ImportError as error:
-        raise ImportError("MinAtar's games need: pip install 'rllib-per[minatar]'") from error
-    return minatar

@@ -8,6 +8,10 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
+from rllib_per.extras import missing
+
 # Files for clusters are read by other programs.
 _NOT_EXPERIMENTS = ("cluster",)
 
@@ -63,6 +67,15 @@ def title_of(name: str) -> str:
             break
         lines.append(line.removeprefix("# "))
     return _END_OF_TITLE.split(" ".join(lines), maxsplit=1)[0].removesuffix(".")
+
+
+def missing_extra(name: str) -> str | None:
+    """The extra that a shipped file's environment needs, and that is not installed here."""
+    from rllib_per.envs.packages import package_of
+
+    data = yaml.safe_load(shipped_file(name).read_text(encoding="utf-8"))
+    package = package_of(data["environment"]["env"])
+    return package.extra if package is not None and missing(package.extra) else None
 
 
 def _folder() -> Path:

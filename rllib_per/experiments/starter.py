@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import yaml
 
+from rllib_per.envs.packages import package_of
 from rllib_per.experiments.environment_check import made_once
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, changed
 from rllib_per.experiments.yaml_source import Source, parse_yaml
@@ -102,7 +103,8 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
         space, actions = made.single_observation_space, made.single_action_space
         row_bytes = frame_bytes(made, None, "zero")
         is_limited = time_limit(made) is not None
-    images = _images(ObservationTree(space).leaves)
+    # What MiniGrid's agents see are codes, no picture.
+    images = [] if _is_minigrid(env) else _images(ObservationTree(space).leaves)
     sizes: Mapping[str, Any] = _IMAGES if images else _VECTORS
     model = dict(sizes["model"])
     if any(is_smaller(leaf, None, _SMALLEST_SCREEN) for leaf in images):
@@ -151,7 +153,14 @@ def _environment(env: str) -> dict[str, Any]:
     if namespace == "ALE":
         game = name.partition("-")[0]
         return {"env": "rllib_per/Atari-v1", "env_config": {"game": game}, "clip_rewards": True}
+    if _is_minigrid(env):
+        return {"env": env, "drop_leaves": ["mission"]}  # A text.
     return {"env": env}
+
+
+def _is_minigrid(env: str) -> bool:
+    package = package_of(env)
+    return package is not None and package.extra == "minigrid"
 
 
 def _goal(env: str) -> str:

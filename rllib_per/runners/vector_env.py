@@ -20,6 +20,7 @@ from rllib_per.actions import num_actions
 from rllib_per.arrays import Bools
 from rllib_per.envs.atari import AtariGames
 from rllib_per.envs.long_episodes import LongEpisodes
+from rllib_per.envs.packages import register_package
 from rllib_per.envs.statistics import share_statistics
 from rllib_per.envs.wrappers import Layer, WrapperError, wrapped
 from rllib_per.runners.env_answers import CheckedEnv, CheckedVectorEnv
@@ -199,6 +200,7 @@ def resolve_env(env: Any) -> Any:
         return env
     if _global_registry.contains(ENV_CREATOR, env):
         return _global_registry.get(ENV_CREATOR, env)
+    register_package(env)
     return gym.envs.registration._find_spec(env)
 
 

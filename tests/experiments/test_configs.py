@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from rllib_per.envs.packages import package_of
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import build_experiment, load_experiment
 from rllib_per.experiments.yaml_source import parse_yaml
+from rllib_per.extras import missing
 from rllib_per.settings.replay import section_of
 from rllib_per.settings.section import names_of
 
@@ -33,6 +35,9 @@ def test_a_resolved_config_says_nothing_of_what_its_replay_buffer_does_not_take(
 
 
 def test_its_environment_exists(experiment):
+    package = package_of(experiment.environment.env)
+    if package is not None and missing(package.extra):
+        pytest.skip(f"needs the extra {package.extra}")
     check_environment(experiment)
 
 
