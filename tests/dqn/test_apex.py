@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rllib_per.dqn.algorithm import ApexDQN
+from rllib_per.learning.learner import ApexDQNLearner
+from rllib_per.replay.ids import first_id
 from tests.support.apex import (
     AHEAD,
     LEARNING_STARTS,
@@ -23,6 +25,7 @@ from tests.support.apex import (
     processes_of_runners,
     train_for,
 )
+from tests.support.masked_env import NUM_ACTIONS, MaskedEnvOfWorker, assert_masks_are_right
 from tests.support.planting_learner import PlantingLearner, planted
 
 pytestmark = pytest.mark.ray
@@ -223,6 +226,31 @@ def test_a_checkpoint_restores_the_shards(apex, tmp_path):
     assert len(apex.replay) == pytest.approx(num_saved, abs=8 * 16)
     train_for(apex, 500)
     assert apex.progress.updates > saved["updates"]
+
+
+@pytest.mark.parametrize("masks_in", ["info", "observation"])
+def test_the_masks_of_env_runner_actors_come_back_from_replay_shards(build, masks_in, monkeypatch):
+    """No illegal action is stored, whose environment would raise and end training."""
+    batches = []
+    update = ApexDQNLearner.update_from_replay
+
+    def noting(learner, batch, **arguments):
+        batches.append(replace(batch, obs=copies(batch.obs), next_obs=copies(batch.next_obs)))
+        return update(learner, batch, **arguments)
+
+    def copies(leaves):
+        return {path: np.array(leaf) for path, leaf in leaves.items()}
+
+    monkeypatch.setattr(ApexDQNLearner, "update_from_replay", noting)
+    masked = {"masks_in": masks_in, "length": 6}
+    config = apex_config().environment(MaskedEnvOfWorker, env_config=masked)
+    algorithm = build(config.fault_tolerance(restart_failed_env_runners=False))
+    train_for(algorithm, 1500)
+    assert len(batches) == algorithm.progress.updates > 50
+    for batch in batches:
+        assert_masks_are_right(batch, {"info": "observations", "observation": "numbers"}[masks_in])
+    assert {int(action) for batch in batches for action in batch.actions} == set(range(NUM_ACTIONS))
+    assert {int(id) // first_id(1, 0) for batch in batches for id in batch.ids} == {0, 1}
 
 
 # -- other ways to run shards, and where they are placed -------------------------------------

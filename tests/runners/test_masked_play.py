@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """No runner takes an illegal action, and replay has the masks of both ends of a window."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,16 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_per.observations import WrongDataError
 from rllib_per.replay import PrioritizedReplayBuffer
+from rllib_per.replay.ids import first_id
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.sharding import ShardedReplay, join, place_shards
 from tests.support.counting_env import runner_config
 from tests.support.masked_env import (
     NUM_ACTIONS,
     MaskedEnvOfWorker,
     MaskedVector,
     PrefersIllegal,
+    assert_masks_are_right,
     mask_of,
 )
 
@@ -121,17 +126,31 @@ def test_the_masks_of_both_ends_are_those_of_the_states_there(masks_in, n_step, 
     fragments = [runner.collect(7, epsilon=0.5) for _ in range(20)]
     kinds = set()
     for batch in batches(fragments, runner.row_spec, n_step, capacity):
-        assert batch.obs.keys() == {NAME[masks_in], "action_mask"}
+        assert_masks_are_right(batch, NAME[masks_in])
         states, next_states = batch.obs[NAME[masks_in]], batch.next_obs[NAME[masks_in]]
         for i, discount in enumerate(batch.bootstrap_discounts):
-            assert batch.obs["action_mask"][i].tolist() == mask_of(states[i]).tolist()
-            assert batch.obs["action_mask"][i, batch.actions[i]]
-            next_mask = mask_of(next_states[i]) if discount else np.zeros(NUM_ACTIONS)
-            assert batch.next_obs["action_mask"][i].tolist() == next_mask.tolist()
-            assert next_states[i][1] == states[i][1]
             kinds.add((discount == 0, int(next_states[i][2] - states[i][2])))
     assert {kind for kind, _ in kinds} == {True, False}
     assert {steps for _, steps in kinds} == set(range(1, np.max(n_step) + 1))
+
+
+@pytest.mark.parametrize("masks_in", ["info", "observation"])
+@pytest.mark.parametrize("capacity", [1000, 80])
+def test_replay_shards_have_the_masks_of_both_ends(masks_in, capacity):
+    """As above, of two runners; batches are drawn over both shards, in parts for learners."""
+    runners = [make_runner(masks_in=masks_in, length=6) for _ in range(2)]
+    settings = {"capacity": capacity, "rows": runners[0].row_spec, "n_step": 3, "gamma": GAMMA}
+    shards = ShardedReplay(place_shards(2, {**settings, "seed": 1}), seed=2)
+    ids = []
+    for _ in range(12):
+        for number, runner in enumerate(runners):
+            fragment = runner.collect(7, epsilon=0.5)
+            shards.add(replace(fragment, stream_ids=2 * number + np.arange(2)))
+        for part in shards.collect(shards.request(64, 0.4, 2)):
+            batch = join(part.blocks, part.factors, part.limit)
+            assert_masks_are_right(batch, NAME[masks_in])
+            ids.extend(batch.ids.tolist())
+    assert min(ids) < first_id(1, 0) <= max(ids)  # Of both shards.
 
 
 def test_recorded_q_values_are_those_of_legal_actions():

@@ -17,6 +17,23 @@ def mask_of(observation):
     return np.array([code >> action & 1 for action in range(NUM_ACTIONS)], np.int8)
 
 
+def assert_masks_are_right(batch, name):
+    """Every mask of a batch is that of the state beside it, and no action is illegal.
+
+    Args:
+        batch: Of windows within an episode.
+        name: The leaf of the states.
+    """
+    assert batch.obs.keys() == batch.next_obs.keys() == {name, "action_mask"}
+    states, next_states = batch.obs[name], batch.next_obs[name]
+    for i, discount in enumerate(batch.bootstrap_discounts):
+        assert batch.obs["action_mask"][i].tolist() == mask_of(states[i]).tolist()
+        assert batch.obs["action_mask"][i, batch.actions[i]]
+        next_mask = mask_of(next_states[i]) if discount else np.zeros(NUM_ACTIONS)
+        assert batch.next_obs["action_mask"][i].tolist() == next_mask.tolist()
+        assert next_states[i][1] == states[i][1]
+
+
 class MaskedEnv(gym.Env):
     """Observes (env, episode, step), whose mask is `mask_of` it; an illegal action raises.
 
