@@ -28,7 +28,7 @@ from benchmarks.report import commit, describe_machine, table
 from benchmarks.suite import SUITE, Run
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.shipped import missing_extra
-from rllib_per.extras import remedy
+from rllib_per.extras import how_to_install
 
 EVIDENCE = Path("benchmarks/evidence")
 RUNS = Path("runs/evidence")
@@ -185,7 +185,7 @@ def main() -> None:
             continue
         extra = missing_extra(run.shipped_name)
         if extra is not None:
-            print(f"{run.name}: left out, for it needs {remedy(extra)}", flush=True)
+            print(f"{run.name}: left out, for it needs {how_to_install(extra)}", flush=True)
             continue
         print(f"{run.name} ...", flush=True)
         try:

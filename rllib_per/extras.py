@@ -23,7 +23,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def remedy(extra: str) -> str:
+def how_to_install(extra: str) -> str:
     """The command that installs it, from wherever this package was installed."""
     return f"pip install 'rllib-per[{extra}]'"
 
@@ -48,4 +48,4 @@ def import_extra(extra: str, module: str, who: str) -> Any:
         return import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise ImportError(f"{who} needs {package} ({error}): {remedy(extra)}") from error
+        raise ImportError(f"{who} needs {package} ({error}): {how_to_install(extra)}") from error

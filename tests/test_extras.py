@@ -73,3 +73,12 @@ def test_list_names_the_extra_that_an_experiment_lacks(missed):
     shipped = {"atari": "atari/pong", "minatar": "minatar/per", "minigrid": "minigrid"}
     assert shipped[extra] in named
     assert "cartpole" not in named
+
+
+def test_videos_are_refused_before_training_where_they_could_not_be_written(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    wish = ("--set", "evaluation.video_interval_env_steps=1000")
+    done = call("train", "cartpole", *wish, "--runs", tmp_path / "runs")
+    assert done.exit_code == 2
+    assert "videos need imageio_ffmpeg: pip install 'rllib-per[video]'" in done.output
+    assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ from rllib_per.cli.errors import reported
 from rllib_per.cli.options import allow_custom_classes
 from rllib_per.experiments.shipped import missing_extra, shipped_names, title_of
 from rllib_per.experiments.yaml_source import printable
-from rllib_per.extras import remedy
+from rllib_per.extras import how_to_install
 
 
 @click.command("list")
@@ -24,7 +24,7 @@ def list_experiments() -> None:
     width = max(map(len, names))
     for name in names:
         extra = missing_extra(name)
-        needed = "" if extra is None else f" (needs {remedy(extra)})"
+        needed = "" if extra is None else f" (needs {how_to_install(extra)})"
         click.echo(f"{name:{width}}  {title_of(name)}{needed}")
 
 

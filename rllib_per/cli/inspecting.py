@@ -19,7 +19,7 @@ from rllib_per.cli.options import (
 )
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.run_folder import RunFolder
-from rllib_per.experiments.yaml_source import printable
+from rllib_per.experiments.yaml_source import printable, read_yaml
 
 SMOKE_ANSWER_S = 10.0
 
@@ -62,6 +62,7 @@ def show_config(
 
 
 @click.command()
+@click.argument("config", type=CONFIG, required=False)
 @cluster_address
 @click.option(
     "--storage",
@@ -72,9 +73,12 @@ def show_config(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @smoke_option(f"Wait for no node longer than {SMOKE_ANSWER_S:g} s.")
-def doctor(address: str | None, storage: Path, as_json: bool, smoke: bool) -> None:
+def doctor(
+    config: Path | None, address: str | None, storage: Path, as_json: bool, smoke: bool
+) -> None:
     """Look for what an experiment would miss: on this machine, or on every node of a cluster.
 
+    With CONFIG, a file or a name that `rllib-per list` shows: also for the packages that it needs.
     Without --address Ray is not started. Exit code 0: all is well, 1: there are warnings, 2: there
     are errors.
     """
@@ -83,7 +87,14 @@ def doctor(address: str | None, storage: Path, as_json: bool, smoke: bool) -> No
     from rllib_per.experiments.doctor import report
     from rllib_per.experiments.doctor.facts import ANSWER_S
 
-    findings = report.examine(address, storage, SMOKE_ANSWER_S if smoke else ANSWER_S)
+    needed = None
+    if config is not None:
+        from rllib_per.experiments.needed_extras import needed_extras
+
+        with reported():
+            needed = needed_extras(read_yaml(config).data)
+    answer_s = SMOKE_ANSWER_S if smoke else ANSWER_S
+    findings = report.examine(address, storage, answer_s, needed=needed)
     if as_json:
         click.echo(report.as_json(findings))
     else:

@@ -16,6 +16,7 @@ from rllib_per.envs.wrappers import WrapperError
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
+from rllib_per.extras import how_to_install, missing
 from rllib_per.runners.masked_env import find_source, first_infos, with_masks
 from rllib_per.runners.stack_detection import find_frame_stacks
 from rllib_per.runners.vector_env import env_context, make_vector_env
@@ -35,7 +36,7 @@ def check_environment(experiment: ExperimentConfig) -> None:
             or that this network or replay buffer takes.
     """
     with made_once(experiment) as env:
-        problems = list(_misfits(experiment, env))
+        problems = [*_unrecorded(experiment), *_misfits(experiment, env)]
     if experiment.evaluation.env_config:
         _check_evaluations(experiment)
     if problems:
@@ -91,6 +92,17 @@ def check_algorithm(experiment: ExperimentConfig) -> None:
         _, *listed = text.split("\n  - ")
         problems = [Problem("the experiment", told) for told in listed or [text]]
         raise ConfigError(problems) from error
+
+
+def _unrecorded(experiment: ExperimentConfig) -> Iterator[Problem]:
+    """A video that is due in an hour must not end training then."""
+    interval = experiment.evaluation.video_interval_env_steps
+    lacking = [module for module in missing("video") if module != "pygame"]
+    if interval is not None and lacking:
+        yield Problem(
+            f"evaluation.video_interval_env_steps = {interval}",
+            f"videos need {', '.join(lacking)}: {how_to_install('video')}",
+        )
 
 
 def _misfits(

@@ -70,12 +70,11 @@ def title_of(name: str) -> str:
 
 
 def missing_extra(name: str) -> str | None:
-    """The extra that a shipped file's environment needs, and that is not installed here."""
-    from rllib_per.envs.packages import package_of
+    """An extra that a shipped file needs, and that is not installed here."""
+    from rllib_per.experiments.needed_extras import needed_extras
 
     data = yaml.safe_load(shipped_file(name).read_text(encoding="utf-8"))
-    package = package_of(data["environment"]["env"])
-    return package.extra if package is not None and missing(package.extra) else None
+    return next((extra for extra in needed_extras(data) if missing(extra)), None)
 
 
 def _folder() -> Path:

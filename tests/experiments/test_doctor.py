@@ -19,6 +19,7 @@ from rllib_per.experiments.doctor import checks
 from rllib_per.experiments.doctor.checks import GIB, MIB, Finding, Status, over_nodes
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts, gather_facts
 from rllib_per.experiments.doctor.report import as_table, exit_code
+from rllib_per.experiments.needed_extras import needed_extras
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,7 @@ SOUND = NodeFacts(
     versions=VERSIONS,
     requirements={"ray": "==2.60.*", "torch": ">=2.6", "gymnasium": "<1.3,>=1.2"},
     build_ids={"cython_tree._tree": "0123456789ab"},
+    missing_modules={"minigrid": [], "video": []},
     atari=("0.12.1", True),
     has_gpu_device=True,
     cuda="12.8",
@@ -47,6 +49,8 @@ SOUND = NodeFacts(
     token_file_mode=0o600,
     listening={8265: {"127.0.0.1"}, 9000: {"127.0.0.1", "::1"}},
 )
+
+LACKING = {"minigrid": ["minigrid"], "video": ["imageio", "pygame"]}
 
 WELL = ClusterFacts(
     nodes={"one": SOUND, "two": SOUND},
@@ -91,6 +95,12 @@ def test_a_sound_cluster_passes(check):
         ("extensions", {"build_ids": {"cython_tree._tree": None}}, "ERROR", "_tree not compiled"),
         ("atari", {"atari": ("0.12.1", False)}, "ERROR", "without ROMs"),
         ("atari", {"atari": None}, "OK", "not installed"),
+        (
+            "extras",
+            {"missing_modules": LACKING},
+            "OK",
+            "none; not installed: minigrid, v",
+        ),
         ("gpu", {"gpus": [], "cuda": None}, "WARNING", "built without CUDA"),
         ("gpu", {"gpus": []}, "WARNING", "cannot use"),
         ("gpu", {"gpus": [], "cuda": None, "has_gpu_device": False}, "OK", "none"),
@@ -158,6 +168,39 @@ def test_a_cluster_that_lacks_something_is_told(check, changes, status, found):
 def test_a_local_ray_without_token_is_warned_of():
     assert checks.check_own_token(SOUND).status == Status.OK
     assert checks.check_own_token(node(auth_mode="disabled")).status == Status.WARNING
+
+
+def test_an_experiment_is_told_of_the_packages_that_it_lacks_and_of_no_others():
+    data = {
+        "environment": {"env": "MiniGrid-Empty-5x5-v0"},
+        "evaluation": {"video_interval_env_steps": 9},
+        "tune": {"search": {"type": "optuna"}},
+    }
+    needed = needed_extras(data)
+    assert list(needed) == ["minigrid", "video", "tune"]
+    del needed["tune"]
+    assert checks.check_needed(needed, SOUND).status == Status.OK
+    assert checks.check_needed({}, node(missing_modules=LACKING)).status == Status.OK
+    finding = checks.check_needed(needed, node(missing_modules=LACKING))
+    assert finding.status == Status.ERROR
+    assert "environment.env = MiniGrid-Empty-5x5-v0 needs minigrid; " in finding.found
+    assert finding.found.endswith("video_interval_env_steps = 9 needs imageio, pygame")
+    assert finding.remedy == "pip install 'rllib-per[minigrid,video]'"
+
+
+@pytest.mark.parametrize("data", [None, [], {"environment": "x"}, {"environment": {"env": 3}}])
+def test_wrong_yaml_needs_no_extras(data):
+    assert needed_extras(data) == {}
+
+
+def test_doctor_takes_an_experiment(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "minigrid", None)
+    arguments = ["doctor", "minigrid", "--json", "--storage", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    rows = {row["check"]: row for row in json.loads(done.output)["findings"]}
+    assert done.exit_code == 2
+    assert rows["experiment"]["remedy"] == "pip install 'rllib-per[minigrid]'"
+    assert "minigrid" in rows["extras"]["found"].partition("not installed: ")[2]
 
 
 # -- storage ---------------------------------------------------------------------------------

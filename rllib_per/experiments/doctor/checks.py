@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from rllib_per.checkpoints.files import sync
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts
+from rllib_per.extras import how_to_install
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -93,9 +94,27 @@ def check_extensions(facts: NodeFacts) -> Finding:
     return Finding(OK, f"build {' '.join(map(str, facts.build_ids.values()))}")
 
 
+def check_extras(facts: NodeFacts) -> Finding:
+    there = [extra for extra, modules in facts.missing_modules.items() if not modules]
+    others = [extra for extra, modules in facts.missing_modules.items() if modules]
+    found = f"installed: {', '.join(there) or 'none'}"
+    if others:
+        found += f"; not installed: {', '.join(others)} ({how_to_install('NAME')} if you want one)"
+    return Finding(OK, found)
+
+
+def check_needed(needed: Mapping[str, str], facts: NodeFacts) -> Finding:
+    """Of an experiment: the extras that it needs, each with the setting that asks for it."""
+    lacking = [extra for extra in needed if facts.missing_modules[extra]]
+    if not lacking:
+        return Finding(OK, "all packages that it needs are installed")
+    found = [f"{needed[name]} needs {', '.join(facts.missing_modules[name])}" for name in lacking]
+    return Finding(ERROR, "; ".join(found), how_to_install(",".join(lacking)))
+
+
 def check_atari(facts: NodeFacts) -> Finding:
     if facts.atari is None:
-        return Finding(OK, "not installed: pip install 'rllib-per[atari]' if you want it")
+        return Finding(OK, "not installed")
     version, finds_roms = facts.atari
     if finds_roms:
         return Finding(OK, f"ale-py {version} with its ROMs")
@@ -163,6 +182,7 @@ def check_token_file(facts: NodeFacts) -> Finding:
 NODE_CHECKS: dict[str, Callable[[NodeFacts], Finding]] = {
     "packages": check_packages,
     "extensions": check_extensions,
+    "extras": check_extras,
     "atari": check_atari,
     "gpu": check_gpu,
     "shared memory": check_shared_memory,

@@ -17,6 +17,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from rllib_per.build_id import build_ids
+from rllib_per.extras import EXTRAS, missing
 
 ANSWER_S = 60.0
 
@@ -32,6 +33,7 @@ class NodeFacts:
     versions: dict[str, str | None]  # Python, this package, and each package that it requires.
     requirements: dict[str, str]  # A specifier such as ">=1.2,<1.3" by package.
     build_ids: dict[str, str | None]  # See `rllib_per.build_id`.
+    missing_modules: dict[str, list[str]]  # Of each extra of this package.
     atari: tuple[str, bool] | None  # ale-py's version, and whether it finds its ROMs.
     has_gpu_device: bool  # An NVIDIA device, whether torch can use it or not.
     cuda: str | None  # The CUDA version that torch is built with.
@@ -70,6 +72,7 @@ def gather_facts() -> NodeFacts:
         versions={"python": platform.python_version(), **versions},
         requirements=requirements,
         build_ids=build_ids(),
+        missing_modules={extra: missing(extra) for extra in EXTRAS},
         atari=_atari(),
         has_gpu_device=Path("/dev/nvidiactl").exists(),
         cuda=cuda,

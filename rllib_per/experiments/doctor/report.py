@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -17,6 +18,7 @@ from rllib_per.experiments.doctor.checks import (
     OK,
     WARNING,
     Finding,
+    check_needed,
     check_own_token,
     check_storage,
     over_nodes,
@@ -35,13 +37,20 @@ Findings = dict[str, Finding]
 _STYLES = {OK: "green", WARNING: "yellow", ERROR: "bold red"}
 
 
-def examine(address: str | None, storage: Path, answer_s: float = ANSWER_S) -> Findings:
+def examine(
+    address: str | None,
+    storage: Path,
+    answer_s: float = ANSWER_S,
+    *,
+    needed: Mapping[str, str] | None = None,
+) -> Findings:
     """Check this machine, or every node of the cluster at `address`.
 
     Args:
         address: As of `ray_session`; None: Ray is neither asked nor started.
         storage: Where runs are to be written.
         answer_s: How long to wait for the nodes.
+        needed: The extras that an experiment needs, of `needed_extras`; None: there is none.
     """
     if address is not None:
         try:
@@ -50,11 +59,11 @@ def examine(address: str | None, storage: Path, answer_s: float = ANSWER_S) -> F
             about_ray = {"cluster": Finding(ERROR, str(error), "then run `rllib-per doctor` again")}
         else:
             findings = {name: check(cluster) for name, check in CLUSTER_CHECKS.items()}
-            return findings | _check_nodes(cluster.nodes) | check_storage(storage)
+            return findings | _check_nodes(cluster.nodes, needed) | check_storage(storage)
     here = gather_facts()
     if address is None:
         about_ray = {"token": check_own_token(here)}
-    return _check_nodes({here.host: here}) | about_ray | check_storage(storage)
+    return _check_nodes({here.host: here}, needed) | about_ray | check_storage(storage)
 
 
 def exit_code(findings: Findings) -> int:
@@ -83,12 +92,15 @@ def as_json(findings: Findings) -> str:
     return json.dumps({"findings": rows, "exit_code": exit_code(findings)})
 
 
-def _check_nodes(nodes: Mapping[str, NodeFacts]) -> Findings:
+def _check_nodes(nodes: Mapping[str, NodeFacts], needed: Mapping[str, str] | None) -> Findings:
     if not nodes:
         return {}
+    checks = dict(NODE_CHECKS)
+    if needed is not None:
+        checks["experiment"] = partial(check_needed, needed)
     return {
         name: over_nodes({node: check(facts) for node, facts in nodes.items()})
-        for name, check in NODE_CHECKS.items()
+        for name, check in checks.items()
     }
 
 

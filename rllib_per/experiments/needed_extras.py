@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""Which extras an experiment, or a search, cannot do without: told by its YAML alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rllib_per.envs.packages import package_of
+
+_ENV = ("environment", "env")
+_VIDEO = ("evaluation", "video_interval_env_steps")
+_SEARCH = ("tune", "search", "type")
+
+
+def needed_extras(data: Any) -> dict[str, str]:
+    """Extras by name, each with the key and value that asks for it; `data` may be wrong YAML."""
+    env, video, search = (_value(data, path) for path in (_ENV, _VIDEO, _SEARCH))
+    package = package_of(env) if isinstance(env, str) else None
+    needed = {}
+    if package is not None:
+        needed[package.extra] = f"environment.env = {env}"
+    if video is not None:
+        needed["video"] = f"evaluation.video_interval_env_steps = {video}"
+    if search == "optuna":
+        needed["tune"] = "tune.search.type = optuna"
+    return needed
+
+
+def _value(data: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
