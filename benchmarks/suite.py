@@ -20,6 +20,13 @@ NOISY = ("training.noisy=true", "training.epsilon=0", "training.td_error_loss_fn
 ATOMS = ("training.num_atoms=51", "training.v_min=0", "training.v_max=50")
 IQN = ("training.distribution={type: implicit_quantile}",)
 
+# Each of the four numbers is a leaf with an encoder, and only the head sees them together.
+CARTPOLE_OF_LEAVES = (
+    "environment.env=rllib_per/DictCartPole-v1",
+    "model.encoder_hiddens=[64]",
+    "model.hiddens=[128, 128]",
+)
+
 # Each variant of MinAtar: its configuration, and what is changed.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "base": ("configs/minatar/base.yaml", ()),
@@ -130,6 +137,10 @@ SUITE = (
     Run("cartpole-d3qn-seed", "configs/seeds/cartpole_d3qn.yaml", episodes=20),
     *(Run(f"frozenlake-{seed}", "configs/frozenlake.yaml", seed) for seed in range(3)),
     *(Run(f"taxi-{seed}", "configs/taxi.yaml", seed) for seed in range(3)),
+    *(
+        Run(f"cartpole-dict-{seed}", "configs/cartpole.yaml", seed, settings=CARTPOLE_OF_LEAVES)
+        for seed in range(3)
+    ),
     *(Run(f"minigrid-{seed}", "configs/minigrid.yaml", seed) for seed in range(3)),
     Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
     Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),

@@ -17,6 +17,7 @@ _SINGLE_ENVS: tuple[tuple[str, str, int | None], ...] = (
     ("BlindCliffwalk-v1", "blind_cliffwalk:BlindCliffwalk", None),
     ("MinAtar-v1", "minatar:MinAtarGame", None),
     ("FailureCartPole-v1", "failure_cartpole:make_failure_cartpole", 4000),
+    ("DictCartPole-v1", "dict_cartpole:make_dict_cartpole", 500),
 )
 
 for _id, _entry_point, _max_episode_steps in _SINGLE_ENVS:

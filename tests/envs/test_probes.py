@@ -6,6 +6,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rllib_per.envs  # noqa: F401  (registers them)
 from rllib_per.envs.blind_cliffwalk import BlindCliffwalk
+from rllib_per.envs.dict_cartpole import LEAVES
 from rllib_per.envs.leaf_probe import SPACES
 
 PROBES = [
@@ -168,3 +169,13 @@ def test_an_illegal_action_of_the_mask_probe_raises():
             env.step(action)
         with pytest.raises(ValueError, match=f"action {actions[-1]} is illegal: legal are"):
             env.step(actions[-1])
+
+
+def test_cartpole_of_leaves_is_cartpole():
+    env, plain = make("DictCartPole"), gym.make("CartPole-v1")
+    assert env.spec.max_episode_steps == plain.spec.max_episode_steps
+    obs, expected = env.reset(seed=3)[0], plain.reset(seed=3)[0]
+    for action in (0, 1, 1, 0, 1):
+        assert all(leaf in env.observation_space[name] for name, leaf in obs.items())
+        np.testing.assert_array_equal(np.concatenate([obs[name] for name in LEAVES]), expected)
+        obs, expected = env.step(action)[0], plain.step(action)[0]
