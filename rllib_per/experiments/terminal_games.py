@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
-from rich.console import Console
-from rich.live import Live
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import Control
+from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 
-from rllib_per.arrays import Array
+from rllib_per.arrays import Array, Bools
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.video import drawing_env, frames_of
 
@@ -32,37 +33,88 @@ def show_games(
 ) -> list[float]:
     """Play greedily, at the environment's own pace, before the user's eyes; each game's return.
 
-    Where there is no terminal nothing is drawn, and nobody is waited for. Raises as `record_games`.
+    Where there is no terminal, or one whose cursor can't be moved, nothing is drawn, and nobody is
+    waited for. Raises as `record_games`.
     """
     env, returns = drawing_env(policy), list[float]()
     frames_per_s = env.metadata.get("render_fps", 30)
     every = max(round(frames_per_s / _MOST_PICTURES_PER_S), 1)
+    is_drawn = console.is_terminal and not console.is_dumb_terminal
+    screen = Screen(console)
     try:
-        with Live(console=console, auto_refresh=False) as live:
-            frames = frames_of(env, policy, num_games, seed, returns)
-            begun_s = time.monotonic()
-            for number, frame in enumerate(islice(frames, max_frames)):
-                if console.is_terminal and number % every == 0:
-                    live.update(picture(frame, console.width, console.height - 1), refresh=True)
-                    time.sleep(max(begun_s + number / frames_per_s - time.monotonic(), 0.0))
+        console.show_cursor(not is_drawn)
+        frames = frames_of(env, policy, num_games, seed, returns)
+        begun_s = time.monotonic()
+        for number, frame in enumerate(islice(frames, max_frames)):
+            if is_drawn and number % every == 0:
+                screen.show(picture(frame, console.width, console.height - 1))
+                time.sleep(max(begun_s + number / frames_per_s - time.monotonic(), 0.0))
     finally:
+        console.show_cursor()
         env.close()
     return returns
 
 
-def picture(frame: Array, columns: int, rows: int) -> Text:
-    """A frame (height, width, 3) as text that fits into so many columns and rows."""
+class Screen:
+    """A picture in the terminal, of which only what has changed is sent."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown = np.empty((0, 0, 6), np.uint8)
+
+    def show(self, cells: Array) -> None:
+        """Draw `cells`, in the place of the last picture if that was as large."""
+        if cells.shape == self._shown.shape:
+            changed = (cells != self._shown).any(axis=2)
+        else:
+            changed = np.ones(cells.shape[:2], np.bool_)
+            self._console.print("\n" * len(cells), end="")
+        self._shown = cells
+        self._console.print(_Cells(cells, changed), end="", crop=False)
+
+
+class _Cells:
+    """Those of a picture that have changed, as rich prints it.
+
+    Before and after, the cursor is in the first column of the line below the picture.
+    """
+
+    def __init__(self, cells: Array, changed: Bools) -> None:
+        self._cells, self._changed = cells, changed
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Control.move(y=-len(self._cells)).segment
+        for cells, changed in zip(self._cells, self._changed, strict=True):
+            column = 0  # Where the cursor is.
+            for start, end in _stretches(cells, changed):
+                if start != column:
+                    yield Control.move_to_column(start).segment
+                yield Segment("▀" * (end - start), _style(*cells[start].tolist()))
+                column = end
+            yield Segment.line()
+
+
+def _stretches(cells: Array, changed: Bools) -> Iterator[tuple[int, int]]:
+    """The changed cells of one row, each stretch of neighbours of the same colours as one."""
+    differs = (cells[1:] != cells[:-1]).any(axis=1) | (changed[1:] != changed[:-1])
+    edges = [0, *(np.flatnonzero(differs) + 1).tolist(), len(cells)]
+    for start, end in pairwise(edges):
+        if changed[start]:
+            yield start, end
+
+
+def picture(frame: Array, columns: int, rows: int) -> Array:
+    """A frame (height, width, 3) as characters that fit into so many columns and rows.
+
+    Returns:
+        (rows, columns, 6) uint8, of each character the colours of its upper and its lower half.
+    """
     height, width = frame.shape[:2]
     scale = min(min(columns, _MOST_COLUMNS) / width, 2 * rows / height, 1.0)
     columns, rows = max(int(width * scale), 1), max(int(height * scale) // 2, 1)
     small = _shrunk(_shrunk(frame, 2 * rows, 0), columns, 1)
     small = small.astype(np.uint8) // _SHADES * _SHADES
-    text = Text(no_wrap=True, end="")
-    for row in range(rows):
-        for upper, lower in zip(small[2 * row].tolist(), small[2 * row + 1].tolist(), strict=True):
-            text.append("▀", _style(tuple(upper), tuple(lower)))
-        text.append("\n")
-    return text
+    return np.concatenate([small[::2], small[1::2]], axis=2)
 
 
 def _shrunk(frame: Array, size: int, axis: int) -> Array:
@@ -76,5 +128,6 @@ def _shrunk(frame: Array, size: int, axis: int) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def _style(upper: tuple[int, int, int], lower: tuple[int, int, int]) -> Style:
+def _style(*colours: int) -> Style:
+    upper, lower = colours[:3], colours[3:]
     return Style(color=f"rgb{upper}".replace(" ", ""), bgcolor=f"rgb{lower}".replace(" ", ""))
