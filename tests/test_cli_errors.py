@@ -4,6 +4,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -192,6 +193,47 @@ def test_a_keyword_that_an_environment_does_not_take_is_told_with_those_that_it_
     assert "must hold keywords of TakesKeywords(*, render_mode=None)" in done.output
     assert "'renders_mode' is none of them; did you mean 'render_mode'?" in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["train", "compare", "tune"])
+@pytest.mark.parametrize(
+    ("env", "exit_code", "told"),
+    [
+        (
+            "Raises, env_config: {method: step, first: 1}",
+            1,
+            "KeyError: 'speed' (raised by step() of environment 0, <",
+        ),
+        (
+            "Raises, env_config: {method: reset, first: 1}",
+            1,
+            "RuntimeError: the simulator is gone (raised by reset() of environment 0, <",
+        ),
+        (
+            "ObservesOtherwise",
+            2,
+            "environment.env = tests.support.wrong_env.ObservesOtherwise: An observation must be "
+            "an array of shape (4,)",
+        ),
+    ],
+)
+def test_an_environment_that_fails_at_once_is_told_before_ray_starts_and_leaves_no_folder(
+    verb, env, exit_code, told, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_session, "ray_session", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = {"train": ("train", CONFIGS / "cartpole.yaml"), "compare": COMPARE, "tune": TUNE}
+    wrong = ("--set", f"environment={{env: tests.support.wrong_env.{env}}}")
+    runs = tmp_path / "runs"
+    done = call(*command[verb], *wrong, "--allow-custom-classes", "--runs", runs)
+    expect_one_line(done, exit_code, told)
+    assert not runs.exists()
+    if exit_code == 1:
+        (failure,) = tmp_path.glob("rllib-per-failure-*.txt")
+        assert done.output.splitlines()[-1] == f"the whole traceback is in {failure}"
+        assert "in _call\n    raise error" in failure.read_text()
+    else:
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_that_fails_in_a_users_code_is_two_lines(tmp_path, monkeypatch, without_ray):

@@ -74,7 +74,8 @@ def compare(
         from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
         for compared_run in compared_runs:
-            check_environment(compared_run.experiment)
+            with starting():
+                check_environment(compared_run.experiment)
             check_algorithm(compared_run.experiment)
         folder = ComparisonFolder.create(root, config.stem, compared_runs, target)
     sys.exit(run_comparison(folder, compared_runs, address))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rllib_per.cli.errors import NO_RESULT, complain, reported
+from rllib_per.cli.errors import NO_RESULT, complain, reported, starting
 from rllib_per.cli.options import CONFIG, RUNS, cluster_address, experiment_options
 from rllib_per.experiments.yaml_source import printable
 
@@ -48,7 +48,8 @@ def tune(
         from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
         for variant in (plan.config, *plan.variants()):
-            check_environment(variant)
+            with starting():
+                check_environment(variant)
             check_algorithm(variant)
         folder = TuningFolder.create(root / config.stem, plan)
     sys.exit(run_search(plan, folder, address, resume=False))

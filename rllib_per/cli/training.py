@@ -81,7 +81,8 @@ def train(
             name, experiment = _new(config, env, overrides, seed, smoke, allow_custom_classes)
             from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
-            check_environment(experiment)
+            with starting():
+                check_environment(experiment)
             check_algorithm(experiment)
             run_name = RunName(experiment.environment.game, name, experiment.seed)
             run = RunFolder.create(root, experiment, run_name.stem)

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from rllib_per.action_masks import ACTION_MASK
 from rllib_per.envs.wrappers import WrapperError
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
 from rllib_per.experiments.yaml_source import ConfigError, Problem, described
 from rllib_per.extras import how_to_install, missing
-from rllib_per.runners.masked_env import find_source, first_infos, with_masks
+from rllib_per.observations import WrongDataError
+from rllib_per.runners.masked_env import MaskedVectorEnv, find_source, first_infos, with_masks
 from rllib_per.runners.stack_detection import find_frame_stacks
-from rllib_per.runners.vector_env import env_context, make_vector_env
+from rllib_per.runners.vector_env import env_context, make_vector_env, reset_with_seeds
 from rllib_per.settings.network import Network
 from rllib_per.settings.replay import Prioritized, Sharded
 from rllib_per.settings.section import as_dict
@@ -28,19 +30,38 @@ from rllib_per.settings.section import as_dict
 _RLLIBS_ADVICE = "\nTo suppress all validation errors"
 
 
+class EnvironmentFailedError(Exception):
+    """An environment's own error, which is the cause, in its first reset or step."""
+
+
 def check_environment(experiment: ExperimentConfig) -> None:
-    """Make the environment once, as the first env runner will; network and replay must suit it.
+    """Make the environment once, as the first env runner will, and take a step; network and replay
+    must suit it.
 
     Raises:
-        ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays,
-            or that this network or replay buffer takes.
+        ConfigError: It does not exist, refuses its `env_config`, answers what its spaces do not
+            say, or is none that Q-learning plays, or that this network or replay buffer takes.
+        EnvironmentFailedError: It raised in `reset` or in `step`.
     """
     with made_once(experiment) as env:
+        _take_a_step(experiment, env)
         problems = [*_unrecorded(experiment), *_misfits(experiment, env)]
     if experiment.evaluation.env_config:
         _check_evaluations(experiment)
     if problems:
         raise ConfigError(problems)
+
+
+def _take_a_step(experiment: ExperimentConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+    try:
+        obs = reset_with_seeds(env, [experiment.seed])
+        is_masked = isinstance(env, MaskedVectorEnv)
+        env.step(obs[ACTION_MASK].argmax(axis=1) if is_masked else np.zeros(1, np.int64))
+    except WrongDataError as error:
+        place = f"environment.env = {experiment.environment.env}"
+        raise ConfigError([Problem(place, str(error))]) from error
+    except Exception as error:
+        raise EnvironmentFailedError from error
 
 
 def _check_evaluations(experiment: ExperimentConfig) -> None:

@@ -123,6 +123,9 @@ class Observes(gym.Env):
         super().reset(seed=seed)
         return self.observation_space.sample(), {}
 
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
 
 @pytest.mark.parametrize("name", OBSERVATIONS)
 def test_the_kinds_of_observations_decide_on_the_network(name):

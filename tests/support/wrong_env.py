@@ -31,8 +31,8 @@ class Raises(gym.Env):
     """Raises a KeyError of its own in `step`, or a RuntimeError in `reset`.
 
     Args:
-        context: `method`, "step" or "reset", raises from its second call on; where there is a
-            `marker`, a path, only for as long as no file is there, which it makes.
+        context: `method`, "step" or "reset", raises from its second call on, or its `first`; where
+            there is a `marker`, a path, only for as long as no file is there, which it makes.
     """
 
     observation_space = gym.spaces.Box(-1e3, 1e3, (3,), np.float32)
@@ -41,6 +41,7 @@ class Raises(gym.Env):
     def __init__(self, context):
         self._method, self._marker = context["method"], context.get("marker")
         self._num_calls = {"step": 0, "reset": 0}
+        self._first = context.get("first", 2)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -53,7 +54,7 @@ class Raises(gym.Env):
 
     def _call(self, method, error):
         self._num_calls[method] += 1
-        if method != self._method or self._num_calls[method] < 2:
+        if method != self._method or self._num_calls[method] < self._first:
             return
         if self._marker is not None:
             path = Path(self._marker)
@@ -61,6 +62,12 @@ class Raises(gym.Env):
                 return
             path.touch()
         raise error
+
+
+class ObservesOtherwise(WrongLater):
+    """Observes three numbers, and says that it does four."""
+
+    observation_space = gym.spaces.Box(-1e3, 1e3, (4,), np.float32)
 
 
 class TakesKeywords(Raises):
