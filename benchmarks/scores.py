@@ -44,7 +44,7 @@ NAMES = {
     "base": "double, dueling, 3-step DQN",
     "per": "the same, prioritized",
     "rainbow": "Rainbow",
-    "iqn": "Rainbow with IQN",
+    "iqn": "Rainbow with IQN of 8 fractions",
     "iqn_munchausen": "the same, with Munchausen targets",
     "dqn": "DQN",
     "dqn32": "DQN, 32 draws",
