@@ -229,8 +229,15 @@ class UnitRecycler:
 
 
 def _leave_one_to_spectral_norms(each: Units, dormant: Tensor) -> None:
-    """The unit that is read most, of those that all are dormant: weights of 0 have no direction."""
+    """The unit that is read most, where no other is read: weights of 0 have no direction.
+
+    All may be dormant, or all others may have been, so that what reads them begins with 0.
+    """
     for reader, _ in each.readers:
-        if isinstance(reader, SpectralConv2d) and dormant.all():
-            weights = reader.weight.detach().transpose(0, 1).flatten(1)
-            dormant[weights.norm(dim=1).argmax()] = False
+        if not isinstance(reader, SpectralConv2d):
+            continue
+        sizes = reader.weight.detach().transpose(0, 1).flatten(1).norm(dim=1)
+        # Less than rounding beside the largest is nothing to take a direction from, either.
+        least = torch.finfo(sizes.dtype).eps * sizes.max()
+        if not (sizes[~dormant] > least).any():
+            dormant[sizes.argmax()] = False

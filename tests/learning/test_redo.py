@@ -298,6 +298,22 @@ def test_before_a_spectral_norm_the_unit_that_is_read_most_stays():
         assert layer.sigma().item() == pytest.approx(largest.item(), rel=0.05)
 
 
+@pytest.mark.parametrize("left", [0.0, 1e-12])
+def test_before_a_spectral_norm_one_is_read_also_when_the_dead_one_that_stayed_is_alone(left):
+    learner, network, space, _ = build("spectral")
+    obs, units = observations(space), recycler(learner)
+    kill(network)
+    units.after_update(obs, 1)
+    second = network.encoder[0][2].second
+    with torch.no_grad():  # What hardly any gradient makes of weights of 0.
+        second.weight.add_(left)
+    start_spectral_norms(network)
+    for update in (2, 3):  # Of each block all but one live now, and this one alone is read.
+        units.after_update(obs, update)
+        assert second.sigma() > 1e-3
+        assert network(obs).q.isfinite().all()
+
+
 def test_new_weights_are_the_initializers():
     config = learner_config()
     ones = {"fcnet_kernel_initializer": nn.init.ones_, "head_fcnet_bias_initializer": "zeros_"}
