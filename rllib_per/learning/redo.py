@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from rllib_per.learning.encoders import Encoder, LeafEncoder, ResidualBlock
+from rllib_per.learning.encoders import LeafEncoder, ResidualBlock, TreeEncoder
 from rllib_per.learning.initializers import initial_copy
 from rllib_per.learning.network_health import is_dormant, unit_activity, watch
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.optimizers import average_over_learners
 from rllib_per.learning.spectral_norm import SpectralConv2d, start_spectral_norms
-from rllib_per.objectives.heads import ACTIVATION_MODULES, StreamHead
+from rllib_per.objectives.heads import ACTIVATION_MODULES, DuelingHead, StreamHead
 from rllib_per.objectives.implicit_quantile import CosineHead
 from rllib_per.objectives.objective import Observations
 from rllib_per.settings.training import Redo
@@ -30,6 +30,9 @@ _STREAM = 2
 NUM_RECYCLED_KEY = "num_units_recycled_lifetime"
 
 _WEIGHTED = (nn.Linear, nn.Conv2d)
+
+# Without subclasses, whose `forward` may take units to other layers.
+_KNOWN = (LeafEncoder, TreeEncoder, StreamHead, DuelingHead, CosineHead)
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ def hidden_units(network: QNetwork) -> list[Units]:
     Raises:
         ValueError: A part of the network is of another kind, or there are no units.
     """
-    for part, kinds in ((network.encoder, Encoder), (network.head, StreamHead | CosineHead)):
-        if not isinstance(part, kinds):
+    parts = [network] if type(network) is not QNetwork else [network.encoder, network.head]
+    for part in parts:
+        if type(part) not in _KNOWN:
             raise ValueError(
-                f"`redo` must know which layer reads which: {type(part).__name__} is no encoder or "
-                "head of ours; leave `redo` out"
+                f"`redo` must know which layer reads which: {type(part).__name__} is no network, "
+                "encoder or head of ours; leave `redo` out"
             )
     head: Any = network.head
     streams = [head.advantage, getattr(head, "value", None)]

@@ -15,6 +15,7 @@ from rllib_per.action_masks import join_mask
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.network_config import as_mapping
 from rllib_per.learning.network_health import NetworkHealth
+from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.redo import UnitRecycler
 from rllib_per.learning.spectral_norm import SpectralNorms
 from rllib_per.learning.step import NetworkFunction, NetworkPair
@@ -63,8 +64,9 @@ def network_pair(
 
 
 def health_of(module: Any) -> NetworkHealth | None:
-    """What measures a module that is ours."""
-    return NetworkHealth(module.q_network) if isinstance(module, ApexDQNModule) else None
+    """What measures a network that is ours."""
+    is_ours = isinstance(module, ApexDQNModule) and isinstance(module.q_network, QNetwork)
+    return NetworkHealth(module.q_network) if is_ours else None
 
 
 def recycler_of(
@@ -78,10 +80,10 @@ def recycler_of(
     redo = settings.training.redo
     if redo is None:
         return None
-    if not isinstance(module, ApexDQNModule):
+    if not (isinstance(module, ApexDQNModule) and _has_our_q_values(type(module))):
         raise ValueError(
             f"`redo` must know which layer reads which: {type(module).__name__} is no "
-            "ApexDQNModule; leave `redo` out"
+            "ApexDQNModule, or has Q-values of its own; leave `redo` out"
         )
     if optimizer is None:
         raise ValueError(
@@ -98,12 +100,15 @@ def recycler_of(
     )
 
 
+def _has_our_q_values(kind: type[ApexDQNModule]) -> bool:
+    own = (kind.compute_q_values, kind.forward_target)
+    return own == (ApexDQNModule.compute_q_values, ApexDQNModule.forward_target)
+
+
 def _networks(module: Any, objective: Objective) -> tuple[NetworkFunction, NetworkFunction]:
     kind = type(module)
-    if issubclass(kind, ApexDQNModule):
-        own = (kind.compute_q_values, kind.forward_target)
-        if own == (ApexDQNModule.compute_q_values, ApexDQNModule.forward_target):
-            return module.q_network, module.target_q_network
+    if issubclass(kind, ApexDQNModule) and _has_our_q_values(kind):
+        return module.q_network, module.target_q_network
     if objective.num_outputs is not None or objective.num_taus:
         raise ValueError(
             f"{type(objective).__name__} needs more outputs per action than the one that "

@@ -6,10 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import nn
 
 from rllib_per.learning.learners import Learners
+from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.network_health import (
+    DORMANT_SHARE_KEY,
+    FEATURE_RANK_KEY,
+    WEIGHT_NORM_KEY,
     DeadAdvantages,
     NetworkHealth,
     effective_rank,
@@ -19,7 +25,7 @@ from rllib_per.learning.network_health import (
 from rllib_per.objectives import Expected
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
-from tests.support.learner import build_learner, random_batch
+from tests.support.learner import build_from, build_learner, learner_config, random_batch
 from tests.support.objectives import SampledFractions
 
 START = {"env_steps": 0, "episodes": 0, "updates": 0}
@@ -188,6 +194,29 @@ def test_features_that_are_no_numbers_have_no_rank():
     health = NetworkHealth(network)
     health.look(torch.full((4, 4), torch.nan))
     assert "feature_rank" not in health.report()
+
+
+class OwnNetwork(ApexDQNModule):
+    """Of the module it has all but the network."""
+
+    def setup(self):
+        super().setup()
+        self.q_network = nn.Linear(4, 3)
+
+    def compute_q_values(self, batch):
+        return {QF_PREDS: self.q_network(batch["obs"])}
+
+    def forward_target(self, batch):
+        return {QF_PREDS: self.target_q_network(batch["obs"]).detach()}
+
+
+def test_a_modules_own_network_learns_without_these_figures():
+    config = learner_config().rl_module(rl_module_spec=RLModuleSpec(OwnNetwork))
+    learner = build_from(config)
+    learner.update_from_replay(random_batch(), timesteps={"env_steps": 0, "episodes": 0})
+    figures = learner.pop_metrics()["default_policy"]
+    assert "qf_mean" in figures
+    assert not {DORMANT_SHARE_KEY, FEATURE_RANK_KEY, WEIGHT_NORM_KEY} & figures.keys()
 
 
 @pytest.mark.parametrize("is_dead", [False, True])

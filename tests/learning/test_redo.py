@@ -8,15 +8,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import nn
 
 from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
+from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.redo import UnitRecycler, hidden_units
 from rllib_per.learning.spectral_norm import start_spectral_norms
 from rllib_per.objectives import Expected
+from rllib_per.objectives.heads import DuelingHead
 from rllib_per.settings.training import Redo
 from tests.support.learner import (
     OBJECTIVES,
@@ -433,6 +436,33 @@ class OwnEncoder(ApexDQNModule):
         self.q_network.encoder = nn.Flatten()
 
 
+class ThirdStream(DuelingHead):
+    def forward(self, features, mask=None, taus=None):
+        return super().forward(features, mask, taus) + features.mean(dim=1, keepdim=True)
+
+
+class OwnSubclassOfAHead(Expected):
+    def head(self, num_features, num_actions, streams):
+        return ThirdStream(num_features, num_actions, None, streams)
+
+
+class Skipping(QNetwork):
+    def forward(self, obs, mask=None, taus=None):
+        return super().forward(obs.flip(1), mask, taus)
+
+
+class OwnNetwork(ApexDQNModule):
+    def setup(self):
+        super().setup()
+        self.q_network.__class__ = Skipping
+
+
+class OwnValues(ApexDQNModule):
+    def compute_q_values(self, batch):
+        features = self.q_network.encoder(batch["obs"])
+        return {QF_PREDS: super().compute_q_values(batch)[QF_PREDS] + features[:, :1]}
+
+
 class OwnOptimizer(ApexDQNLearner):
     def configure_optimizers_for_module(self, module_id, config=None):
         parameters = self.get_parameters(self.module[module_id])
@@ -450,10 +480,13 @@ LINEAR = {"activation": "linear", "head_activation": "linear"}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"training": {"objective": SampledFractions}}, "FractionHead is no encoder or head of"),
-        ({"training": {"objective": OwnHead}}, "Linear is no encoder or head of ours"),
+        ({"training": {"objective": SampledFractions}}, "FractionHead is no network, encoder or"),
+        ({"training": {"objective": OwnHead}}, "Linear is no network, encoder or head of ours"),
+        ({"training": {"objective": OwnSubclassOfAHead}}, "ThirdStream is no network, encoder or"),
+        ({"rl_module": {"rl_module_spec": RLModuleSpec(OwnNetwork)}}, "Skipping is no network"),
+        ({"rl_module": {"rl_module_spec": RLModuleSpec(OwnValues)}}, "has Q-values of its own"),
         ({"rl_module": {"model_config": LINEAR}}, "no effect on a network without hidden units"),
-        ({"rl_module": {"rl_module_spec": RLModuleSpec(OwnEncoder)}}, "Flatten is no encoder"),
+        ({"rl_module": {"rl_module_spec": RLModuleSpec(OwnEncoder)}}, "Flatten is no network"),
         ({"rl_module": {"rl_module_spec": RLModuleSpec(DefaultDQNTorchRLModule)}}, "is no ApexDQN"),
         ({"learners": {"learner_class": OwnOptimizer}}, "moments of the optimizer to 0"),
     ],
