@@ -78,6 +78,8 @@ class ApexDQNLearner(DQNTorchLearner):
         # Of `configure_optimizers_for_module`; None if a subclass made others in its place.
         self._default_optimizer: Any = None
         self._losses: Losses | None = None
+        # Of RLlib's `update`, for units that begin again.
+        self._last_obs: Any = None
         self._is_in_step = False
 
     def build(self) -> None:
@@ -241,7 +243,7 @@ class ApexDQNLearner(DQNTorchLearner):
         return self._step.flush()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """RLlib's hook at the end of an update: the learning rates, and the target networks.
+        """RLlib's hook at the end of an update: learning rates, units that begin again, targets.
 
         `update` calls it always, `update_from_replay` where it is overridden.
         """
@@ -251,6 +253,9 @@ class ApexDQNLearner(DQNTorchLearner):
             self._set_optimizer_lr(self._default_optimizer, self._lr_schedule(env_steps))
         episodes = timesteps.get(NUM_EPISODES_LIFETIME, 0)
         counts = {"env_steps": env_steps, "episodes": episodes, "updates": self._weights_seq_no}
+        if self._step.recycler is not None and self._last_obs is not None:
+            self._step.recycler.after_update(self._last_obs, self._weights_seq_no)
+        self._last_obs = None
         self._step.update_targets(counts)
         if not self._is_in_step:
             self._log_pending_metrics()
@@ -276,12 +281,12 @@ class ApexDQNLearner(DQNTorchLearner):
         columns = columns_of_rllib(batch, self._gamma)
         if self._has_masks:
             columns = masks_apart(columns)
-        num_update = self._weights_seq_no + 1
         noise = getattr(self._net, "update_noise", None)
-        if not self._is_in_step:
-            self._step.begin_update({"updates": num_update})
+        if not self._is_in_step:  # RLlib's `update` has counted itself already.
+            self._step.begin_update({"updates": self._weights_seq_no})
+            self._last_obs = columns.obs
         elif noise is not None:  # `forward_train` has drawn from it.
-            noise.begin(num_update)
+            noise.begin(self._weights_seq_no + 1)
         loss, self._losses = UpdateStep.evaluate(self._step, columns)
         if not self._is_in_step:
             log_losses(self.metrics, self.module_id, loss.detach(), self._losses)

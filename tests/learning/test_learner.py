@@ -12,9 +12,16 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from rllib_per.replay import TransitionBatch
-from tests.support.learner import build_from, build_learner, learner_config, random_batch
+from tests.support.learner import (
+    OBJECTIVES,
+    build_from,
+    build_learner,
+    learner_config,
+    random_batch,
+)
 
 START = {"env_steps": 0, "episodes": 0}
+ALWAYS = {"interval": 1, "tau": 0.1}
 
 
 def net(learner):
@@ -240,6 +247,30 @@ def test_rllibs_own_update_still_trains_and_reports():
     assert not torch.equal(parameters(learner), before)
     assert peek(result, "default_policy", "default_optimizer_learning_rate") == pytest.approx(5e-4)
     assert peek(result, "__all_modules__", "num_env_steps_trained_lifetime") == 8
+
+
+@pytest.mark.parametrize("settings", [{"noisy": True, "redo": ALWAYS}, OBJECTIVES["all at once"]])
+def test_rllibs_own_update_is_the_lean_one_with_its_noise_fractions_and_new_units(settings):
+    lean, rllibs = (build_learner(**settings | {"redo": ALWAYS}) for _ in range(2))
+    for learner in (lean, rllibs):
+        with torch.no_grad():
+            net(learner).q_network.encoder[1].bias[:4] = -1e4
+    recycled = []
+    for seed in range(3):
+        lean.update_from_replay(random_batch(seed), timesteps=START)
+        result = rllibs.update(
+            batch=rllib_batch(random_batch(seed)), timesteps={"num_env_steps_sampled_lifetime": 0}
+        )
+        recycled.append(
+            [
+                peek(figures, "default_policy", "num_units_recycled_lifetime")
+                for figures in (lean.pop_metrics(), result)
+            ]
+        )
+    assert (parameters(lean) - parameters(rllibs)).abs().max() < 1e-5
+    by_lean, by_rllibs = zip(*recycled, strict=True)
+    assert by_lean == by_rllibs
+    assert by_lean[0] >= 4
 
 
 def test_no_connector_pipeline_is_needed():
