@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every shipped configuration loads, survives being saved, and builds."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from rllib_per.envs.packages import package_of
 from rllib_per.experiments.environment_check import check_environment
 from rllib_per.experiments.experiment import build_experiment, load_experiment
-from rllib_per.experiments.yaml_source import parse_yaml
-from rllib_per.extras import missing
+from rllib_per.experiments.yaml_source import ConfigError, parse_yaml
+from rllib_per.extras import how_to_install, missing
 from rllib_per.settings.replay import section_of
 from rllib_per.settings.section import names_of
 
@@ -34,11 +35,13 @@ def test_a_resolved_config_says_nothing_of_what_its_replay_buffer_does_not_take(
     assert list(experiment.model_dump()["replay"]) == names_of(section_of(replay.type))
 
 
-def test_its_environment_exists(experiment):
+def test_its_environment_exists_or_its_extra_is_named(experiment):
     package = package_of(experiment.environment.env)
     if package is not None and missing(package.extra):
-        pytest.skip(f"needs the extra {package.extra}")
-    check_environment(experiment)
+        with pytest.raises(ConfigError, match=re.escape(how_to_install(package.extra))):
+            check_environment(experiment)
+    else:
+        check_environment(experiment)
 
 
 def test_rllib_accepts_it(experiment):
