@@ -122,9 +122,12 @@ def tutorials() -> Iterator[Run]:
 
 
 def cartpole_steady() -> Iterator[Run]:
-    """Whether CartPole stays solved, when training goes on."""
+    """Whether CartPole stays solved, when training goes on.
+
+    Its settings were chosen with seeds 0, 1 and 2; seeds 5 to 9 had no part in anything.
+    """
     settings = ("stop.target_return=null",)
-    for seed in range(5):
+    for seed in range(10):
         name = f"cartpole-steady-{seed}"
         yield Run(
             name, "configs/cartpole.yaml", seed, 100, settings, env_steps=100_000, is_small=True
