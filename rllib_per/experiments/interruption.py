@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -152,6 +153,39 @@ def no_longer_than(seconds: float, exit_code: int) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def leaving_after(patience_s: float) -> Iterator[None]:
+    """End this process `patience_s` after a signal, if the block has not ended by then.
+
+    A handler in Python could not: its turn comes after a call that waits for processes which the
+    same signal has ended.
+    """
+    signals, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+
+    def watch() -> None:
+        limit_s: float | None = None
+        while True:
+            left_s = None if limit_s is None else max(limit_s - time.monotonic(), 0.0)
+            if not select.select([signals], [], [], left_s)[0]:
+                _tell(f"nothing has answered for {patience_s:g} s; it ends here")
+                leave()
+            numbers = os.read(signals, 64)
+            if not numbers:
+                os.close(signals)
+                return
+            if limit_s is None and set(numbers) & set(SIGNALS):
+                limit_s = time.monotonic() + patience_s
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
 
 
 def _leave_start_up(number: int, frame: FrameType | None) -> None:

@@ -3,6 +3,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,6 +15,7 @@ from rllib_per.experiments.interruption import (
     Interruption,
     OverdueError,
     StartUp,
+    leaving_after,
     undone_by_signals,
 )
 
@@ -88,3 +91,33 @@ def test_a_signal_during_the_start_of_ray_is_taken_for_what_it_is(codes, capfd):
         raise SystemExit(signal.SIGTERM)
     assert codes == [130]
     assert "ended by SIGTERM" in capfd.readouterr().err
+
+
+DEAF = """
+import os, signal, time
+from rllib_per.experiments.interruption import leaving_after
+
+def wait_for_the_dead(*_):
+    time.sleep(60)
+
+signal.signal(signal.SIGTERM, wait_for_the_dead)
+with leaving_after(0.2):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_does_not_get_to_its_handler_ends_all_the_same():
+    ended = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, timeout=50)
+    assert ended.returncode == 130
+    assert b"nothing has answered for 0.2 s" in ended.stderr
+
+
+def test_a_process_that_ends_in_time_or_has_no_signal_stays(codes):
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    with Interruption(), leaving_after(0.05):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    assert codes == []
+    assert signal.set_wakeup_fd(before) == before

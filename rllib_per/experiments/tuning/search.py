@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune import (
     Callback,
     CheckpointConfig,
@@ -27,6 +28,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from rllib_per.experiments.interruption import leaving_after
 from rllib_per.experiments.named_classes import import_class, option_for
 from rllib_per.experiments.run_folder import EXIT_CODES, Ending
 from rllib_per.experiments.tuning.display import TuningDisplay, make_console, number_of
@@ -43,6 +45,8 @@ from rllib_per.experiments.tuning.trial import ExperimentTrial
 __all__ = ["EXIT_CODES", "NoResultError", "resume", "run", "set_tunes_environment", "start"]
 
 _SHOWN = 10
+# Trials save their checkpoints; Tune itself gives up what does not answer after 80 s.
+_PATIENCE_S = 120.0
 # Of "pbt": a checkpoint must stay for as long as another trial may go on from it.
 _KEPT_BY_PBT = 5
 
@@ -96,7 +100,13 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     """
     callbacks = tuner._local_tuner.get_run_config().callbacks
     (display,) = (c for c in callbacks if isinstance(c, TuningDisplay))
-    results = tuner.fit()
+    try:
+        with leaving_after(_PATIENCE_S):
+            results = tuner.fit()
+    except RayError:
+        if display.was_interrupted:  # The same signal has ended what Tune waits for.
+            return "interrupted"
+        raise
     trials = outcomes(results, plan)
     if not trials or math.isnan(trials[0].score):
         if display.was_interrupted:
