@@ -196,8 +196,8 @@ class OwnBuffer(ReplaySettings):
 
 
 # What decides on priorities, or on what follows from them.
-_OF_PRIORITIES = {*names_of(Exponents), *names_of(Priorities), "prioritization", "initial_priority"}
-_OF_PRIORITIES -= {"stratified", "gather_threads"}
+OF_PRIORITIES = {*names_of(Exponents), *names_of(Priorities), "prioritization", "initial_priority"}
+OF_PRIORITIES -= {"stratified", "gather_threads"}
 
 AnyReplay = Prioritized | Uniform | Sharded | RLlibPrioritized | RLlibUniform | OwnBuffer
 
@@ -241,6 +241,11 @@ def replay_of(replay_buffer_config: Mapping[str, Any]) -> AnyReplay:
     return section(**known)
 
 
+def draws_alike(kind: type[AnyReplay]) -> bool:
+    """Whether this type draws all transitions alike, so that priorities change nothing."""
+    return issubclass(kind, Uniform | RLlibUniform)
+
+
 def without_effect(replay: AnyReplay, priority: str | None) -> list[str]:
     """What was changed of priorities, as YAML names it, where all transitions are drawn alike.
 
@@ -248,9 +253,9 @@ def without_effect(replay: AnyReplay, priority: str | None) -> list[str]:
         priority: Of `training`; None: it was not given.
     """
     kind = type(replay)
-    if not issubclass(kind, Uniform | RLlibUniform):
+    if not draws_alike(kind):
         return []
-    names = [name for name in names_of(kind) if name in _OF_PRIORITIES]
+    names = [name for name in names_of(kind) if name in OF_PRIORITIES]
     changed = [name for name in names if getattr(replay, name) != getattr(kind, name)]
     return [f"replay.{name}" for name in changed] + ["training.priority"] * (priority is not None)
 

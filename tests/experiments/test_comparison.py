@@ -24,6 +24,7 @@ from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.intervals import Interval
 from rllib_per.experiments.metrics_log import MetricsRow
 from rllib_per.experiments.yaml_source import ConfigError
+from rllib_per.settings.replay import without_effect
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = CONFIGS / "cartpole.yaml"
@@ -53,12 +54,24 @@ def test_runs_differ_in_the_buffer_and_in_what_it_does_not_have():
     overrides = ["replay.priority=huber", "training.n_step=2"]
     (ours, theirs), _ = plan_comparison(CONFIG, ["prioritized", "rllib_uniform"], 1, overrides)
     assert ours.ignored == ()
-    assert theirs.ignored == ("weight_normalization", "priority")
+    assert theirs.ignored == ("alpha", "beta", "weight_normalization", "priority")
     assert ours.experiment.replay.priority == "huber"
     assert theirs.experiment.replay.type == "rllib_uniform"
     assert theirs.experiment.replay.capacity == ours.experiment.replay.capacity
     sections = {"replay": theirs.experiment.replay}
     assert ours.experiment.model_copy(update=sections) == theirs.experiment
+
+
+@pytest.mark.parametrize("replay", ["uniform", "rllib_uniform"])
+def test_uniform_replay_is_given_nothing_about_priorities(replay):
+    atari = CONFIGS / "atari" / "btr_small.yaml"
+    for config, of_training in ((CONFIG, None), (atari, "quantile_td_errors")):
+        assert load_experiment(config).training.priority == of_training
+        (run,), _ = plan_comparison(config, [replay], 1)
+        assert {"alpha", "beta"} <= set(run.ignored)
+        assert ("training.priority" in run.ignored) == (of_training is not None)
+        # So that no run warns of what the user did not write.
+        assert without_effect(run.experiment.replay, run.experiment.training.priority) == []
 
 
 def test_every_run_of_a_comparison_plays_at_the_end():
@@ -211,7 +224,7 @@ def test_a_report_is_of_the_finished_runs_and_names_what_was_left_out(tmp_path):
             ("prioritized", "1"),
         ]
     results = json.loads(folder.results_json.read_text())
-    assert results["ignored"]["rllib_uniform"] == ["weight_normalization"]
+    assert results["ignored"]["rllib_uniform"] == ["alpha", "beta", "weight_normalization"]
     assert results["replays"]["prioritized"]["final_return"]["mean"] == 100.5
     assert results["replays"]["rllib_uniform"]["final_return"]["half_width"] is None
     assert folder.plot.read_bytes().startswith(b"\x89PNG")
@@ -266,6 +279,7 @@ def test_compare_trains_all_and_resume_only_what_is_missing(tmp_path):
         done = call(*arguments, *replays, "--set", "stop.env_steps=600")
         assert done.exit_code == 0, done.output
         assert "rllib_prioritized has no weight_normalization: left out." in done.output
+        assert "uniform has no alpha, beta, weight_normalization: left out." in done.output
         (path,) = tmp_path.iterdir()
         folder = ComparisonFolder(path)
         results = json.loads(folder.results_json.read_text())

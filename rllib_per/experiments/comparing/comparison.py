@@ -18,7 +18,13 @@ from pydantic import BaseModel, Field, ValidationError
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, read_source
 from rllib_per.experiments.run_folder import RunFolder, write_json
 from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
-from rllib_per.settings.replay import REPLAY_SECTIONS, OwnBuffer, section_of
+from rllib_per.settings.replay import (
+    OF_PRIORITIES,
+    REPLAY_SECTIONS,
+    OwnBuffer,
+    draws_alike,
+    section_of,
+)
 from rllib_per.settings.section import names_of
 
 _TARGET = ("stop", "target_return")
@@ -48,7 +54,8 @@ class ComparedRun:
     Attributes:
         replay: `replay.type`.
         experiment: What is run.
-        ignored: Keys of the configuration's replay section that this type does not have.
+        ignored: Keys of the configuration's replay section that this type does not have, or, where
+            it draws all transitions alike, that are about priorities.
     """
 
     replay: str
@@ -181,12 +188,16 @@ def plan_comparison(
 
 def _swap_replay(source: Source, replay: str) -> tuple[str, ...]:
     """Name another buffer, and leave out what it has no use for."""
-    section = source.data.get("replay")
-    taken = names_of(section_of(replay))
+    section, training = source.data.get("replay"), source.data.get("training")
+    kind = section_of(replay)
     known = {name for each in (*REPLAY_SECTIONS.values(), OwnBuffer) for name in names_of(each)}
+    useless = known - set(names_of(kind)) | (OF_PRIORITIES if draws_alike(kind) else set())
     unused = []
     if isinstance(section, dict):
-        unused = [key for key in section if key in known and key not in taken]
+        unused = [key for key in section if key in useless]
         source.data["replay"] = {key: v for key, v in section.items() if key not in unused}
+    if draws_alike(kind) and isinstance(training, dict) and training.get("priority") is not None:
+        unused.append("training.priority")
+        source.data["training"] = training | {"priority": None}
     source.put(("replay", "type"), replay, f"--replay {replay}")
     return tuple(unused)
