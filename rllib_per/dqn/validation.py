@@ -129,6 +129,11 @@ def _wrappers(config: ApexDQNConfig) -> Iterator[str]:
 def _replay(config: ApexDQNConfig) -> Iterator[str]:
     given = dict(config.replay_buffer_config)
     kind = given.pop("type", None)
+    try:
+        buffer_class = replay_class(kind)
+    except ValueError as error:  # What the other keys may be hangs on the type.
+        yield f"`replay_buffer_config['type']` {error}"
+        return
     section = section_of(kind)
     rules = rules_of(section)
     for name in {"capacity"} | given.keys() & rules.keys():
@@ -137,11 +142,6 @@ def _replay(config: ApexDQNConfig) -> Iterator[str]:
             yield problem
     if section is Sharded:
         yield from _shards(config, given)
-    try:
-        buffer_class = replay_class(kind)
-    except ValueError as error:
-        yield f"`replay_buffer_config['type']` {error}"
-        return
     yield from _options(section, replay_options(buffer_class), given)
     yield from _initial_priority(config)
     if issubclass(buffer_class, EpisodeReplayBuffer):

@@ -10,6 +10,7 @@ from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpiso
 from rllib_per import ApexDQNConfig, PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import REPLAY_TYPES, replay_class
+from rllib_per.dqn.validation import find_problems
 from rllib_per.sharding import ShardedReplay
 from tests.support.own_buffer import NewestBuffer
 
@@ -89,6 +90,14 @@ def test_rllibs_own_names_in_a_program_mean_our_buffers():
 def test_what_cannot_work_is_refused_with_a_hint(kind, options, complaint):
     built = config(kind, **options).training(store_buffer_in_checkpoints=True)
     assert complaint in problems(built)
+
+
+def test_a_type_that_does_not_exist_is_the_only_complaint():
+    built = ApexDQNConfig().environment("CartPole-v1")
+    built.training(replay_buffer_config={"type": "prioritised", "alhpa": 1})
+    (complaint,) = find_problems(built)
+    assert "`replay_buffer_config['type']` must be one of" in complaint
+    assert complaint.endswith("did you mean 'prioritized'?")
 
 
 def test_a_range_that_rllib_takes_for_empty_is_refused():
