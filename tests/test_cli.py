@@ -108,6 +108,18 @@ def test_a_run_that_is_named_twice_is_drawn_once(tmp_path, monkeypatch):
     assert [run.path.name for run in drawn] == ["2026-01-02", "2026-01-01"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("resume",), ("train", "--resume"), ("evaluate",), ("play",), ("export", "--to", "p.onnx")],
+)
+def test_a_link_stands_for_the_folder_that_it_leads_to(command, tmp_path):
+    (tmp_path / "2026-01-01").mkdir()
+    (tmp_path / "latest").symlink_to("2026-01-01")
+    assert (
+        f"error: {tmp_path / '2026-01-01'} is no run" in call(*command, tmp_path / "latest").output
+    )
+
+
 def test_train_takes_a_config_or_a_run_to_resume(tmp_path):
     assert call("train").exit_code == 2
     assert call("train", CONFIG, "--resume", tmp_path).exit_code == 2

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,21 @@ class _ConfigFile(click.ParamType):  # type: ignore[type-arg]  # Older clicks ha
 
 
 CONFIG = _ConfigFile()
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def without_link(path: Path) -> Path:
+    """What `path` is a link to, as `latest` is, which is another folder after the next run."""
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
+class _Folder(click.Path):
+    """A folder by its own name, so that what is said of it stays true."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return without_link(Path(os.fsdecode(super().convert(value, param, ctx))))
+
+
+FOLDER = _Folder(exists=True, file_okay=False)
 
 
 _PRETRAINED = f"{__name__}.pretrained"
@@ -50,7 +65,7 @@ def saved_run(command: Command) -> Command:
             except FileNotFoundError as error:
                 raise click.BadParameter(str(error), context, parameter) from error
         if path.exists():
-            return path
+            return without_link(path)
         problem = f"Path {value!r} does not exist."
         with suppress(FileNotFoundError):
             pretrained(value)
