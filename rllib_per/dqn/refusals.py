@@ -14,11 +14,11 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from rllib_per.dqn.refused_settings import OF_RLLIBS_RUNNER, REFUSED, SET_AS
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.network_config import as_mapping, network_config
 from rllib_per.learning.rllib_hooks import problem_of_learner_class
 from rllib_per.own_forwards import has_own_forward
+from rllib_per.settings.refused import OF_RLLIBS_RUNNER, REFUSED, SET_AS
 from rllib_per.settings.training import Training
 
 if TYPE_CHECKING:

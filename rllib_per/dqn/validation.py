@@ -25,6 +25,7 @@ from rllib_per.settings.objectives import (
     problems_of_objective,
 )
 from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of, section_of
+from rllib_per.settings.refused import BATCH_MODE
 from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
 from rllib_per.settings.section import names_of
@@ -259,6 +260,5 @@ def _structure(config: ApexDQNConfig) -> Iterator[str]:
             "`num_gpus_per_learner` must be whole with more than one learner, as no two of them "
             f"may share a GPU when they average gradients: got {config.num_gpus_per_learner}"
         )
-    # RLlib itself sets it for evaluation.
     if config.batch_mode != "truncate_episodes" and not config.in_evaluation:
-        yield "`batch_mode` has no effect here: leave it out, as replay takes parts of episodes"
+        yield f"`batch_mode` {BATCH_MODE}"

@@ -6,17 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
@@ -31,6 +21,7 @@ from rllib_per.experiments.named_classes import (
     importing,
 )
 from rllib_per.experiments.smoke import shrink
+from rllib_per.experiments.unknown_keys import suggestion
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
@@ -42,8 +33,7 @@ from rllib_per.settings.replay import (
 )
 from rllib_per.settings.rules import Count, names_class
 from rllib_per.settings.runners import EnvRunners, Reporting
-from rllib_per.settings.section import OpenSection, Section, as_dict, names_of
-from rllib_per.settings.synonyms import meant_by
+from rllib_per.settings.section import as_dict
 from rllib_per.settings.training import Training
 
 if TYPE_CHECKING:
@@ -325,50 +315,8 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
 def _message(detail: ErrorDetails, path: KeyPath, model: type[ExperimentConfig]) -> str:
     kind = detail["type"]
     if kind in _UNKNOWN:
-        return f"unknown key{_suggestion(path, model)}"
+        return f"unknown key{suggestion(path, model)}"
     if kind == "missing":
         return "is required"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return re.sub("^should be ", "must be ", message)
-
-
-def _suggestion(path: KeyPath, model: type[ExperimentConfig]) -> str:
-    """The key that was meant: of the same section, or one of this name in another."""
-    known = list(_known(model, ()))
-    *parents, wrong = map(str, path)
-    if (*parents, wrong) in known:
-        return "; another `type` than this one has it: leave it out, or change `type`"
-    siblings = {names[-1]: names for names in known if list(names[:-1]) == parents}
-    others: dict[str, tuple[str, ...]] = {}
-    for names in sorted(known, key=len):  # Those that are less deep win.
-        others.setdefault(names[-1], names)
-    # A name in another section has to be much like it.
-    for candidates, cutoff in ((siblings, 0.6), (others, 0.85)):
-        meant = meant_by(wrong, candidates, cutoff)
-        if meant is not None:
-            return f"; did you mean {'.'.join(candidates[meant])}?"
-    if parents == ["environment"]:
-        return f"; what the environment takes is given as environment.env_config: {{{wrong}: ...}}"
-    return f"; known here: {', '.join(sorted(siblings))}"
-
-
-def _known(section: Any, parents: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Every key, sections above first."""
-    for name, annotation in keys_of(section).items():
-        yield (*parents, name)
-        yield from _known(annotation, (*parents, name))
-
-
-def keys_of(annotation: Any) -> dict[str, Any]:
-    """The keys of a section, or of all that may stand in its place, and their annotations."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        hints = get_type_hints(annotation)
-        further = {"options"} if issubclass(annotation, OpenSection) else set()
-        return {name: hints[name] for name in names_of(annotation) if name not in further}
-    if isinstance(annotation, type):
-        fields = getattr(annotation, "model_fields", {})
-        return {name: field.annotation for name, field in fields.items()}
-    if get_origin(annotation) not in (Union, UnionType, Annotated):
-        return {}
-    members = get_args(annotation)
-    return {name: hint for member in members for name, hint in keys_of(member).items()}

@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 One YAML file is one experiment. Its sections are named as the methods of RLlib's `AlgorithmConfig`,
 its keys as their keywords, and defaults are those of `DQNConfig` where it has the key. Counts are
 in env steps unless a key says otherwise. A key that is not here is an error, with the line where it
-stands and the key that was probably meant.
+stands and the key that was probably meant, or what to do in place of a setting of RLlib's.
 
     rllib-per config cartpole                                     # with every default
     rllib-per train configs/cartpole.yaml --set replay.alpha=0.5  # with one key changed

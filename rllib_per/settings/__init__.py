@@ -2,5 +2,6 @@
 """Every setting once: default, bounds, unit and sentence. Knows neither Ray nor torch.
 
 `rules` says which values there are, `section` what a group of settings is. The others are the
-groups: `replay`, `training`, `network`, `runners` and `learners`.
+groups: `replay`, `training`, `network`, `runners` and `learners`. `synonyms` and
+`refused` know names that are none here: what was meant, or what to do instead.
 """

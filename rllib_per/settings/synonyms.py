@@ -58,7 +58,9 @@ _OURS: Mapping[str, tuple[str, ...]] = {
         "num_steps", "num_env_steps", "num_env_steps_sampled_lifetime",
     ),
     "target_return": ("reward_threshold", "episode_return_mean", "episode_reward_mean", "target"),
-    "replay": ("replay_buffer", "replay_buffer_config"),
+    "replay": ("replay_buffer", "replay_buffer_config", "prioritized_replay"),
+    "env_runners": ("rollouts",),
+    "checkpoint": ("checkpointing",),
     "training": ("algorithm", "agent", "hyperparameters", "train"),
     "model": ("rl_module", "model_config"),
 }  # fmt: skip

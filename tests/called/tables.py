@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from rllib_per.dqn.refused_settings import OF_RLLIBS_RUNNER, REFUSED
+from rllib_per.settings.refused import OF_RLLIBS_RUNNER, REFUSED
 from tests.called import verdicts
 from tests.called.rllibs_programs import (
     DQN_PROGRAMS,

@@ -11,7 +11,7 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
-from rllib_per.dqn.refused_settings import OF_RLLIBS_RUNNER, REFUSED
+from rllib_per.settings.refused import OF_RLLIBS_RUNNER, REFUSED
 from tests.called.verdicts import (
     BOOKKEEPING,
     HAS_AN_EFFECT,

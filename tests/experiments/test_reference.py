@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rllib_per.experiments.experiment import keys_of
 from rllib_per.experiments.reference import reference
 from rllib_per.experiments.tuning.plan import SearchConfig
+from rllib_per.experiments.unknown_keys import keys_of
 from rllib_per.settings.section import sentences
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from rllib_per.experiments.experiment import ExperimentConfig, build, keys_of
+from rllib_per.experiments.experiment import ExperimentConfig, build
+from rllib_per.experiments.unknown_keys import keys_of
 from rllib_per.experiments.yaml_source import ConfigError, parse_yaml
 from rllib_per.settings import synonyms
 from rllib_per.settings.synonyms import meant_by

@@ -160,6 +160,9 @@ REFUSED: dict[str, str] = {
     "_fake_gpus": "belongs to RLlib's old API stack: leave it out, there are CPU learners",
 }
 
+# Of the user's own config only: RLlib itself sets it for evaluation.
+BATCH_MODE = "has no effect here: leave it out, as replay takes parts of episodes"
+
 # Where a keyword of RLlib's fluent methods is not the name of the attribute.
 SET_AS = {"_learner_connector": "learner_connector"}
 
