@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from rllib_per.experiments import sections
 from rllib_per.experiments.named_classes import (
     SECTIONS_WITH_CLASSES,
+    check_objective,
     custom_classes,
     import_class,
     importable,
@@ -270,7 +271,14 @@ def build(model: type[Model], source: Source, *, allow_custom_classes: bool = Fa
         problems += _problems(error, source, model)
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))
-    return importing(experiment, source.folder) if allow_custom_classes else experiment
+    if allow_custom_classes:
+        experiment = importing(experiment, source.folder)
+    try:
+        check_objective(experiment.training.objective, experiment.import_from)
+    except ValueError as error:
+        problem = Problem(source.place(("training", "objective")), f"training.objective: {error}")
+        raise ConfigError([problem]) from error
+    return experiment
 
 
 def _problems(

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from rllib_per.experiments.import_path import enter_folder
-from rllib_per.experiments.yaml_source import KeyPath
+from rllib_per.experiments.yaml_source import KeyPath, described
 from rllib_per.settings.replay import REPLAY_SECTIONS
 from rllib_per.settings.rules import CLASS_IN_FILE, names_class
+from rllib_per.settings.section import as_dict
 from rllib_per.settings.training import ObjectiveChoice
 
 
@@ -64,6 +65,20 @@ def importable(name: str, folder: str | None) -> str:
         return name
     named = import_class(name, folder=folder)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_objective(choice: ObjectiveChoice, folder: str | None) -> None:
+    """Raise ValueError unless its class can be imported and takes the keywords beside `type`."""
+    if choice == ObjectiveChoice():
+        return
+    from rllib_per.objectives import build_objective
+
+    try:
+        build_objective(as_dict(choice) | {"type": importable(choice.type, folder)})
+    except ValueError:
+        raise
+    except Exception as error:  # The class, or its module, may raise anything.
+        raise ValueError(described(error)) from error
 
 
 def _import_file(file: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from rllib_per.objectives.objective import (
     TensorBatch,
 )
 from rllib_per.settings.objectives import OBJECTIVES
+from rllib_per.settings.synonyms import meant_by
 
 __all__ = [
     "Expected",
@@ -45,9 +47,24 @@ def build_objective(spec: Any, settings: ObjectiveSettings | None = None) -> Obj
     kind = options.pop("type", "expected")
     objective = _objective_class(kind)
     try:
+        _check_keywords(objective, options)
         return objective(settings or ObjectiveSettings(), **options)
     except TypeError as error:
         raise ValueError(f"the objective {kind!r} cannot be made of {options}: {error}") from error
+
+
+def _check_keywords(objective: type[Objective], options: Mapping[str, Any]) -> None:
+    """Raise TypeError, with what it takes, for a keyword that the class does not take."""
+    parameters = list(inspect.signature(objective).parameters.values())[1:]  # Less the settings.
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    taken = [parameter.name for parameter in parameters]
+    for name in options:
+        if name not in taken:
+            near = meant_by(name, taken)
+            hint = f"; did you mean {near}?" if near else ""
+            takes = f"{objective.__name__} takes {', '.join(taken) or 'no keywords'}"
+            raise TypeError(f"{takes}: got {name}{hint}")
 
 
 def _objective_class(kind: Any) -> type[Objective]:

@@ -277,14 +277,17 @@ def test_any_text_is_an_experiment_or_a_config_error(text):
         build_experiment(parse_yaml(text, "x.yaml"))
 
 
+OBJECTIVE = "tests.support.objectives.ManyOutputs"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         "environment: {env: os.system}",
         "environment: {env: 'antigravity:CartPole-v1'}",
         "environment: {env: CartPole-v1}\nmodel: {module_class: os.system}",
-        "environment: {env: CartPole-v1}\ntraining: {objective: os.system}",
-        "environment: {env: CartPole-v1}\ntraining: {objective: {type: os.system}}",
+        f"environment: {{env: CartPole-v1}}\ntraining: {{objective: {OBJECTIVE}}}",
+        f"environment: {{env: CartPole-v1}}\ntraining: {{objective: {{type: {OBJECTIVE}}}}}",
         "environment: {env: CartPole-v1}\ncallbacks: {callbacks_class: os.system}",
     ],
 )

@@ -118,6 +118,39 @@ def test_an_objective_and_a_buffer_in_a_file_beside_the_yaml_are_found(project):
     assert build_objective(config.objective).__class__.__name__ == "Mine"
 
 
+WITH_KEYWORD = (
+    OWN_CLASSES
+    + """
+    def __init__(self, settings, eps=0.1):
+        super().__init__(settings)
+        if eps > 1:
+            raise RuntimeError("no share")
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("epsi: 0.2", r"{'epsi': 0.2}: Mine takes eps: got epsi; did you mean eps\?$"),
+        ("eps: 2", r"RuntimeError: no share \(corridor_env.py, line \d+\)$"),
+    ],
+)
+def test_what_an_objective_does_not_take_is_told_with_its_line(project, given, told):
+    (project / "corridor_env.py").write_text(WITH_KEYWORD)
+    (project / "own.yaml").write_text(OWN_YAML.replace('Mine"', f'Mine", {given}'))
+    with pytest.raises(ConfigError, match=rf"own\.yaml:3: training\.objective: .*{told}"):
+        load_experiment(project / "own.yaml", allow_custom_classes=True)
+    (project / "own.yaml").write_text(OWN_YAML.replace('Mine"', 'Mine", eps: 0.2'))
+    load_experiment(project / "own.yaml", allow_custom_classes=True)
+
+
+def test_what_is_no_objective_is_told_with_its_line(project):
+    (project / "own.yaml").write_text(OWN_YAML.replace("corridor_env.py:Mine", "os.system"))
+    with pytest.raises(ConfigError, match=r"own\.yaml:3: training\.objective: .* must be a subcla"):
+        load_experiment(project / "own.yaml", allow_custom_classes=True)
+
+
 def test_a_run_finds_its_classes_again_and_so_does_its_archive(project, monkeypatch):
     env = "corridor_env.py:WithConfig"
     run = RunFolder.create(Path("runs"), load(project, env), "corridor")
