@@ -202,18 +202,23 @@ def test_a_keyword_that_an_environment_does_not_take_is_told_with_those_that_it_
         (
             "Raises, env_config: {method: step, first: 1}",
             1,
-            "KeyError: 'speed' (raised by step() of environment 0, <",
+            "KeyError: 'speed' (raised by step() of environment 0, Raises)",
         ),
         (
             "Raises, env_config: {method: reset, first: 1}",
             1,
-            "RuntimeError: the simulator is gone (raised by reset() of environment 0, <",
+            "RuntimeError: the simulator is gone (raised by reset() of environment 0, Raises)",
         ),
         (
             "ObservesOtherwise",
             2,
             "environment.env = tests.support.wrong_env.ObservesOtherwise: An observation must be "
             "an array of shape (4,)",
+        ),
+        (
+            "OldReset",
+            2,
+            "environment.env = tests.support.wrong_env.OldReset: reset() must take the keywords",
         ),
     ],
 )

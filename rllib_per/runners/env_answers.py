@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 from typing import Any, NoReturn, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.utils import passive_env_checker
 from gymnasium.vector.utils import batch_space
 
 from rllib_per.action_masks import mask_alone
@@ -23,6 +26,8 @@ NUM_BOUNDED_STEPS = 16
 
 _OLD_STEP = "not enough values to unpack (expected 5, got 4)"
 _NO_TUPLE = "cannot unpack non-iterable"
+_OLD_RESET = re.compile(r"reset\(\) got an unexpected keyword argument '(seed|options)'")
+_RESET_TAKES = "reset() must take the keywords `seed` and `options`"
 _NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 
 
@@ -92,8 +97,7 @@ class EnvAnswers:
     def raise_failed_step(self, error: Exception) -> NoReturn:
         """What is wrong with the environment where the error says so, or `error` itself.
 
-        What is no five values cannot be unpacked, and Gymnasium's own check of an answer, the
-        PassiveEnvChecker of `gymnasium.make`, asserts what it requires.
+        What is no five values cannot be unpacked.
         """
         if str(error) == _OLD_STEP:
             raise WrongDataError(
@@ -102,18 +106,33 @@ class EnvAnswers:
                 "`terminated` and `truncated` in its place, or wrap the environment, as shimmy's "
                 "GymV21CompatibilityV0 does"
             ) from error
-        if isinstance(error, AssertionError) or str(error).startswith(_NO_TUPLE):
+        if _is_gymnasiums(error) or str(error).startswith(_NO_TUPLE):
             raise WrongDataError(f"step() of {self._who} failed: {error}") from error
-        self.say_where(error, "step")
-        raise error
+        self._raise_noted(error, "step")
 
-    def say_where(self, error: Exception, method: str) -> None:
-        """Note the environment beside an error of its own."""
-        note(error, f"raised by {method}() of environment {self._index}, {self._env}")
+    def raise_failed_reset(self, error: Exception) -> NoReturn:
+        """The same of `reset`."""
+        if _is_old_reset(error):
+            raise WrongDataError(
+                f"{_RESET_TAKES}, and return two values, (observation, info): that of {self._who} "
+                f"failed, {error}. Write the environment for Gymnasium's interface"
+            ) from error
+        if _is_gymnasiums(error):
+            raise WrongDataError(
+                "reset() must return two values, (observation, info), the observation as the "
+                f"space {self._tree.space} says: that of {self._who} failed, {error}"
+            ) from error
+        self._raise_noted(error, "reset")
+
+    def _raise_noted(self, error: Exception, method: str) -> NoReturn:
+        """An error of the environment's own."""
+        note(error, f"raised by {method}() of {self._who.removesuffix(',')}")
+        raise error
 
     @property
     def _who(self) -> str:
-        return f"environment {self._index}, {self._env},"
+        """By the user's class: those around it are Gymnasium's and ours."""
+        return f"environment {self._index}, {type(self._env.unwrapped).__name__},"
 
 
 class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -130,8 +149,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         try:
             answer = self.env.reset(**kwargs)
         except Exception as error:
-            self._answers.say_where(error, "reset")
-            raise
+            self._answers.raise_failed_reset(error)
         answers = self._answers
         return answers.nested(answers.first_leaves(answer)), mask_alone(answer[1])
 
@@ -175,7 +193,14 @@ class CheckedVectorEnv(gym.vector.VectorWrapper):
         return getattr(self.env, "frame_stack", None)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        answer = self.env.reset(**kwargs)
+        try:
+            answer = self.env.reset(**kwargs)
+        except TypeError as error:
+            if not _is_old_reset(error):
+                raise
+            raise WrongDataError(
+                f"{_RESET_TAKES}: that of the vector environment {self.env} failed, {error}"
+            ) from error
         if not _is_pair(answer):
             self._refuse("reset() must return two values, (observations, infos)", "reset", answer)
         return self._observations(answer[0], "reset"), answer[1]
@@ -273,6 +298,18 @@ def _rule(tree: ObservationTree) -> str:
     if tree.single is not None:
         return f"an array of shape {tree.single.shape} and dtype {tree.single.dtype}"
     return f"arrays, the leaves {tree.paths}"
+
+
+def _is_gymnasiums(error: Exception) -> bool:
+    """Whether it is of the check that `gymnasium.make` adds, and none of the environment's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_assertion = isinstance(error, AssertionError) and bool(frames)
+    return is_assertion and frames[-1].filename == passive_env_checker.__file__
+
+
+def _is_old_reset(error: Exception) -> bool:
+    """Whether `reset` takes no seed or no options, as with OpenAI's Gym."""
+    return isinstance(error, TypeError) and _OLD_RESET.search(str(error)) is not None
 
 
 def _is_pair(answer: Any) -> bool:

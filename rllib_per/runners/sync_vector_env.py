@@ -88,8 +88,7 @@ class ColumnSyncVectorEnv(SyncVectorEnv):
         try:
             answer = env.reset(**options)
         except Exception as error:
-            self._answers[i].say_where(error, "reset")
-            raise
+            self._answers[i].raise_failed_reset(error)
         self._write(i, self._answers[i].first_leaves(answer))
         self._note_mask(i, answer[1], infos)
 

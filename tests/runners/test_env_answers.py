@@ -10,7 +10,9 @@ import pytest
 import torch
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
+from rllib_per.error_notes import notes_of
 from rllib_per.observations import WrongDataError
+from rllib_per.runners.env_answers import CheckedVectorEnv
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import runner_config
 
@@ -77,7 +79,7 @@ def test_an_observation_that_is_not_the_spaces_is_named_at_any_step(name):
     space, value, message = WRONG_OBSERVATIONS[name]
     playing = runner(instead(0, value), space=space)
     playing.collect(LATE - 1, epsilon=1.0)
-    with pytest.raises(ValueError, match=rf"step\(\) of environment 0, <.*Answers.*{message}"):
+    with pytest.raises(ValueError, match=rf"step\(\) of environment 0, Answers, .*{message}"):
         playing.collect(1, epsilon=1.0)
 
 
@@ -209,6 +211,67 @@ def test_resets_are_checked_too(wrong, message):
         runner(None, wrong_reset=wrong).collect(1, epsilon=1.0)
 
 
+class OldReset(Answers):
+    def reset(self):
+        return self._observation()
+
+
+class ObservesDict(Answers):
+    def __init__(self, context):
+        super().__init__(context)
+        self.observation_space = gym.spaces.Dict(x=self.observation_space)
+
+    def reset(self, *, seed=None, options=None):
+        return None, {}
+
+
+class Asserts(Answers):
+    def reset(self, *, seed=None, options=None):
+        raise AssertionError("the simulator is gone")
+
+
+def of_class(env):
+    env_config = {"space": FLOATS, "answer": None, "wrong_at": 0}
+    # Else a reset that looks for masks would be the first, the only one that Gymnasium checks.
+    return ApexEnvRunner(config=runner_config(env, env_config=env_config, action_masks="none"))
+
+
+@pytest.mark.filterwarnings("ignore")  # Gymnasium's, of what is old.
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            OldReset,
+            r"must take the keywords `seed` and `options`, .* 0, OldReset, failed, .*'seed'",
+        ),
+        (ObservesDict, r"as the space Dict\(.* 0, ObservesDict, failed, .* must be a dict"),
+    ],
+)
+def test_a_reset_that_is_not_gymnasiums_is_told_what_is_required(env, message):
+    with pytest.raises(WrongDataError, match=message):
+        of_class(env).collect(1, epsilon=1.0)
+
+
+class OldVector(gym.vector.VectorEnv):
+    num_envs = 2
+    single_observation_space = gym.spaces.Box(0, 1, (3,))
+    single_action_space = gym.spaces.Discrete(2)
+
+    def reset(self):
+        return np.zeros((2, 3), np.float32)
+
+
+def test_so_is_that_of_a_vector_environment():
+    with pytest.raises(WrongDataError, match=r"take the keywords .* OldVector.* failed, .*'seed'"):
+        CheckedVectorEnv(OldVector()).reset(seed=1)
+
+
+def test_an_assertion_of_the_environments_own_stays_as_it_is():
+    with pytest.raises(AssertionError, match=r"^the simulator is gone$") as caught:
+        of_class(Asserts).collect(1, epsilon=1.0)
+    assert notes_of(caught.value) == ["raised by reset() of environment 0, Asserts"]
+
+
 def test_the_reset_between_two_episodes_is_checked():
     resets = itertools.count()
 
@@ -225,7 +288,7 @@ def test_the_reset_between_two_episodes_is_checked():
 def test_observations_of_environments_in_processes_are_checked(name):
     space, value, message = WRONG_OBSERVATIONS[name]
     playing = runner(instead(0, value), space=space, mode="async")
-    with pytest.raises(ValueError, match=rf"step\(\) of environment [01], <.*{message}"):
+    with pytest.raises(ValueError, match=rf"step\(\) of environment [01], Answers, .*{message}"):
         playing.collect(LATE, epsilon=1.0)
     playing.stop()
 

@@ -70,6 +70,13 @@ class ObservesOtherwise(WrongLater):
     observation_space = gym.spaces.Box(-1e3, 1e3, (4,), np.float32)
 
 
+class OldReset(WrongLater):
+    """Its `reset` is that of OpenAI's Gym."""
+
+    def reset(self):
+        return np.zeros(3, np.float32)
+
+
 class TakesKeywords(Raises):
     """One that is written for `gymnasium.make`."""
 
