@@ -24,8 +24,8 @@ from rllib_per.settings.objectives import (
     priority_of,
     problems_of_objective,
 )
-from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of, section_of
 from rllib_per.settings.refused import BATCH_MODE
+from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of, section_of
 from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
 from rllib_per.settings.section import names_of
