@@ -63,6 +63,11 @@ def test_train_and_init_name_the_extra_and_leave_nothing_behind(missed, tmp_path
         assert done.exit_code == 2, done.output
         assert done.output.count("\n") == 1
         assert f"pip install 'rllib-per[{extra}]'" in done.output
+    # Each names what it was given, and that once; an ALE id is played by another environment.
+    module, _ = NEEDED[env]
+    for done, place in ((init, "--env"), (train, "--env"), (from_file, "environment.env")):
+        assert done.output.startswith(f"error: {place}: {env} needs {module} (")
+        assert done.output.count(env) == 1
 
 
 def test_list_names_the_extra_that_an_experiment_lacks(missed):

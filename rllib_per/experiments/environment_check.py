@@ -84,14 +84,17 @@ def made_once(
         ConfigError: It does not exist, refuses its `env_config`, or is none that Q-learning plays.
     """
     quiet_logs()
-    place = place or f"environment.env = {experiment.environment.env}"
+    name = experiment.environment.env
     try:
         env = _make(experiment)
     except WrapperError as error:
         raise ConfigError([Problem("environment.wrappers", str(error))]) from error
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
-        raise ConfigError([Problem(place, str(error))]) from error
+        says_name = str(error).startswith(f"{name} ")
+        own_place = "environment.env" if says_name else f"environment.env = {name}"
+        raise ConfigError([Problem(place or own_place, str(error))]) from error
     except Exception as error:  # A constructor may raise anything about its `env_config`.
+        place = place or f"environment.env = {name}"
         raise ConfigError([Problem(place, described(error))]) from error
     try:
         yield env

@@ -10,10 +10,10 @@ from typing import Any
 import gymnasium as gym
 import yaml
 
-from rllib_per.envs.packages import package_of
+from rllib_per.envs.packages import package_of, register_package
 from rllib_per.experiments.environment_check import made_once
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, changed
-from rllib_per.experiments.yaml_source import Source, parse_yaml
+from rllib_per.experiments.yaml_source import ConfigError, Problem, Source, parse_yaml
 from rllib_per.learning.encoders import is_smaller, looks_like_image, smallest_side
 from rllib_per.replay.leaves import Leaf, ObservationTree
 from rllib_per.runners.stack_detection import frame_bytes
@@ -92,6 +92,10 @@ def starter(env: str, overrides: Sequence[str] = (), *, allow_custom_classes: bo
     Raises:
         ConfigError: There is no such environment, or it can't be made or learned.
     """
+    try:
+        register_package(env)  # By the user's id, which may be played by another of ours.
+    except ImportError as error:
+        raise ConfigError([Problem("--env", str(error))]) from error
     environment = _environment(env)
     data = {"environment": environment, "stop": {"env_steps": 1}}
     source = Source(data, f"--env {env}", folder=Path())

@@ -205,7 +205,10 @@ def test_what_is_found_says_nothing_of_its_place_where_no_class_is_named(project
 @pytest.mark.parametrize(
     ("env", "problem"),
     [
-        ("gone.py:Corridor", "gone.py:Corridor cannot be imported: there is no file /"),
+        (
+            "gone.py:Corridor",
+            "^environment.env: gone.py:Corridor cannot be imported: there is no file",
+        ),
         ("corridor_env.py:Nothing", "has no attribute 'Nothing'"),
         ("json.py:Corridor", "Python has another module json, of .*; give .* another name"),
         ("gone_module.Corridor", "No module named 'gone_module'; it must be .* beside the YAML"),
