@@ -8,6 +8,7 @@ no Gymnasium.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ def _leaves_of_space(path: str, space: Any, keys: tuple[Any, ...]) -> Iterator[L
             if not is_path(name):
                 raise ValueError(
                     f"a key of an observation must be a name, or names joined by /: got {name!r} "
-                    f"in {space}"
+                    f"in {without_charset(space)}"
                 )
             yield from _leaves_of_space(f"{path}/{name}" if path else name, node, (*keys, key))
         return
@@ -167,11 +168,13 @@ def _leaves_of_space(path: str, space: Any, keys: tuple[Any, ...]) -> Iterator[L
         kind = type(space).__name__
         if not path:
             raise ValueError(
-                f"an observation space must be of arrays of numbers: got the {kind} {space}"
+                f"an observation space must be of arrays of numbers: got the {kind} "
+                f"{without_charset(space)}"
             )
         raise ValueError(
             f"leaf {path!r} of the observations must be an array of numbers: got the {kind} "
-            f"{space}; {_leave_out(path)}, or turn it into numbers in the environment"
+            f"{without_charset(space)}; {_leave_out(path)}, or turn it into numbers in the "
+            "environment"
         )
     if 0 in shape:
         raise ValueError(
@@ -183,7 +186,16 @@ def _leaves_of_space(path: str, space: Any, keys: tuple[Any, ...]) -> Iterator[L
 
 
 def _leave_out(path: str) -> str:
-    return f"leave it out with environment(drop_leaves=[{path!r}])"
+    in_yaml = path if path.replace("/", "_").isidentifier() else json.dumps(path)
+    return (
+        f"leave it out with environment(drop_leaves=[{path!r}]) "
+        f"(`environment.drop_leaves: [{in_yaml}]` in YAML)"
+    )
+
+
+def without_charset(space: Any) -> str:
+    """A space for messages: a Text in it does not list its characters."""
+    return re.sub(r", charset=.*?\)(?=[,)]|$)", ")", str(space), flags=re.DOTALL)
 
 
 def parts(space: Any) -> list[tuple[str, Any, Any]]:

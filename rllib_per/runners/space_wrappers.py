@@ -11,7 +11,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from rllib_per.action_masks import ACTION_MASK
 from rllib_per.actions import num_actions
-from rllib_per.replay.leaves import is_node, parts
+from rllib_per.replay.leaves import is_node, parts, without_charset
 
 
 class ActionsFromZero(gym.ActionWrapper[Any, Any, Any]):
@@ -74,7 +74,7 @@ class DropLeaves(gym.ObservationWrapper[Any, Any, Any]):
         for path in missing.values():
             raise ValueError(
                 f"drop_leaves must name parts of a Dict or Tuple: there is no {path!r} in the "
-                f"observation space {env.observation_space}"
+                f"observation space {without_charset(env.observation_space)}"
             )
 
     def observation(self, observation: Any) -> Any:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import itertools
+import string
 
 import numpy as np
 import pytest
@@ -54,6 +55,27 @@ def test_observations_are_taken_apart_as_spaces_are_and_put_together_again():
     ids=str,
 )
 def test_a_space_that_is_no_tree_of_arrays_is_refused(space, message):
+    with pytest.raises(ValueError, match=message):
+        ObservationTree(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            spaces.Dict(note=spaces.Text(9)),
+            r"got the Text Text\(1, 9\); .*drop_leaves=\['note'\]\) "
+            r"\(`environment.drop_leaves: \[note\]` in YAML\)",
+        ),
+        (
+            spaces.Tuple([spaces.Sequence(spaces.Text(9))]),
+            r"\(Text\(1, 9\), .*: \[\"0\"\]` in YAML",
+        ),
+        (spaces.Text(9, charset=string.printable), r"the Text Text\(1, 9\)$"),
+    ],
+    ids=["in a Dict", "in a Sequence", "of any characters"],
+)
+def test_a_text_is_refused_without_its_charset_in_python_and_yaml(space, message):
     with pytest.raises(ValueError, match=message):
         ObservationTree(space)
 
