@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -37,15 +38,18 @@ def test_a_program_runs(program, tmp_path):
 
 
 @pytest.mark.parametrize("text", found("yaml"))
-def test_a_piece_of_yaml_is_one_of_an_experiment(text):
+def test_a_piece_of_yaml_is_one_of_an_experiment(text, tmp_path):
     if text.startswith("# job.yaml"):
         return  # Ray's; tests/cluster has it.
+    for name, content in files().items():
+        (tmp_path / name).write_text(content)
     changes = [
         f"{section}.{key}={yaml.safe_dump(value, default_flow_style=True)}"
         for section, keys in yaml.safe_load(text).items()
         for key, value in keys.items()
     ]
-    assert load_plan(SEARCH, changes, allow_custom_classes=True).values
+    search = shutil.copy(SEARCH, tmp_path / "search.yaml")  # Beside the files that are named.
+    assert load_plan(search, changes, allow_custom_classes=True).values
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTES], ids=name_of)
