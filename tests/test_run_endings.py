@@ -238,7 +238,8 @@ def test_an_error_in_the_final_evaluation_loses_nothing(finished, tmp_path, monk
     copy = shutil.copytree(finished.resolve(), tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(GreedyPlay, "evaluate", broken)
-        done = call("train", "--resume", copy, "--set", "stop.env_steps=1000")
+        changes = ("--set", "stop.env_steps=1000", "--set", "evaluation.final=true")
+        done = call("train", "--resume", copy, *changes)
     assert done.exit_code == 1
     assert "error: ZeroDivisionError: the environment is broken" in done.output
     assert "Traceback" not in done.output

@@ -20,7 +20,7 @@ _BUDGET: dict[tuple[str, ...], Any] = {
     ("evaluation", "num_episodes"): 2,
     ("evaluation", "final_num_episodes"): 2,
     ("evaluation", "num_envs"): 2,
-    ("evaluation", "max_env_steps_per_episode"): 500,  # A whole game takes minutes.
+    ("evaluation", "max_env_steps_per_episode"): 100,  # A whole game takes minutes.
 }
 
 _LIMITS = ("stop.env_steps", "stop.updates", "stop.time_s")

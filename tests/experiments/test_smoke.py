@@ -56,7 +56,7 @@ def test_limits_that_are_set_win_over_those_of_smoke():
 
 def test_smoke_plays_no_whole_game_and_learns_from_small_batches():
     smoke = load_experiment(CONFIGS / "atari" / "breakout.yaml", smoke=True)
-    assert smoke.evaluation.max_env_steps_per_episode == 500
+    assert smoke.evaluation.max_env_steps_per_episode == 100
     assert smoke.training.train_batch_size_per_learner == 64
 
 
