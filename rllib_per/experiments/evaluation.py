@@ -16,6 +16,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 
 from rllib_per.action_masks import ACTION_MASK
+from rllib_per.actions import num_actions
 from rllib_per.arrays import Array, Int64s
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.envs.statistics import (
@@ -102,9 +103,8 @@ class GreedyPolicy:
         self._module = spec.build().eval()
         self._own: OwnActions | None = None
         if has_own_forward(type(self._module), "inference"):
-            num_actions = int(spaces[1].n)  # type: ignore[attr-defined]
             self._own = OwnActions(
-                self._module, num_actions, explore=False, env_step=0, num_runners=1
+                self._module, num_actions(spaces[1]), explore=False, env_step=0, num_runners=1
             )
 
     @classmethod

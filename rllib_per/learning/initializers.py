@@ -33,9 +33,15 @@ def initialize(network: QNetwork, model_config: Mapping[str, Any]) -> None:
 
     `fcnet` and `conv` speak of the encoder, `head_fcnet` of the head, its last layers included.
     """
-    of_head = set(network.head.modules())  # type: ignore[attr-defined]
+    of_head = layers_of_head(network)
     for layer in network.modules():
         _fill(layer, model_config, is_of_head=layer in of_head)
+
+
+def layers_of_head(network: QNetwork) -> set[nn.Module]:
+    """Those that `head_fcnet` speaks of."""
+    head: Any = network.head
+    return set(head.modules())
 
 
 def initial_copy(

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from rllib_per.learning.encoders import LeafEncoder, ResidualBlock, TreeEncoder
-from rllib_per.learning.initializers import initial_copy
+from rllib_per.learning.initializers import initial_copy, layers_of_head
 from rllib_per.learning.network_health import is_dormant, unit_activity, watch
 from rllib_per.learning.networks import QNetwork
 from rllib_per.learning.optimizers import average_over_learners
@@ -159,7 +159,7 @@ class UnitRecycler:
         self._network, self._settings, self._optimizer = network, settings, optimizer
         self._model_config, self._seed, self._num_learners = model_config, seed, num_learners
         self._units = hidden_units(network)
-        self._of_head = set(network.head.modules())  # type: ignore[attr-defined]
+        self._of_head = layers_of_head(network)
         self._num_recycled = 0
 
     def after_update(self, obs: Observations, update: int) -> None:

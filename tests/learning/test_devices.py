@@ -15,6 +15,7 @@ from tests.support.apex import apex_config, train_for
 from tests.support.learner import (
     BEYOND_Q_VALUES,
     OBJECTIVES,
+    START,
     build_from,
     build_learner,
     learner_config,
@@ -22,8 +23,6 @@ from tests.support.learner import (
 )
 
 pytestmark = pytest.mark.ray
-
-START = {"env_steps": 0, "episodes": 0}
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

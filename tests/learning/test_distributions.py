@@ -14,9 +14,8 @@ from rllib_per.learning.learners import Learners
 from rllib_per.replay.fragment import TransitionBatch
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
-from tests.support.learner import build_learner
+from tests.support.learner import START, build_learner
 
-START = {"env_steps": 0, "episodes": 0}
 FIRST, SECOND = np.float32([1, 0, 0, 0]), np.float32([0, 1, 0, 0])
 
 # Of the second state: -1 in three games of ten, and 1 in seven. The first brings 0.5 and half that.

@@ -13,19 +13,15 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from rllib_per.replay import TransitionBatch
 from tests.support.learner import (
+    ALWAYS,
     OBJECTIVES,
+    START,
     build_from,
     build_learner,
     learner_config,
+    net,
     random_batch,
 )
-
-START = {"env_steps": 0, "episodes": 0}
-ALWAYS = {"interval": 1, "tau": 0.1}
-
-
-def net(learner):
-    return learner.module["default_policy"].unwrapped()
 
 
 def parameters(learner):

@@ -11,7 +11,6 @@ from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import runner_config
 
-START = {"env_steps": 0, "episodes": 0}
 GAMMA = 0.9
 
 

@@ -10,9 +10,8 @@ from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.transfer import CpuTransfer
 from rllib_per.replay.fragment import TransitionBatch
-from tests.support.learner import NUM_ACTIONS, OBSERVATIONS, learner_config
+from tests.support.learner import NUM_ACTIONS, OBSERVATIONS, START, learner_config
 
-START = {"env_steps": 0, "episodes": 0}
 ACTIONS = gym.spaces.Discrete(NUM_ACTIONS)
 SPACE = gym.spaces.Dict(
     {"observations": OBSERVATIONS, "action_mask": gym.spaces.MultiBinary(NUM_ACTIONS)}

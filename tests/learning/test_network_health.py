@@ -25,14 +25,10 @@ from rllib_per.learning.network_health import (
 from rllib_per.objectives import Expected
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
-from tests.support.learner import build_from, build_learner, learner_config, random_batch
+from tests.support.learner import build_from, build_learner, learner_config, net, random_batch
 from tests.support.objectives import SampledFractions
 
 START = {"env_steps": 0, "episodes": 0, "updates": 0}
-
-
-def net(learner):
-    return learner.module["default_policy"].unwrapped()
 
 
 def learn(learner, seeds):

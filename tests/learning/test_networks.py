@@ -18,9 +18,8 @@ from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.spectral_norm import SpectralConv2d, SpectralNorms
 from rllib_per.replay.fragment import TransitionBatch
 from rllib_per.runners.collector import _depends_on_mode
-from tests.support.learner import NUM_ACTIONS, build_from, learner_config
+from tests.support.learner import NUM_ACTIONS, START, build_from, learner_config, net
 
-START = {"env_steps": 0, "episodes": 0}
 SMALL = gym.spaces.Box(0, 255, (2, 10, 10), np.uint8)
 BTR = {"network": "impala", "width": 2, "spectral_norm": True, "adaptive_pool": 6}
 
@@ -175,10 +174,6 @@ def spectral_learner(**settings):
     model_config = {"network": "impala", "channels": [4, 6], "spectral_norm": True, "hiddens": [8]}
     config.rl_module(model_config=model_config | {"layer_norm": True, "adaptive_pool": 2})
     return build_from(config, SMALL)
-
-
-def net(learner):
-    return learner.module["default_policy"].unwrapped()
 
 
 def spectral(network):

@@ -17,13 +17,14 @@ from rllib_per.learning.module import ApexDQNModule
 from rllib_per.objectives import Expected
 from rllib_per.objectives.noise import NoisyLinear, noisy_layers
 from rllib_per.runners.env_runner import ApexEnvRunner
-from tests.support.learner import build_from, build_learner, learner_config, random_batch
-
-START = {"env_steps": 0, "episodes": 0}
-
-
-def net(learner):
-    return learner.module["default_policy"].unwrapped()
+from tests.support.learner import (
+    START,
+    build_from,
+    build_learner,
+    learner_config,
+    net,
+    random_batch,
+)
 
 
 def parameters(learner):

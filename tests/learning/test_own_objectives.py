@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.learner import build_learner, random_batch
+from tests.support.learner import START, build_learner, random_batch
 from tests.support.objectives import ManyOutputs, Munchausen, OtherPriority, SampledFractions
 
-START = {"env_steps": 0, "episodes": 0}
 OWN = [ManyOutputs, SampledFractions, Munchausen, OtherPriority]
 
 

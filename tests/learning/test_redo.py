@@ -22,20 +22,16 @@ from rllib_per.objectives import Expected
 from rllib_per.objectives.heads import DuelingHead
 from rllib_per.settings.training import Redo
 from tests.support.learner import (
+    ALWAYS,
     OBJECTIVES,
+    START,
     build_from,
     build_learner,
     learner_config,
+    net,
     random_batch,
 )
 from tests.support.objectives import SampledFractions
-
-START = {"env_steps": 0, "episodes": 0}
-ALWAYS = {"interval": 1, "tau": 0.1}
-
-
-def net(learner):
-    return learner.module["default_policy"].unwrapped()
 
 
 def recycler(learner, tau=0.1, seed=0):

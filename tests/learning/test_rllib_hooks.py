@@ -20,7 +20,7 @@ from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.rllib_hooks import HOOKS_OF_A_STEP, HookedStep, joined
 from rllib_per.learning.step import UpdateStep
-from tests.support.learner import build_from, build_learner, learner_config, random_batch
+from tests.support.learner import build_from, build_learner, learner_config, net, random_batch
 
 AROUND = ["before_gradient_based_update", "after_gradient_based_update"]
 SETTINGS = {"grad_clip": 0.1, "target_network_update_freq": 8, "lr": 1e-3}
@@ -43,10 +43,6 @@ def counting(*names, base=ApexDQNLearner):
 
 def build(kind, **settings):
     return build_learner(_learner_class=kind, **(SETTINGS | settings))
-
-
-def net(learner):
-    return learner.module["default_policy"].unwrapped()
 
 
 def tensors(learner):

@@ -9,9 +9,8 @@ from rllib_per.learning.transfer import CpuTransfer, make_transfer, pinned_empty
 from rllib_per.settings.replay import Prioritized, TransitionSettings
 from tests.support.experience import Streams, row_spec
 from tests.support.late_transfer import LateTransfer
-from tests.support.learner import build_learner, random_batch
+from tests.support.learner import START, build_learner, random_batch
 
-START = {"env_steps": 0, "episodes": 0}
 CUDA = torch.device("cuda", 0)
 
 

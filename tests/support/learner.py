@@ -14,6 +14,8 @@ from rllib_per.replay.fragment import TransitionBatch
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 NUM_ACTIONS = 3
+START = {"env_steps": 0, "episodes": 0}  # What an update may know of the run.
+ALWAYS = {"interval": 1, "tau": 0.1}  # Of `redo`.
 
 # What can be learned, each as settings of the config.
 _FRACTIONS = {
@@ -61,6 +63,11 @@ def build_from(
     learner = config.build_learner(spaces=spaces)
     learner.build()
     return learner
+
+
+def net(learner: ApexDQNLearner) -> Any:
+    """The module that learns."""
+    return learner.module["default_policy"].unwrapped()
 
 
 def random_batch(seed: int = 0, size: int = 8, gamma: float = 0.9) -> TransitionBatch:
