@@ -33,7 +33,8 @@ token_folder="$HOME/.ray"
 mkdir -p "$token_folder"
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH="$token_folder/slurm-$SLURM_JOB_ID.token"
-trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+ended=$(mktemp)
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH" "$ended"' EXIT
 python3 -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH"
 
 # Large jobs take more than the 30 s that symmetric-run gives them.
@@ -51,26 +52,28 @@ time_is_up=
 save() {
     time_is_up=1
     local driver=
-    read -r _ driver _ < "$run/checkpoints/.lock" && kill -TERM "$driver" || kill -TERM "$srun"
+    read -r _ driver _ < "$run/checkpoints/.lock" && kill -TERM "$driver" ||
+        scancel --signal=TERM "$SLURM_JOB_ID" || true
 }
 trap save TERM
 
+# Bash may forget how a command ended that ends while a signal is handled: a file remembers it.
 # The dashboard listens on the first node's loopback only, as it does by default.
-srun ray symmetric-run \
-    --address "${nodes[0]}:6379" \
-    --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus "${SLURM_CPUS_PER_TASK:-1}" \
-    --dashboard-host 127.0.0.1 \
-    --disable-usage-stats \
-    -- "${experiment[@]}" &
-srun=$!
-status=0
-wait "$srun" || status=$?
-while kill -0 "$srun" 2> /dev/null; do  # The signal ended the waiting.
+(
     status=0
-    wait "$srun" || status=$?
+    srun ray symmetric-run \
+        --address "${nodes[0]}:6379" \
+        --min-nodes "$SLURM_JOB_NUM_NODES" \
+        --num-cpus "${SLURM_CPUS_PER_TASK:-1}" \
+        --dashboard-host 127.0.0.1 \
+        --disable-usage-stats \
+        -- "${experiment[@]}" || status=$?
+    echo "$status" > "$ended"
+) &
+while kill -0 $! 2> /dev/null; do
+    sleep 1
 done
 if [[ -n $time_is_up && -e $run ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
-exit "$status"
+exit "$(< "$ended")"

@@ -190,21 +190,58 @@ def test_slurm_goes_on_with_the_run_that_the_job_has(submit, tmp_path):
     )
 
 
-def test_slurm_tells_the_driver_before_the_time_is_up_and_goes_back_into_the_queue(
-    submit, tmp_path
-):
-    """Nobody else is told: Ray must live on until the driver has saved."""
+@pytest.fixture
+def lock(tmp_path):
+    """The driver's, of a run that the job has."""
     lock = tmp_path / "runs" / "slurm-7" / "cartpole_apex" / "latest" / "checkpoints" / ".lock"
     lock.parent.mkdir(parents=True)
-    commands = tmp_path / ".venv" / "bin"
-    (commands / "srun").write_text(
-        f"#!/bin/bash\nsleep 60 &\necho process $! on here > {lock}\nkill -TERM $PPID\n"
-        "wait $! || true\nexit 130\n"
-    )
-    (commands / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/asked; echo node1\n')
-    assert submit("configs/cartpole_apex.yaml").returncode == 130
-    assert (tmp_path / "asked").read_text().splitlines()[-1] == "requeue 7"
-    assert list((tmp_path / ".ray").iterdir()) == []
+    return lock
+
+
+# For a stand-in for srun, which the script starts in a subshell.
+SIGNAL_OF_SLURM = "kill -TERM $(ps -o ppid= -p $PPID)"
+
+
+@pytest.fixture
+def time_is_up(submit, tmp_path):
+    """Runs the script with other stand-ins; its exit code, and what Slurm was asked for."""
+
+    def run(srun):
+        asked = tmp_path / "asked"
+        for name, body in {
+            "srun": srun,
+            "scontrol": f'echo "$@" >> {asked}; echo node1',
+            "scancel": f'echo "$@" >> {asked}; kill $(cat {tmp_path}/experiment)',
+        }.items():
+            command = tmp_path / ".venv" / "bin" / name
+            command.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
+            command.chmod(0o700)
+        done = submit("configs/cartpole_apex.yaml")
+        assert list((tmp_path / ".ray").iterdir()) == [], done.stderr
+        return done.returncode, asked.read_text().splitlines()[1:]
+
+    return run
+
+
+def test_slurm_tells_the_driver_before_the_time_is_up_and_goes_back_into_the_queue(
+    time_is_up, lock
+):
+    """Nobody else is told: Ray must live on until the driver has saved."""
+    driver = f"sleep 60 & echo process $! on here > {lock}"
+    ended = time_is_up(f"{driver}\n{SIGNAL_OF_SLURM}\nwait $!\nexit 130")
+    assert ended == (130, ["requeue 7"])
+
+
+def test_slurm_sees_how_an_experiment_ended_that_was_faster_than_the_signal(time_is_up, lock):
+    """The script is still reading who the driver is, long after srun has ended."""
+    os.mkfifo(lock)
+    slow_lock = f"(sleep 0.5; echo process $BASHPID on here > {lock}; sleep 60) &"
+    assert time_is_up(f"{slow_lock}\n{SIGNAL_OF_SLURM}\nexit 130") == (130, ["requeue 7"])
+
+
+def test_slurm_tells_the_steps_where_no_driver_has_a_lock(time_is_up, lock, tmp_path):
+    srun = f"sleep 60 & echo $! > {tmp_path}/experiment\n{SIGNAL_OF_SLURM}\nwait $!\nexit 131"
+    assert time_is_up(srun) == (131, ["--signal=TERM 7", "requeue 7"])
 
 
 def test_slurm_wants_an_experiment(submit):
