@@ -19,6 +19,7 @@ from tests.support.learner import (
     build_from,
     build_learner,
     learner_config,
+    parameters,
     random_batch,
 )
 
@@ -37,11 +38,6 @@ def _ray():
     ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def parameters(learner):
-    net = learner.module["default_policy"].unwrapped().q_network
-    return torch.cat([p.detach().reshape(-1).cpu() for p in net.parameters()])
 
 
 def learn(learner, seeds):

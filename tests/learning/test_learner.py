@@ -20,12 +20,9 @@ from tests.support.learner import (
     build_learner,
     learner_config,
     net,
+    parameters,
     random_batch,
 )
-
-
-def parameters(learner):
-    return torch.cat([p.detach().reshape(-1) for p in net(learner).q_network.parameters()])
 
 
 def target_parameters(learner):

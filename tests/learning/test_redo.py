@@ -29,6 +29,7 @@ from tests.support.learner import (
     build_learner,
     learner_config,
     net,
+    parameters,
     random_batch,
 )
 from tests.support.objectives import SampledFractions
@@ -360,10 +361,6 @@ def test_it_comes_every_interval_of_all_updates(monkeypatch):
     assert updates == [3, 6]
 
 
-def weights(learner):
-    return torch.cat([p.detach().reshape(-1) for p in net(learner).q_network.parameters()])
-
-
 @pytest.mark.parametrize("optimizer", [{"type": "adam", "amsgrad": True}, {"type": "rmsprop"}])
 def test_a_restored_learner_goes_on_as_if_nothing_had_been(optimizer):
     settings = {"redo": {"interval": 3, "tau": 0.5}, "optimizer": optimizer, "noisy": True}
@@ -373,10 +370,10 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_been(optimizer):
     second = build_learner(**settings)
     second.set_state(first.get_state())
     learn(second, range(4, 7))
-    assert torch.equal(weights(second), weights(whole))
+    assert torch.equal(parameters(second), parameters(whole))
     plain = build_learner(**settings | {"redo": None})
     learn(plain, range(7))
-    assert not torch.equal(weights(plain), weights(whole))
+    assert not torch.equal(parameters(plain), parameters(whole))
 
 
 def test_new_weights_follow_from_seed_and_update_alone():
@@ -414,7 +411,7 @@ def test_a_compiled_network_has_the_new_weights(monkeypatch):
             net(learner).q_network.encoder[1].bias.fill_(-1e4)
     plain, compiled = (learn(learner, range(4)) for learner in learners)
     np.testing.assert_allclose(plain, compiled, rtol=1e-3, atol=1e-4)
-    assert (weights(learners[0]) - weights(learners[1])).abs().max() < 1e-3
+    assert (parameters(learners[0]) - parameters(learners[1])).abs().max() < 1e-3
     assert net(learners[1]).q_network.encoder[1].bias.abs().max() < 1
 
 

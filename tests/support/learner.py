@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from rllib_per import ApexDQNConfig
 from rllib_per.learning.learner import ApexDQNLearner
@@ -68,6 +69,11 @@ def build_from(
 def net(learner: ApexDQNLearner) -> Any:
     """The module that learns."""
     return learner.module["default_policy"].unwrapped()
+
+
+def parameters(learner: ApexDQNLearner) -> torch.Tensor:
+    """All of the network that learns, in one row."""
+    return torch.cat([p.detach().reshape(-1).cpu() for p in net(learner).q_network.parameters()])
 
 
 def random_batch(seed: int = 0, size: int = 8, gamma: float = 0.9) -> TransitionBatch:
