@@ -138,8 +138,9 @@ otherwise. `make evidence` runs what is missing; configuration, command, commit 
 finished run are below `benchmarks/evidence`.
 
 The **greedy return** is the mean of 100 games on fresh seeds, cut after 10,000 env steps. The
-**training return** is the mean of the last 100 training games, played with ε = 0.1. They are
-different numbers: compare like with like. ± is a 95 % interval (Student's t) over seeds.
+**training return** is the mean of the last 100 training games, which explore with ε = 0.1, or with
+noisy layers alone (Rainbow and IQN). They are different numbers: compare like with like. ± is a
+95 % interval (Student's t) over seeds.
 
 A **normalised** score is (score − random) / (DQN − random) with these two rows:
 
@@ -215,7 +216,7 @@ def comparison(results: Results, length: str, games: Sequence[str]) -> list[str]
         estimate, num_games = improvement
         parts.append(
             "Probability that a run with prioritized replay has a greater greedy return than one "
-            f"without, over {num_games} games: {estimate}."
+            f"without, over {num_games} game{'s' * (num_games > 1)}: {estimate}."
         )
     return parts
 
