@@ -45,7 +45,8 @@ NAMES = {
     "per": "the same, prioritized",
     "rainbow": "Rainbow",
     "iqn": "Rainbow with IQN of 8 fractions",
-    "iqn_munchausen": "the same, with Munchausen targets",
+    "iqn_noise": "IQN, exploring by noise alone",
+    "iqn_munchausen": "IQN, with Munchausen targets",
     "dqn": "DQN",
     "dqn32": "DQN, 32 draws",
 }
@@ -138,9 +139,9 @@ otherwise. `make evidence` runs what is missing; configuration, command, commit 
 finished run are below `benchmarks/evidence`.
 
 The **greedy return** is the mean of 100 games on fresh seeds, cut after 10,000 env steps. The
-**training return** is the mean of the last 100 training games, which explore with ε = 0.1, or with
-noisy layers alone (Rainbow and IQN). They are different numbers: compare like with like. ± is a
-95 % interval (Student's t) over seeds.
+**training return** is the mean of the last 100 training games, which explore with ε = 0.1,
+Rainbow's with noisy layers alone. They are different numbers: compare like with like. ± is a 95 %
+interval (Student's t) over seeds.
 
 A **normalised** score is (score − random) / (DQN − random) with these two rows:
 
@@ -185,7 +186,9 @@ def returns_row(
         prefix = f"minatar/{length}/{game}-{variant}-"
         num_planned = sum(run.name.startswith(prefix) for run in planned)
         runs = results.of(length, game, variant)
-        seeds = f"({len(runs)} of {num_planned} seeds)" if num_planned else ""
+        seeds = (
+            f"({len(runs)} of {num_planned} seed{'s' * (num_planned > 1)})" if num_planned else ""
+        )
         mean = str(Interval.of(getattr(run, of) for run in runs)) if runs else HOLE
         cells.append(f"{mean} {seeds}".strip())
     scores = results.scores(length, variant, of)
