@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.aggregates import MINATAR_SCORES, normalised
+from benchmarks.priorities import saved_priorities, spread
 from benchmarks.report import commit, describe_machine, table
 from benchmarks.suite import SUITE, Run
 from rllib_per.experiments.run_folder import RunFolder
@@ -127,6 +128,8 @@ def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
         mean = evaluation["episode_return_mean"]
         summary["normalised_return"] = normalised(run.game, mean)
         summary["normalised_by"] = MINATAR_SCORES[run.game]._asdict()
+    if (saved := saved_priorities(latest)) is not None:
+        summary["priorities"] = spread(*saved)
     (beside / "evidence.json").write_text(json.dumps(summary, indent=2) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)

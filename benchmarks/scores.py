@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ from benchmarks.aggregates import (
     performance_profile,
     probability_of_improvement,
 )
+from benchmarks.priorities import QUANTILES
 from benchmarks.report import table
 from benchmarks.suite import GAMES, LENGTHS, SUITE, VARIANTS, Run
 from rllib_per.experiments.intervals import Interval
@@ -38,11 +40,12 @@ EVIDENCE = Path("benchmarks/evidence")
 PAGE = Path("docs/scores.md")
 PICTURE = Path("docs/images/scores.png")
 HOLE = "–"
+QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
 
 NAMES = {
     "base": "double, dueling, 3-step DQN",
-    "per": "the same, prioritized",
+    "per": "double, dueling, 3-step DQN, prioritized",
     "rainbow": "Rainbow",
     "iqn": "Rainbow with IQN of 8 fractions",
     "iqn_noise": "IQN, exploring by noise alone",
@@ -50,6 +53,12 @@ NAMES = {
     "dqn": "DQN",
     "dqn32": "DQN, 32 draws",
 }
+
+
+PRIORITIES = """So much of the replay buffer has at most such a priority: |δ| in units of reward, or
+the KL divergence (Rainbow). The greatest one is also that of every transition that waits for its
+first draw. Uniform replay would give the tenth with the greatest priorities 10 % of the draws, and
+all transitions would be effective: 1 / (N · Σ P²) of N transitions."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,14 @@ class Result:
         training: Mean return of the last training episodes.
         env_steps: Of the points of the training curve.
         returns: The points.
+        priorities: At the end, as `benchmarks.priorities.spread` has them; None of uniform replay.
     """
 
     greedy: float
     training: float
     env_steps: Floats
     returns: Floats
+    priorities: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,8 @@ def read(path: Path) -> Result:
     evidence = json.loads((path / "evidence.json").read_text())
     steps, returns = read_curve(path / "metrics.csv", "episode_return_mean")
     greedy = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
-    return Result(greedy, evidence["training_return_mean"], steps, returns)
+    training, priorities = evidence["training_return_mean"], evidence.get("priorities")
+    return Result(greedy, training, steps, returns, priorities)
 
 
 def read_curve(path: Path, column: str) -> tuple[Floats, Floats]:
@@ -163,6 +175,7 @@ def block(results: Results, length: str) -> list[str]:
         rows = [returns_row(results, length, variant, games, of, planned) for variant in variants]
         parts.append(table([f"{of} return", *games, "normalised IQM"], rows))
     parts += comparison(results, length, games)
+    parts += priorities_at_the_end(results, length, games, variants)
     if length == length_of_picture(results):
         parts.append(
             "![Training returns of each game, and the performance profile](images/scores.png)\n\n"
@@ -222,6 +235,33 @@ def comparison(results: Results, length: str, games: Sequence[str]) -> list[str]
             f"without, over {num_games} game{'s' * (num_games > 1)}: {estimate}."
         )
     return parts
+
+
+def priorities_at_the_end(
+    results: Results, length: str, games: Sequence[str], variants: Sequence[str]
+) -> list[str]:
+    """How unequal the draws are, the mean over seeds."""
+    rows = []
+    for variant in variants:
+        for game in games:
+            runs = results.of(length, game, variant)
+            spreads = [run.priorities for run in runs if run.priorities is not None]
+            if spreads:
+                rows.append([NAMES[variant], game, *mean_spread(spreads)])
+    if not rows:
+        return []
+    header = ["priorities at the end", "game", *QUANTILE_NAMES, "draws of top tenth", "effective"]
+    return [table(header, rows), PRIORITIES]
+
+
+def mean_spread(spreads: Sequence[dict[str, Any]]) -> list[str]:
+    """Quantiles and shares, as `benchmarks.priorities.spread` has them."""
+    quantiles = np.mean([list(spread["quantiles"].values()) for spread in spreads], axis=0)
+    shares = [
+        np.mean([spread[name] for spread in spreads])
+        for name in ("draws_of_top_tenth", "effective_share")
+    ]
+    return [*(f"{q:.2g}" for q in quantiles), *(f"{100 * share:.0f} %" for share in shares)]
 
 
 def steps(runs: Sequence[Result], level: float) -> str:

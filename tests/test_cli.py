@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from benchmarks.priorities import saved_priorities
 from rllib_per.cli import main
 from rllib_per.experiments import plotting
 from rllib_per.experiments.checkpoints import newest_checkpoint
@@ -190,6 +191,17 @@ def test_a_run_leaves_everything_in_its_folder(run):
     assert result["evaluation"]["num_episodes"] == 2
     assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == 3
     assert json.loads((run / "versions.json").read_text())["ray"]
+
+
+@pytest.mark.ray
+def test_the_priorities_that_a_run_saved_are_those_of_its_buffer(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    alpha = yaml.safe_load((run / "config.yaml").read_text())["replay"]["alpha"]
+    priorities, masses = saved_priorities(run)
+    assert len(priorities) == len(masses) == int(last["buffer_size"]) > 0
+    assert masses == pytest.approx(priorities**alpha)
+    assert masses.min() < masses.max()
 
 
 @pytest.mark.ray

@@ -16,6 +16,7 @@ from benchmarks.aggregates import (
     performance_profile,
     probability_of_improvement,
 )
+from benchmarks.priorities import spread
 from benchmarks.suite import SUITE, minatar_name
 from rllib_per.experiments.experiment import load_experiment
 from tests.support.documentation import ROOT
@@ -91,6 +92,23 @@ def test_a_level_is_reached_where_the_curve_first_has_it():
     curve = floats(10, 20, 30), floats(1, 3, 2)
     assert env_steps_to(2, *curve) == 20
     assert env_steps_to(4, *curve) is None
+
+
+# -- priorities --------------------------------------------------------------------------------
+
+
+def test_the_spread_of_priorities_by_hand():
+    masses = floats(*[1] * 18, 3, 9)  # 30 in all; a tenth of them are two.
+    found = spread(masses**2, masses)
+    assert found["draws_of_top_tenth"] == pytest.approx(12 / 30)
+    assert found["effective_share"] == pytest.approx(30**2 / (20 * (18 + 9 + 81)))
+    assert list(found["quantiles"].values()) == pytest.approx([1, 1, 1.8, 67.32, 81])
+
+
+def test_of_uniform_draws_every_transition_is_effective():
+    found = spread(floats(*range(50)), np.ones(50))
+    assert found["draws_of_top_tenth"] == pytest.approx(0.1)
+    assert found["effective_share"] == pytest.approx(1.0)
 
 
 # -- the page ----------------------------------------------------------------------------------
