@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/scores.md and its picture, from the runs that are kept in benchmarks/evidence.
+"""docs/scores.md and its pictures, from the runs that are kept in benchmarks/evidence.
 
     python -m benchmarks.scores
 
@@ -9,28 +9,22 @@ A cell says of how many seeds it is; what no run has shown is a hole.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from benchmarks.aggregates import (
     MINATAR_SCORES,
     Estimate,
-    Floats,
     env_steps_to,
     interquartile_mean,
-    normalised,
-    performance_profile,
     probability_of_improvement,
 )
+from benchmarks.minatar_pictures import draw_curves, draw_returns
+from benchmarks.minatar_results import NAMES, Result, Results, length_of_picture, read_curve
 from benchmarks.priorities import QUANTILES
 from benchmarks.report import table
 from benchmarks.suite import GAMES, LENGTHS, SUITE, VARIANTS, Run
@@ -38,84 +32,16 @@ from rllib_per.experiments.intervals import Interval
 
 EVIDENCE = Path("benchmarks/evidence")
 PAGE = Path("docs/scores.md")
-PICTURE = Path("docs/images/scores.png")
+IMAGES = Path("docs/images")
 HOLE = "–"
 QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
-
-NAMES = {
-    "base": "double, dueling, 3-step DQN",
-    "per": "double, dueling, 3-step DQN, prioritized",
-    "rainbow": "Rainbow",
-    "iqn": "Rainbow with IQN of 8 fractions",
-    "iqn_noise": "IQN, exploring by noise alone",
-    "iqn_munchausen": "IQN, with Munchausen targets",
-    "dqn": "DQN",
-    "dqn32": "DQN, 32 draws",
-}
 
 
 PRIORITIES = """So much of the replay buffer has at most such a priority: |δ| in units of reward, or
 the KL divergence (Rainbow). The greatest one is also that of every transition that waits for its
 first draw. Uniform replay would give the tenth with the greatest priorities 10 % of the draws, and
 all transitions would be effective: 1 / (N · Σ P²) of N transitions."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What of a finished run is shown.
-
-    Attributes:
-        greedy: Mean return over greedy episodes on fresh seeds.
-        training: Mean return of the last training episodes.
-        env_steps: Of the points of the training curve.
-        returns: The points.
-        priorities: At the end, as `benchmarks.priorities.spread` has them; None of uniform replay.
-    """
-
-    greedy: float
-    training: float
-    env_steps: Floats
-    returns: Floats
-    priorities: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Results:
-    """All finished runs of MinAtar below a folder."""
-
-    folder: Path
-
-    def of(self, length: str, game: str, variant: str) -> list[Result]:
-        """One for each seed."""
-        paths = (self.folder / "minatar" / length).glob(f"{game}-{variant}-[0-9]*")
-        return [read(path) for path in sorted(paths) if (path / "evidence.json").exists()]
-
-    def scores(self, length: str, variant: str, of: str) -> dict[str, Floats]:
-        """The normalised scores of each game that was played, one for each seed."""
-        found = {}
-        for game in GAMES:
-            runs = self.of(length, game, variant)
-            if runs:
-                found[game] = np.array([normalised(game, getattr(run, of)) for run in runs])
-        return found
-
-
-def read(path: Path) -> Result:
-    """One run."""
-    evidence = json.loads((path / "evidence.json").read_text())
-    steps, returns = read_curve(path / "metrics.csv", "episode_return_mean")
-    greedy = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
-    training, priorities = evidence["training_return_mean"], evidence.get("priorities")
-    return Result(greedy, training, steps, returns, priorities)
-
-
-def read_curve(path: Path, column: str) -> tuple[Floats, Floats]:
-    """Env steps and a column, without the rows where it is empty."""
-    with path.open(newline="", encoding="utf-8") as file:
-        pairs = [(row["env_steps"], row[column]) for row in csv.DictReader(file) if row[column]]
-    points = np.array(pairs, np.float64).reshape(-1, 2)
-    return points[:, 0], points[:, 1]
 
 
 # -- the page ----------------------------------------------------------------------------------
@@ -178,7 +104,11 @@ def block(results: Results, length: str) -> list[str]:
     parts += priorities_at_the_end(results, length, games, variants)
     if length == length_of_picture(results):
         parts.append(
-            "![Training returns of each game, and the performance profile](images/scores.png)\n\n"
+            "![Greedy returns of each game, and their aggregate](images/minatar_returns.png)\n\n"
+            "Greedy returns: a seed is a point, their mean a line. Dotted: random play; dashed: Young\n"
+            "and Tian's DQN. On the right, the IQM of the normalised returns with its interval.\n\n"
+            "![Training returns of each game, and the performance profile]"
+            "(images/minatar_curves.png)\n\n"
             "Training returns: every seed thin, their mean thick. On the right, the share of runs\n"
             "whose normalised greedy return is greater than τ."
         )
@@ -305,74 +235,13 @@ and 2. From env step {STEADY_FROM:,} on:"""
     return ["## CartPole, steadily", text, content]
 
 
-# -- the picture -------------------------------------------------------------------------------
-
-
-def length_of_picture(results: Results) -> str | None:
-    """The length with the most runs, of two such the longer; None without a run."""
-    counts = {
-        length: sum(len(results.of(length, g, v)) for g in GAMES for v in VARIANTS)
-        for length in LENGTHS
-    }
-    best = max(LENGTHS, key=lambda length: (counts[length], LENGTHS[length]))
-    return best if counts[best] else None
-
-
-def draw(results: Results, length: str) -> Figure:
-    """Training curves of each game, then the performance profile; at least one run is there."""
-    shown = {
-        (game, variant): runs
-        for game in GAMES
-        for variant in VARIANTS
-        if (runs := results.of(length, game, variant))
-    }
-    games = [game for game in GAMES if any(game == of for of, _ in shown)]
-    figure = Figure(figsize=(3.2 * (len(games) + 1), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(games) + 1)
-    colors = {variant: f"C{number}" for number, variant in enumerate(VARIANTS)}
-    for axes, game in zip(panels, games, strict=False):
-        for variant in VARIANTS:
-            draw_curves(axes, shown.get((game, variant), []), colors[variant], NAMES[variant])
-        axes.set(title=game.replace("_", " "), xlabel="env steps", xlim=(0, LENGTHS[length]))
-    panels[0].set_ylabel("training return")
-    thresholds = np.linspace(0, 2, 201)
-    for variant in VARIANTS:
-        scores = list(results.scores(length, variant, "greedy").values())
-        if len(scores) == len(games):
-            profile = performance_profile(scores, thresholds)
-            panels[-1].step(thresholds, profile, where="post", color=colors[variant])
-    panels[-1].set(
-        title="performance profile", xlabel="normalised greedy return τ", ylabel="runs above τ"
-    )
-    for axes in panels:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-    handles = {}
-    for axes in panels[:-1]:
-        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
-    )
-    return figure
-
-
-def draw_curves(axes: Axes, runs: Sequence[Result], color: str, name: str) -> None:
-    """Every seed thin, their mean thick."""
-    if not runs:
-        return
-    grid = runs[0].env_steps
-    curves = np.array([np.interp(grid, run.env_steps, run.returns) for run in runs])
-    axes.plot(grid, curves.T, color=color, lw=0.6, alpha=0.5)
-    axes.plot(grid, curves.mean(axis=0), color=color, lw=1.8, label=name)
-
-
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     results = Results(EVIDENCE)
     length = length_of_picture(results)
     if length is not None:
-        draw(results, length).savefig(PICTURE, dpi=120)
+        draw_returns(results, length).savefig(IMAGES / "minatar_returns.png", dpi=120)
+        draw_curves(results, length).savefig(IMAGES / "minatar_curves.png", dpi=120)
     PAGE.write_text(page(results), encoding="utf-8")
     print(PAGE)
 

@@ -16,6 +16,8 @@ from benchmarks.aggregates import (
     performance_profile,
     probability_of_improvement,
 )
+from benchmarks.minatar_pictures import draw_curves, draw_returns
+from benchmarks.minatar_results import NAMES, Results, length_of_picture
 from benchmarks.priorities import spread
 from benchmarks.suite import SUITE, minatar_name
 from rllib_per.experiments.experiment import load_experiment
@@ -116,15 +118,15 @@ def test_of_uniform_draws_every_transition_is_effective():
 
 def test_the_page_is_that_of_the_runs_that_are_kept(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert scores.PAGE.read_text("utf-8") == scores.page(scores.Results(scores.EVIDENCE))
+    assert scores.PAGE.read_text("utf-8") == scores.page(Results(scores.EVIDENCE))
 
 
 def test_the_page_says_what_is_missing(tmp_path):
-    text = scores.page(scores.Results(tmp_path))
+    text = scores.page(Results(tmp_path))
     assert text.count("No run has ended yet.") == 4
     write_run(tmp_path, minatar_name("500k", "breakout", "base", 0), 4.0, (1.0, 3.0))
     write_run(tmp_path, minatar_name("500k", "breakout", "base", 1), 6.0, (2.0, 5.0))
-    text = scores.page(scores.Results(tmp_path))
+    text = scores.page(Results(tmp_path))
     assert text.count("No run has ended yet.") == 3
     row = next(line for line in text.splitlines() if line.startswith("| double, dueling"))
     # t(0.975, 1) · std / √2 = 12.71 · √2 / √2
@@ -138,12 +140,12 @@ def test_a_block_whose_games_were_all_played_has_an_aggregate(tmp_path):
             write_run(tmp_path, name, random + (dqn - random) / 2, (1.0, 5.0))
             name = minatar_name("500k", game, "base", seed)
             write_run(tmp_path, name, random, (0.0, 4.0 - seed))
-    assert "0.50 [" not in scores.page(scores.Results(tmp_path))
+    assert "0.50 [" not in scores.page(Results(tmp_path))
     for variant in ("base", "per"):
         name = minatar_name("500k", "space_invaders", variant, 0)
         write_run(tmp_path, name, 4.1 + 40.9 / 2, (9.0, 1.0))
     write_run(tmp_path, minatar_name("500k", "space_invaders", "per", 1), 4.1 + 40.9 / 2)
-    text = scores.page(scores.Results(tmp_path))
+    text = scores.page(Results(tmp_path))
     assert "| 0.50 [0.50, 0.50] |" in text
     assert "| breakout | 3.5 | 40,000 (1 of 2 seeds) | 40,000 (2 of 2 seeds) |" in text
     assert "over 3 games: 0.83." in text  # (1 + 1 + ½) / 3; one seed, so no interval.
@@ -151,27 +153,31 @@ def test_a_block_whose_games_were_all_played_has_an_aggregate(tmp_path):
 
 def test_the_runs_of_a_variant_are_not_those_of_one_with_a_longer_name(tmp_path):
     write_run(tmp_path, minatar_name("500k", "breakout", "dqn32", 0), 4.0)
-    results = scores.Results(tmp_path)
+    results = Results(tmp_path)
     assert len(results.of("500k", "breakout", "dqn32")) == 1
     assert results.of("500k", "breakout", "dqn") == []
 
 
 def test_steadiness_counts_the_evaluations_from_env_step_30_000_on(tmp_path):
     write_run(tmp_path, "cartpole-steady-3", 490.0, (1, 2, 3), (100, 480, 470))
-    assert "| 3 | 1 of 2 | 470.0 | 490.0 |" in scores.page(scores.Results(tmp_path))
+    assert "| 3 | 1 of 2 | 470.0 | 490.0 |" in scores.page(Results(tmp_path))
 
 
 def test_the_picture_is_of_the_length_with_the_most_runs(tmp_path):
-    results = scores.Results(tmp_path)
-    assert scores.length_of_picture(results) is None
+    results = Results(tmp_path)
+    assert length_of_picture(results) is None
     for length in ("500k", "1m"):
         write_run(tmp_path, minatar_name(length, "breakout", "base", 0), 4.0, (1.0, 3.0))
-    assert scores.length_of_picture(results) == "1m"
+    assert length_of_picture(results) == "1m"
     write_run(tmp_path, minatar_name("500k", "asterix", "per", 0), 4.0, (1.0, 3.0))
-    assert scores.length_of_picture(results) == "500k"
-    panels = scores.draw(results, "500k").axes
+    assert length_of_picture(results) == "500k"
+    panels = draw_curves(results, "500k").axes
     titles = [axes.get_title() for axes in panels]
     assert titles == ["breakout", "asterix", "performance profile"]
+    panels = draw_returns(results, "500k").axes
+    assert [axes.get_title() for axes in panels] == ["breakout", "asterix", "all games"]
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert labels == [NAMES["base"], NAMES["per"]]
 
 
 # -- the queue ---------------------------------------------------------------------------------

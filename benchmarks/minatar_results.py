@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""The finished runs of MinAtar, as benchmarks/evidence keeps them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.aggregates import Floats, normalised
+from benchmarks.suite import GAMES, LENGTHS, VARIANTS
+
+NAMES = {
+    "base": "double, dueling, 3-step DQN",
+    "per": "double, dueling, 3-step DQN, prioritized",
+    "rainbow": "Rainbow",
+    "iqn": "Rainbow with IQN of 8 fractions",
+    "iqn_noise": "IQN, exploring by noise alone",
+    "iqn_munchausen": "IQN, with Munchausen targets",
+    "dqn": "DQN",
+    "dqn32": "DQN, 32 draws",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What of a finished run is shown.
+
+    Attributes:
+        greedy: Mean return over greedy episodes on fresh seeds.
+        training: Mean return of the last training episodes.
+        env_steps: Of the points of the training curve.
+        returns: The points.
+        priorities: At the end, as `benchmarks.priorities.spread` has them; None of uniform replay.
+    """
+
+    greedy: float
+    training: float
+    env_steps: Floats
+    returns: Floats
+    priorities: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All finished runs of MinAtar below a folder."""
+
+    folder: Path
+
+    def of(self, length: str, game: str, variant: str) -> list[Result]:
+        """One for each seed."""
+        paths = (self.folder / "minatar" / length).glob(f"{game}-{variant}-[0-9]*")
+        return [read(path) for path in sorted(paths) if (path / "evidence.json").exists()]
+
+    def scores(self, length: str, variant: str, of: str) -> dict[str, Floats]:
+        """The normalised scores of each game that was played, one for each seed."""
+        found = {}
+        for game in GAMES:
+            runs = self.of(length, game, variant)
+            if runs:
+                found[game] = np.array([normalised(game, getattr(run, of)) for run in runs])
+        return found
+
+
+def read(path: Path) -> Result:
+    """One run."""
+    evidence = json.loads((path / "evidence.json").read_text())
+    steps, returns = read_curve(path / "metrics.csv", "episode_return_mean")
+    greedy = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
+    training, priorities = evidence["training_return_mean"], evidence.get("priorities")
+    return Result(greedy, training, steps, returns, priorities)
+
+
+def read_curve(path: Path, column: str) -> tuple[Floats, Floats]:
+    """Env steps and a column, without the rows where it is empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        pairs = [(row["env_steps"], row[column]) for row in csv.DictReader(file) if row[column]]
+    points = np.array(pairs, np.float64).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
+
+
+def length_of_picture(results: Results) -> str | None:
+    """The length with the most runs, of two such the longer; None without a run."""
+    counts = {
+        length: sum(len(results.of(length, g, v)) for g in GAMES for v in VARIANTS)
+        for length in LENGTHS
+    }
+    best = max(LENGTHS, key=lambda length: (counts[length], LENGTHS[length]))
+    return best if counts[best] else None
