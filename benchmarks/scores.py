@@ -105,8 +105,8 @@ def block(results: Results, length: str) -> list[str]:
     if length == length_of_picture(results):
         parts.append(
             "![Greedy returns of each game, and their aggregate](images/minatar_returns.png)\n\n"
-            "Greedy returns: a seed is a point, their mean a line. Dotted: random play; dashed: Young\n"
-            "and Tian's DQN. On the right, the IQM of the normalised returns with its interval.\n\n"
+            "Greedy returns: a seed is a point, their mean a line. Dotted: random play; dashed:\n"
+            "Young and Tian's DQN. On the right, the IQM of the normalised returns with its interval.\n\n"
             "![Training returns of each game, and the performance profile]"
             "(images/minatar_curves.png)\n\n"
             "Training returns: every seed thin, their mean thick. On the right, the share of runs\n"
