@@ -14,9 +14,12 @@ import numpy as np
 from benchmarks.aggregates import Floats, normalised
 from benchmarks.suite import GAMES, LENGTHS, VARIANTS
 
+# DQN+ has double Q-learning, dueling streams and 3-step returns.
 NAMES = {
-    "base": "double, dueling, 3-step DQN",
-    "per": "double, dueling, 3-step DQN, prioritized",
+    "base": "DQN+",
+    "per": "DQN+, prioritized",
+    "base_huber": "DQN+ with Huber's loss",
+    "per_huber": "DQN+ with Huber's loss, prioritized",
     "rainbow": "Rainbow",
     "iqn": "Rainbow with IQN of 8 fractions",
     "iqn_noise": "IQN, exploring by noise alone",

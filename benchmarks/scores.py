@@ -34,6 +34,7 @@ EVIDENCE = Path("benchmarks/evidence")
 PAGE = Path("docs/scores.md")
 IMAGES = Path("docs/images")
 HOLE = "–"
+PAIRS = (("base", "per"), ("base_huber", "per_huber"))
 QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
 
@@ -72,7 +73,8 @@ def introduction() -> str:
     ]
     return f"""MinAtar (Young and Tian 2019) as in its paper: six actions, sticky actions 0.1,
 difficulty ramping. `configs/minatar/base.yaml` and `per.yaml` differ in prioritized replay alone,
-and say where each setting comes from. All variants draw a transition 8 times unless their name says
+and say where each setting comes from. **DQN+** is DQN with double Q-learning, dueling streams and
+3-step returns, as in these files. All variants draw a transition 8 times unless their name says
 otherwise. `make evidence` runs what is missing; configuration, command, commit and curve of each
 finished run are below `benchmarks/evidence`.
 
@@ -106,7 +108,8 @@ def block(results: Results, length: str) -> list[str]:
         parts.append(
             "![Greedy returns of each game, and their aggregate](images/minatar_returns.png)\n\n"
             "Greedy returns: a seed is a point, their mean a line. Dotted: random play; dashed:\n"
-            "Young and Tian's DQN. On the right, the IQM of the normalised returns with its interval.\n\n"
+            "Young and Tian's DQN. On the right, the IQM of the normalised returns with its\n"
+            "interval.\n\n"
             "![Training returns of each game, and the performance profile]"
             "(images/minatar_curves.png)\n\n"
             "Training returns: every seed thin, their mean thick. On the right, the share of runs\n"
@@ -142,29 +145,31 @@ def returns_row(
 
 def comparison(results: Results, length: str, games: Sequence[str]) -> list[str]:
     """What prioritized replay is worth against uniform replay, all else equal."""
-    rows = []
-    for game in games:
-        uniform, prioritized = (results.of(length, game, name) for name in ("base", "per"))
-        if uniform and prioritized:
-            level = float(np.mean([run.training for run in uniform]))
-            needed = [steps(runs, level) for runs in (uniform, prioritized)]
-            rows.append([game, f"{level:.1f}", *needed])
+    rows, improvements = [], []
+    for base, per in PAIRS:
+        for game in games:
+            uniform, prioritized = (results.of(length, game, name) for name in (base, per))
+            if uniform and prioritized:
+                level = float(np.mean([run.training for run in uniform]))
+                needed = [steps(runs, level) for runs in (uniform, prioritized)]
+                rows.append([NAMES[base], game, f"{level:.1f}", *needed])
+        improvement = improvement_of(results, length, per, base, "greedy")
+        if improvement is not None:
+            estimate, num_games = improvement
+            over = f"{num_games} game{'s' * (num_games > 1)}"
+            improvements.append(f"* {NAMES[base]}, over {over}: {estimate}")
     if not rows:
         return []
-    header = ["env steps to a training return", "return", "uniform", "prioritized"]
+    header = ["env steps to a training return", "game", "return", "uniform", "prioritized"]
     explanation = (
         "The return is the one that uniform replay ends with, its mean over seeds; env steps are\n"
         "the median of those seeds that reach it."
     )
-    parts = [explanation, table(header, rows)]
-    improvement = improvement_of(results, length, "per", "base", "greedy")
-    if improvement is not None:
-        estimate, num_games = improvement
-        parts.append(
-            "Probability that a run with prioritized replay has a greater greedy return than one "
-            f"without, over {num_games} game{'s' * (num_games > 1)}: {estimate}."
-        )
-    return parts
+    probability = (
+        "Probability that a run with prioritized replay has a greater greedy return than one\n"
+        "without:"
+    )
+    return [explanation, table(header, rows), probability, "\n".join(improvements)]
 
 
 def priorities_at_the_end(

@@ -36,6 +36,8 @@ CARTPOLE_OF_LEAVES = (
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "base": ("configs/minatar/base.yaml", ()),
     "per": ("configs/minatar/per.yaml", ()),
+    "base_huber": ("configs/minatar/base.yaml", (HUBER,)),
+    "per_huber": ("configs/minatar/per.yaml", (HUBER,)),
     "rainbow": ("configs/minatar/per.yaml", (*NOISE_ALONE, *ATOMS)),
     "iqn": ("configs/minatar/per.yaml", (*NOISE_AND_EPSILON, *IQN)),
     "iqn_noise": ("configs/minatar/per.yaml", (*NOISE_ALONE, *IQN)),
@@ -159,6 +161,7 @@ SUITE = (
     *cartpole_steady(),
     *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
     *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
+    *minatar("500k", FIRST_GAMES, ("per_huber", "base_huber"), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),
     *minatar("500k", FIRST_GAMES, ("iqn_munchausen",), range(3)),

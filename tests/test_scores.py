@@ -128,7 +128,7 @@ def test_the_page_says_what_is_missing(tmp_path):
     write_run(tmp_path, minatar_name("500k", "breakout", "base", 1), 6.0, (2.0, 5.0))
     text = scores.page(Results(tmp_path))
     assert text.count("No run has ended yet.") == 3
-    row = next(line for line in text.splitlines() if line.startswith("| double, dueling"))
+    row = next(line for line in text.splitlines() if line.startswith("| DQN+ |"))
     # t(0.975, 1) · std / √2 = 12.71 · √2 / √2
     assert "| 5.0 ± 12.7 (2 of 3 seeds) | – (0 of 3 seeds) | – (0 of 3 seeds) | – |" in row
 
@@ -147,8 +147,8 @@ def test_a_block_whose_games_were_all_played_has_an_aggregate(tmp_path):
     write_run(tmp_path, minatar_name("500k", "space_invaders", "per", 1), 4.1 + 40.9 / 2)
     text = scores.page(Results(tmp_path))
     assert "| 0.50 [0.50, 0.50] |" in text
-    assert "| breakout | 3.5 | 40,000 (1 of 2 seeds) | 40,000 (2 of 2 seeds) |" in text
-    assert "over 3 games: 0.83." in text  # (1 + 1 + ½) / 3; one seed, so no interval.
+    assert "| DQN+ | breakout | 3.5 | 40,000 (1 of 2 seeds) | 40,000 (2 of 2 seeds) |" in text
+    assert "* DQN+, over 3 games: 0.83\n" in text  # (1 + 1 + ½) / 3; one seed, so no interval.
 
 
 def test_the_runs_of_a_variant_are_not_those_of_one_with_a_longer_name(tmp_path):
