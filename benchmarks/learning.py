@@ -70,7 +70,7 @@ def draw() -> Figure:
         draw_run(left, run, f"C{number}")
     finish(left, EVIDENCE / "cartpole-0", f"CartPole-v1, {len(runs)} seeds, trained on when solved")
     left.set_ylim(bottom=0)
-    pong = EVIDENCE / "pong-small"
+    pong = EVIDENCE / "pong-small-0"
     minutes = json.loads((pong / "result.json").read_text())["time_s"] / 60
     draw_run(right, pong, "C0", training=True)
     finish(right, pong, f"Pong on 42 × 42 frames, {minutes:.0f} minutes without a GPU")

@@ -156,13 +156,18 @@ SUITE = (
         for seed in range(3)
     ),
     *(Run(f"minigrid-{seed}", "configs/minigrid.yaml", seed) for seed in range(3)),
-    Run("pong-small", "configs/atari/pong_small.yaml", episodes=20),
+    Run("pong-small-0", "configs/atari/pong_small.yaml", episodes=20),
     Run("space-invaders-seed", "configs/seeds/space_invaders.yaml", episodes=20),
     *cartpole_steady(),
     *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
     *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
     *minatar("500k", FIRST_GAMES, ("per_huber", "base_huber"), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
+    *(
+        Run(f"pong-rainbow-{seed}", "configs/atari/rainbow_small.yaml", seed, 20)
+        for seed in range(3)
+    ),
+    *(Run(f"pong-small-{seed}", "configs/atari/pong_small.yaml", seed, 20) for seed in (1, 2)),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),
     *minatar("500k", FIRST_GAMES, ("iqn_munchausen",), range(3)),
     *tutorials(),
