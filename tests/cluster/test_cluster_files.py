@@ -146,6 +146,8 @@ def submit(tmp_path):
             capture_output=True,
             text=True,
             check=False,
+            start_new_session=True,  # Some of its signals are for the whole group.
+            timeout=60,
         )
 
     return run
@@ -155,9 +157,9 @@ def test_slurm_runs_the_experiment_behind_a_token_of_its_own(submit, tmp_path):
     done = submit("configs/cartpole_apex.yaml", "--seed", "1")
     assert done.returncode == 0, done.stderr
     *command, secret = done.stdout.split("\x1f")
-    assert command[:2] == ["ray", "symmetric-run"]
+    assert command[:4] == ["--cpus-per-task", "8", "ray", "symmetric-run"]
     separator = command.index("--")
-    start_options, experiment = command[2:separator], command[separator + 1 :]
+    start_options, experiment = command[4:separator], command[separator + 1 :]
     assert (
         " ".join(experiment) == "rllib-per train configs/cartpole_apex.yaml --runs runs/slurm-7 "
         "--address auto --seed 1"
@@ -180,13 +182,19 @@ def test_slurm_sees_how_the_experiment_ended_and_no_token_stays(submit, tmp_path
 
 
 def test_slurm_goes_on_with_the_run_that_the_job_has(submit, tmp_path):
-    (tmp_path / "runs" / "slurm-7" / "cartpole_apex" / "latest").mkdir(parents=True)
-    done = submit("configs/cartpole_apex.yaml", "--seed", "1", "--allow-custom-classes")
+    """With what says how it is shown; its settings are those that it was saved with."""
+    checkpoints = tmp_path / "runs" / "slurm-7" / "cartpole_apex" / "latest" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    arguments = "--seed 1 --track wandb --set a=--quiet --allow-custom-classes --json-lines"
+    done = submit("configs/cartpole_apex.yaml", *arguments.split())
+    assert "-- rllib-per train " in " ".join(done.stdout.split("\x1f")), "there is no checkpoint"
+    (checkpoints / "step-000000000100").mkdir()
+    done = submit("configs/cartpole_apex.yaml", *arguments.split())
     assert done.returncode == 0, done.stderr
-    command = " ".join(done.stdout.split("\x1f"))
-    assert (
+    command = " ".join(done.stdout.split("\x1f")[:-1])
+    assert command.endswith(
         "-- rllib-per resume runs/slurm-7/cartpole_apex/latest --address auto "
-        "--allow-custom-classes" in command
+        "--track wandb --allow-custom-classes --json-lines"
     )
 
 
@@ -203,45 +211,75 @@ SIGNAL_OF_SLURM = "kill -TERM $(ps -o ppid= -p $PPID)"
 
 
 @pytest.fixture
-def time_is_up(submit, tmp_path):
-    """Runs the script with other stand-ins; its exit code, and what Slurm was asked for."""
+def time_is_up(submit, tmp_path, lock):
+    """Runs the script with a driver that says what it is told; the exit code, that, and what Slurm
+    was asked for.
 
-    def run(srun):
+    The driver saves for two seconds after the first signal.
+    """
+    told = tmp_path / "told"
+    driver = tmp_path / "driver"
+    driver.write_text(
+        f"trap 'echo told >> {told}; sleep 2; exit' TERM\n"
+        f"echo process $$ on here > {lock}\nwhile true; do sleep 0.1; done\n"
+    )
+
+    def run(srun, state="RUNNING", requeue="true"):
         asked = tmp_path / "asked"
         for name, body in {
-            "srun": srun,
-            "scontrol": f'echo "$@" >> {asked}; echo node1',
-            "scancel": f'echo "$@" >> {asked}; kill $(cat {tmp_path}/experiment)',
+            "srun": f"driver={driver}\n{srun}",
+            "scontrol": f'echo "$@" >> {asked}; echo node1; [[ $1 != requeue ]] || {requeue}',
+            "squeue": f"echo {state}",
         }.items():
             command = tmp_path / ".venv" / "bin" / name
             command.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
             command.chmod(0o700)
         done = submit("configs/cartpole_apex.yaml")
         assert list((tmp_path / ".ray").iterdir()) == [], done.stderr
-        return done.returncode, asked.read_text().splitlines()[1:]
+        told_of = told.read_text().split() if told.exists() else []
+        return done.returncode, told_of, asked.read_text().splitlines()[1:]
 
     return run
 
 
-def test_slurm_tells_the_driver_before_the_time_is_up_and_goes_back_into_the_queue(
-    time_is_up, lock
-):
+def test_slurm_tells_the_driver_once_before_the_time_is_up_and_queues_the_job_again(time_is_up):
     """Nobody else is told: Ray must live on until the driver has saved."""
-    driver = f"sleep 60 & echo process $! on here > {lock}"
-    ended = time_is_up(f"{driver}\n{SIGNAL_OF_SLURM}\nwait $!\nexit 130")
-    assert ended == (130, ["requeue 7"])
+    signals = f"(sleep 0.5; {SIGNAL_OF_SLURM}; sleep 1; {SIGNAL_OF_SLURM}) &"
+    ended = time_is_up(f'{signals}\nbash $driver "$@"\nexit 130')
+    assert ended == (130, ["told"], ["requeue 7"])
 
 
-def test_slurm_sees_how_an_experiment_ended_that_was_faster_than_the_signal(time_is_up, lock):
-    """The script is still reading who the driver is, long after srun has ended."""
-    os.mkfifo(lock)
-    slow_lock = f"(sleep 0.5; echo process $BASHPID on here > {lock}; sleep 60) &"
-    assert time_is_up(f"{slow_lock}\n{SIGNAL_OF_SLURM}\nexit 130") == (130, ["requeue 7"])
+def test_slurm_tells_a_driver_that_starts_after_the_signal(time_is_up):
+    ended = time_is_up(f'{SIGNAL_OF_SLURM}\nsleep 1.5\nbash $driver "$@"\nexit 130')
+    assert ended == (130, ["told"], ["requeue 7"])
 
 
-def test_slurm_tells_the_steps_where_no_driver_has_a_lock(time_is_up, lock, tmp_path):
-    srun = f"sleep 60 & echo $! > {tmp_path}/experiment\n{SIGNAL_OF_SLURM}\nwait $!\nexit 131"
-    assert time_is_up(srun) == (131, ["--signal=TERM 7", "requeue 7"])
+def test_slurm_leaves_alone_a_process_with_the_number_of_a_driver_that_is_gone(time_is_up, lock):
+    bystander = f"sleep 60 & echo process $! on here > {lock}"
+    srun = f"{bystander}\n{SIGNAL_OF_SLURM}\nsleep 2\nkill $! && exit 3"
+    assert time_is_up(srun) == (3, [], [])
+
+
+def test_slurm_lives_through_a_signal_to_all_of_its_processes(time_is_up):
+    """Its own `sleep` ends by it too."""
+    to_all = "sleep 0.5; kill -TERM -- -$(ps -o pgid= -p $$ | tr -d ' ')"
+    srun = f'trap : TERM\n({to_all}) &\nsetsid --wait bash $driver "$@" || true\nexit 130'
+    assert time_is_up(srun) == (130, ["told"], ["requeue 7"])
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 4])
+def test_slurm_queues_no_job_again_whose_experiment_has_ended(time_is_up, code):
+    assert time_is_up(f"{SIGNAL_OF_SLURM}\nexit {code}") == (code, [], [])
+
+
+def test_slurm_queues_no_job_again_that_was_cancelled(time_is_up):
+    ended = time_is_up(f"{SIGNAL_OF_SLURM}\nexit 130", state="COMPLETING")
+    assert ended == (130, [], [])
+
+
+def test_slurm_sees_how_an_experiment_ended_whose_job_may_not_be_queued_again(time_is_up):
+    ended = time_is_up(f"{SIGNAL_OF_SLURM}\nexit 130", requeue="exit 1")
+    assert ended == (130, [], ["requeue 7"])
 
 
 def test_slurm_wants_an_experiment(submit):
