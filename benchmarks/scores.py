@@ -74,9 +74,11 @@ def introduction() -> str:
     return f"""MinAtar (Young and Tian 2019) as in its paper: six actions, sticky actions 0.1,
 difficulty ramping. `configs/minatar/base.yaml` and `per.yaml` differ in prioritized replay alone,
 and say where each setting comes from. **DQN+** is DQN with double Q-learning, dueling streams and
-3-step returns, as in these files. All variants draw a transition 8 times unless their name says
-otherwise. `make evidence` runs what is missing; configuration, command, commit and curve of each
-finished run are below `benchmarks/evidence`.
+3-step returns, as in these files, with the squared loss that Obando-Ceron and Castro (2021) found
+best with Adam and uniform replay. Beside prioritized draws that loss weighs a large error twice
+(Fujimoto et al. 2020), so both are shown with Huber's loss too. All variants draw a transition 8
+times unless their name says otherwise. `make evidence` runs what is missing; configuration,
+command, commit and curve of each finished run are below `benchmarks/evidence`.
 
 The **greedy return** is the mean of 100 games on fresh seeds, cut after 10,000 env steps. The
 **training return** is the mean of the last 100 training games, which explore with ε = 0.1,
