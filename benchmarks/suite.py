@@ -130,6 +130,25 @@ def tutorials() -> Iterator[Run]:
                 yield Run(f"tutorials/{name}-{kind}-{seed}", config, seed, episodes, settings)
 
 
+# Its units die within 3,000 updates: of a target that follows at once, and of the learning rate. The
+# first random steps and those of ε are fewer.
+LIVING = (
+    "training.lr=1e-4",
+    "training.tau=0.005",
+    "training.redo={interval: 500, tau: 0.025}",
+    "training.num_steps_sampled_before_learning_starts=5000",
+    "training.epsilon={type: linear, initial: 1.0, final: 0.1, steps: 30000}",
+)
+
+
+def space_invaders_tutorial() -> Iterator[Run]:
+    """The TensorFlow tutorial with settings that keep its units alive."""
+    for seed in range(2):
+        name = f"tutorials/space_invaders-{seed}"
+        config = "configs/seeds/space_invaders.yaml"
+        yield Run(name, config, seed, 30, LIVING, env_steps=200_000)
+
+
 def cartpole_steady() -> Iterator[Run]:
     """Whether CartPole stays solved, when training goes on.
 
@@ -163,6 +182,7 @@ SUITE = (
     *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
     *minatar("500k", FIRST_GAMES, ("per_huber", "base_huber"), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
+    *space_invaders_tutorial(),
     *(
         Run(f"pong-rainbow-{seed}", "configs/atari/rainbow_small.yaml", seed, 20)
         for seed in range(3)
