@@ -130,8 +130,8 @@ def tutorials() -> Iterator[Run]:
                 yield Run(f"tutorials/{name}-{kind}-{seed}", config, seed, episodes, settings)
 
 
-# Units die within 3,000 updates, by a target that follows at once and by the learning rate. The first
-# random steps, and those of ε, are fewer.
+# As it is, units die within 3,000 updates: by a target that follows at once, and by the learning
+# rate. The first random steps, and those of ε, are fewer.
 LIVING = (
     "training.lr=1e-4",
     "training.tau=0.005",
