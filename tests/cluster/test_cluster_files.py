@@ -221,7 +221,7 @@ def time_is_up(submit, tmp_path, lock):
     driver = tmp_path / "driver"
     driver.write_text(
         f"trap 'echo told >> {told}; sleep 2; exit' TERM\n"
-        f"echo process $$ on here > {lock}\nwhile true; do sleep 0.1; done\n"
+        f"echo process $$ on here > {lock}\nfor _ in $(seq 300); do sleep 0.1; done\n"
     )
 
     def run(srun, state="RUNNING", requeue="true"):
