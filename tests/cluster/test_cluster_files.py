@@ -263,7 +263,7 @@ def test_slurm_leaves_alone_a_process_with_the_number_of_a_driver_that_is_gone(t
 def test_slurm_lives_through_a_signal_to_all_of_its_processes(time_is_up):
     """Its own `sleep` ends by it too."""
     to_all = "sleep 0.5; kill -TERM -- -$(ps -o pgid= -p $$ | tr -d ' ')"
-    srun = f'trap : TERM\n({to_all}) &\nsetsid --wait bash $driver "$@" || true\nexit 130'
+    srun = f'trap : TERM\n({to_all}) &\nsetsid --wait bash $driver "$@"\nexit 130'
     assert time_is_up(srun) == (130, ["told"], ["requeue 7"])
 
 
