@@ -58,9 +58,8 @@ def draw_returns(results: Results, length: str) -> Figure:
         if len(scores) == len(games):
             value, interval = interquartile_mean(scores)
             panels[-1].plot(value, row, "o", color=COLORS[variant])
-            panels[-1].plot(
-                interval or [value], [row] * len(interval or [0]), color=COLORS[variant]
-            )
+            if interval is not None:
+                panels[-1].plot(interval, [row, row], color=COLORS[variant])
     panels[-1].set(title="all games", xlabel="IQM of normalised returns")
     panels[0].set_yticks(range(len(variants)), [NAMES[variant] for variant in variants])
     panels[0].set_ylim(len(variants) - 0.5, -0.5)
