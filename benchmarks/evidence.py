@@ -4,7 +4,8 @@
     make evidence                      # all of them, in the order of benchmarks/suite.py
     make evidence ONLY=cartpole        # those whose name contains "cartpole"
 
-A run that was interrupted is resumed from its newest checkpoint. When it ends, its saved policy is
+A run that is interrupted saves a checkpoint, and the next `make evidence` goes on with it. When it
+ends, its saved policy is
 evaluated again, greedily, on seeds that neither training nor its own evaluations have used, and
 what shows the result goes to benchmarks/evidence/<name>/. A run that fails is tried again by the
 next `make evidence`; the others go on. One whose environment needs an extra that is not
@@ -17,9 +18,11 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from benchmarks.aggregates import MINATAR_SCORES, normalised
 from benchmarks.priorities import saved_priorities, spread
 from benchmarks.report import commit, describe_machine, table
 from benchmarks.suite import SUITE, Run
+from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.shipped import missing_extra
 from rllib_per.extras import how_to_install
@@ -49,10 +53,19 @@ def is_done(run: Run) -> bool:
     return (EVIDENCE / run.name / "evidence.json").exists()
 
 
-def rllib_per(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line; its standard output is returned."""
+def rllib_per(*arguments: str, stdout: int | None = None) -> tuple[int, str]:
+    """Run the command line; its exit code, and its standard output if `stdout` is a pipe.
+
+    Ctrl-C reaches the command too, and is raised here when the command has saved and ended.
+    """
     command = [str(Path(sys.executable).with_name("rllib-per")), *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    with subprocess.Popen(command, stdout=stdout, text=True) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            process.communicate()
+            raise
+    return process.returncode, output or ""
 
 
 def train(run: Run, latest: Path) -> None:
@@ -63,14 +76,16 @@ def train(run: Run, latest: Path) -> None:
     """
     changes = [part for setting in run.changes for part in ("--set", setting)]
     if any(latest.glob("checkpoints/step-*")):
-        finished = rllib_per("train", "--resume", str(latest), *changes)
+        code, _ = rllib_per("train", "--resume", str(latest), *changes)
     else:
         root = latest.parents[1]
-        finished = rllib_per(
+        code, _ = rllib_per(
             "train", run.config, "--seed", str(run.seed), *changes, "--runs", str(root)
         )
-    if finished.returncode not in (0, 3):
-        raise RunFailedError(f"training ended with {finished.returncode}")
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code not in (0, 3):
+        raise RunFailedError(f"training ended with {code}")
 
 
 def is_trained(run: Run, latest: Path) -> bool:
@@ -99,10 +114,16 @@ def execute(run: Run) -> None:
     if not is_trained(run, latest):
         train(run, latest)
     evaluate = ["evaluate", str(latest), "--episodes", str(run.episodes)]
-    evaluated = rllib_per(*evaluate, "--seed", str(FRESH_SEED), "--json")
-    if evaluated.returncode:
-        raise RunFailedError(f"evaluation ended with {evaluated.returncode}")
-    keep(run, latest, json.loads(evaluated.stdout))
+    code, output = rllib_per(*evaluate, "--seed", str(FRESH_SEED), "--json", stdout=subprocess.PIPE)
+    if code:
+        raise RunFailedError(f"evaluation ended with {code}")
+    keep(run, latest, json.loads(output))
+
+
+def command_of(run: Run) -> str:
+    """What repeats a run, for a shell."""
+    settings = [part for setting in run.changes for part in ("--set", setting)]
+    return shlex.join(["rllib-per", "train", run.config, "--seed", str(run.seed), *settings])
 
 
 def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
@@ -114,10 +135,8 @@ def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
         shutil.copy(latest / name, beside / name)
     if run.is_small:
         thin(latest / "metrics.csv", beside / "metrics.csv")
-    command = ["rllib-per train", run.config, "--seed", str(run.seed)]
-    command += [f"--set {setting}" for setting in run.changes]
     summary = {
-        "command": " ".join(command),
+        "command": command_of(run),
         "commit": commit(),
         "machine": describe_machine().strip(),
         "seconds": RunFolder(latest).read_result().time_s,
@@ -155,10 +174,10 @@ def training_return(metrics: Path) -> float | None:
     return float(means[-1]) if means and means[-1] else None
 
 
-def report() -> str:
-    """A table of all finished runs."""
+def report(runs: Sequence[Run]) -> str:
+    """A table of those that are finished."""
     rows = []
-    for run in filter(is_done, SUITE):
+    for run in filter(is_done, runs):
         folder = EVIDENCE / run.name
         result = json.loads((folder / "result.json").read_text())
         fresh = json.loads((folder / "evidence.json").read_text())["evaluation_on_fresh_seeds"]
@@ -178,25 +197,37 @@ def report() -> str:
     return table(header, rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="part of the names of the runs")
-    arguments = parser.parse_args()
+def run_all(runs: Sequence[Run]) -> list[str]:
+    """Run those that are not done, one after the other; what went wrong."""
     failures = []
-    for run in SUITE:
-        if arguments.only not in run.name or is_done(run):
-            continue
+    missing = [run for run in runs if not is_done(run)]
+    for number, run in enumerate(missing, 1):
         extra = missing_extra(run.shipped_name)
         if extra is not None:
             print(f"{run.name}: left out, for it needs {how_to_install(extra)}", flush=True)
             continue
-        print(f"{run.name} ...", flush=True)
+        print(f"{run.name}, {number} of {len(missing)} ...", flush=True)
         try:
             execute(run)
         except RunFailedError as error:
             failures.append(f"{run.name}: {error}")
             print(failures[-1], file=sys.stderr, flush=True)
-    print(report())
+    return failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="part of the names of the runs")
+    only = parser.parse_args().only
+    runs = [run for run in SUITE if only in run.name]
+    if not runs:
+        parser.error(f"no run of benchmarks/suite.py has {only!r} in its name")
+    try:
+        failures = run_all(runs)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with it", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    print(report(runs))
     if failures:
         raise SystemExit("\n".join(failures))
 

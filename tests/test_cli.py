@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.priorities import saved_priorities
 from rllib_per.cli import main
+from rllib_per.cli.options import without_link
 from rllib_per.experiments import plotting
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
@@ -119,6 +120,16 @@ def test_a_link_stands_for_the_folder_that_it_leads_to(command, tmp_path):
     assert (
         f"error: {tmp_path / '2026-01-01'} is no run" in call(*command, tmp_path / "latest").output
     )
+
+
+def test_a_path_through_a_link_is_said_without_its_detour(tmp_path):
+    for name in ("runs/config", "elsewhere/config"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "latest").symlink_to("../2026-01-01")
+    assert without_link(tmp_path / "runs/config/latest") == tmp_path / "runs/2026-01-01"
+    (tmp_path / "runs/other").symlink_to(tmp_path / "elsewhere/config")
+    there = without_link(tmp_path / "runs/other/latest")  # Not runs/2026-01-01.
+    assert there.resolve() == (tmp_path / "elsewhere/2026-01-01").resolve()
 
 
 def test_train_takes_a_config_or_a_run_to_resume(tmp_path):

@@ -3,6 +3,11 @@
 
 import csv
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -224,6 +229,69 @@ def test_a_run_whose_extra_is_missing_is_left_out_with_a_word(capsys, monkeypatc
     evidence.main()
     said = "minigrid-0: left out, for it needs pip install 'rllib-per[minigrid]'"
     assert said in capsys.readouterr().out.splitlines()
+
+
+def test_what_is_shown_was_run_with_the_settings_of_the_queue():
+    """Every key, so that a changed configuration leaves no result of the old one on the page."""
+    shown = [run for run in SUITE if run.game or run.name.startswith("cartpole-steady")]
+    for run in shown:
+        kept = ROOT / evidence.EVIDENCE / run.name / "config.yaml"
+        if kept.exists():
+            planned = load_experiment(ROOT / run.config, run.changes, seed=run.seed)
+            assert load_experiment(kept) == planned, run.name
+
+
+def test_a_command_that_is_kept_can_be_pasted():
+    run = next(run for run in SUITE if "iqn_noise" in run.name)
+    command = shlex.split(evidence.command_of(run))
+    assert command[:3] == ["rllib-per", "train", run.config]
+    settings = [command[at + 1] for at, part in enumerate(command) if part == "--set"]
+    assert tuple(settings) == run.changes
+    kept = ROOT / evidence.EVIDENCE / run.name / "evidence.json"
+    assert json.loads(kept.read_text())["command"] == evidence.command_of(run)
+
+
+INTERRUPTED_MAIN = """
+import sys
+from benchmarks import evidence
+sys.executable = sys.argv.pop(1)
+evidence.RUNS = evidence.EVIDENCE = evidence.Path(sys.argv.pop(1))
+evidence.main()
+"""
+
+
+def test_an_interrupt_waits_until_the_run_has_saved(tmp_path):
+    """The command that stands in for rllib-per takes half a second to save, and ends with 130."""
+    command = tmp_path / "rllib-per"
+    command.write_text(
+        "#!/bin/sh\ntrap 'sleep 0.5; touch saved; exit 130' INT\necho begun\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    command.chmod(0o755)
+    arguments = [str(tmp_path / "python"), str(tmp_path / "kept"), "--only", "cartpole-0"]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_MAIN, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "cartpole-0, 1 of 1 ...\n"
+        assert process.stdout.readline() == "begun\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (tmp_path / "saved").exists()
+    assert said == "interrupted; the same command goes on with it\n"
+
+
+def test_a_name_that_no_run_has_is_an_error(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evidence", "--only", "minatr"])
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main()
+    assert "has 'minatr' in its name" in capsys.readouterr().err
 
 
 def test_what_is_kept_of_a_curve_is_small_and_has_every_evaluation(tmp_path):

@@ -38,7 +38,11 @@ CONFIG = _ConfigFile()
 
 def without_link(path: Path) -> Path:
     """What `path` is a link to, as `latest` is, which is another folder after the next run."""
-    return path.parent / path.readlink() if path.is_symlink() else path
+    if not path.is_symlink():
+        return path
+    target = path.parent / path.readlink()
+    shorter = Path(os.path.normpath(target))  # Another folder, if what comes before ".." is a link.
+    return shorter if shorter.resolve() == target.resolve() else target
 
 
 class _Folder(click.Path):

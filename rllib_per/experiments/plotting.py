@@ -62,7 +62,7 @@ def plot_runs(
         axes.grid(alpha=0.3)
     if not drawn:
         paths = ", ".join(str(run.path) for run in runs)
-        raise ValueError(f"nothing to plot: no episode has ended in {paths}")
+        raise ValueError(f"nothing to plot: {paths} has no episodes.csv with an ended episode")
     axes.plot([], [], "-", color="grey", label=f"mean of {WINDOW_EPISODES} training episodes")
     axes.plot([], [], **_GREEDY, color="grey", label="greedy evaluation")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
