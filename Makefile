@@ -74,8 +74,7 @@ bench-cliffwalk: setup  ## updates that prioritized and uniform replay need on B
 	$(BIN)/python -m benchmarks.bench_cliffwalk
 
 evidence: setup  ## the learning runs behind the documentation, resumable (ONLY=... for some), and docs/scores.md
-	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"
-	$(BIN)/python -m benchmarks.scores
+	$(BIN)/python -m benchmarks.evidence --only "$(ONLY)"; status=$$?; $(BIN)/python -m benchmarks.scores; exit $$status
 
 tune: setup  ## search on CartPole, best against shipped on fresh seeds: configs/tune/RESULT.md
 	$(BIN)/python -m benchmarks.tuning

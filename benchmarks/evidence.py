@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -26,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.aggregates import MINATAR_SCORES, normalised
 from benchmarks.priorities import saved_priorities, spread
-from benchmarks.report import commit, describe_machine, table
+from benchmarks.report import describe_machine, table
 from benchmarks.suite import SUITE, Run
+from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.interruption import EXIT_CODE as INTERRUPTED
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.shipped import missing_extra
@@ -86,6 +85,15 @@ def train(run: Run, latest: Path) -> None:
         raise KeyboardInterrupt
     if code not in (0, 3):
         raise RunFailedError(f"training ended with {code}")
+    if not is_trained(run, latest):
+        raise RunFailedError("training ended before it had its length")
+
+
+def has_settings(latest: Path, run: Run) -> bool:
+    """Whether a training has the settings of a run, but for its length."""
+    planned = load_experiment(Path(run.config), run.changes, seed=run.seed)
+    saved = load_experiment(latest / "config.yaml")
+    return saved.model_copy(update={"stop": planned.stop}) == planned
 
 
 def is_trained(run: Run, latest: Path) -> bool:
@@ -101,16 +109,22 @@ def is_trained(run: Run, latest: Path) -> bool:
         return True
     if env_steps > 1.01 * run.env_steps:
         raise RunFailedError(
-            f"{latest} has {env_steps:,} env steps, more than the {run.env_steps:,} of this run; "
-            f"remove {latest.parents[1]} to train it again"
+            f"{latest} has {env_steps:,} env steps, more than the {run.env_steps:,} of this run, "
+            f"which comes first: without {latest.parents[1]} both are trained again"
         )
     return env_steps >= run.env_steps
 
 
 def execute(run: Run) -> None:
-    """Train or resume, evaluate afresh, keep what shows the result."""
+    """Train or resume, evaluate afresh, keep what shows the result.
+
+    Raises:
+        RunFailedError: Training or evaluation failed, or a training with other settings is there.
+    """
     root = RUNS / (run.folder or run.name)
     latest = root / run.config_name / "latest"
+    if latest.exists() and not has_settings(latest, run):
+        raise RunFailedError(f"{latest} was begun with other settings: remove {root}")
     if not is_trained(run, latest):
         train(run, latest)
     evaluate = ["evaluate", str(latest), "--episodes", str(run.episodes)]
@@ -129,28 +143,26 @@ def command_of(run: Run) -> str:
 def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
     """Copy what shows the result; the folder is there with all files, or not at all."""
     target = EVIDENCE / run.name
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    beside = latest.parents[1] / "kept"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
     for name in KEPT_OF_SMALL if run.is_small else KEPT:
         shutil.copy(latest / name, beside / name)
     if run.is_small:
         thin(latest / "metrics.csv", beside / "metrics.csv")
     summary = {
         "command": command_of(run),
-        "commit": commit(),
+        "commit": json.loads((latest / "versions.json").read_text())["commit"],
         "machine": describe_machine().strip(),
         "seconds": RunFolder(latest).read_result().time_s,
         "training_return_mean": training_return(latest / "metrics.csv"),
         "evaluation_on_fresh_seeds": evaluation,
     }
-    if run.game is not None:
-        mean = evaluation["episode_return_mean"]
-        summary["normalised_return"] = normalised(run.game, mean)
-        summary["normalised_by"] = MINATAR_SCORES[run.game]._asdict()
     if (saved := saved_priorities(latest)) is not None:
         summary["priorities"] = spread(*saved)
     (beside / "evidence.json").write_text(json.dumps(summary, indent=2) + "\n")
     shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     beside.rename(target)
 
 
@@ -198,19 +210,27 @@ def report(runs: Sequence[Run]) -> str:
 
 
 def run_all(runs: Sequence[Run]) -> list[str]:
-    """Run those that are not done, one after the other; what went wrong."""
-    failures = []
+    """Run those that are not done, one after the other; what went wrong.
+
+    A longer run waits for the shorter one with which it begins.
+    """
+    failures: list[str] = []
+    failed_folders = set()
     missing = [run for run in runs if not is_done(run)]
     for number, run in enumerate(missing, 1):
         extra = missing_extra(run.shipped_name)
         if extra is not None:
             print(f"{run.name}: left out, for it needs {how_to_install(extra)}", flush=True)
             continue
+        if run.folder in failed_folders:
+            print(f"{run.name}: left out, for a shorter run in its folder failed", flush=True)
+            continue
         print(f"{run.name}, {number} of {len(missing)} ...", flush=True)
         try:
             execute(run)
-        except RunFailedError as error:
-            failures.append(f"{run.name}: {error}")
+        except Exception as error:
+            failures.append(f"{run.name}: {type(error).__name__}: {error}")
+            failed_folders.add(run.folder or run.name)
             print(failures[-1], file=sys.stderr, flush=True)
     return failures
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from rllib_per.experiments.plotting import WINDOW_EPISODES, moving_mean
 EVIDENCE = Path("benchmarks/evidence")
 IMAGE = Path("docs/images/learning.png")
 
+GREEDY = ("env_steps", "evaluation_return_mean")
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -33,18 +36,27 @@ def columns(path: Path, x: str, y: str) -> tuple[Floats, Floats]:
     return table[:, 0], table[:, 1]
 
 
-def draw_run(axes: Axes, run: Path, color: str, training: bool = False) -> None:
-    """Greedy evaluations, the last of them on fresh seeds; training episodes if asked for."""
-    if training:
-        steps, returns = columns(run / "episodes.csv", "env_steps", "episode_return")
-        axes.plot(steps, returns, ".", color="0.7", markersize=3, label="a training episode")
-        means = moving_mean(returns, WINDOW_EPISODES)
-        axes.plot(steps, means, color="0.4", lw=1.5, label=f"mean of {WINDOW_EPISODES}")
-    steps, returns = columns(run / "metrics.csv", "env_steps", "evaluation_return_mean")
+def draw_seeds(axes: Axes, runs: Sequence[Path]) -> None:
+    """Greedy evaluations of each seed, thin, and their median."""
+    curves = [columns(run / "metrics.csv", *GREEDY) for run in runs]
+    for steps, returns in curves:
+        axes.plot(steps, returns, color="C0", lw=0.8, alpha=0.5, label="greedy play, a seed")
+    grid, _ = curves[0]
+    median = np.median([np.interp(grid, steps, returns) for steps, returns in curves], axis=0)
+    axes.plot(grid, median, color="C0", lw=2.2, label="median")
+
+
+def draw_run(axes: Axes, run: Path) -> None:
+    """Training episodes and greedy evaluations, the last of them on fresh seeds."""
+    steps, returns = columns(run / "episodes.csv", "env_steps", "episode_return")
+    axes.plot(steps, returns, ".", color="0.7", markersize=3, label="a training episode")
+    means = moving_mean(returns, WINDOW_EPISODES)
+    axes.plot(steps, means, color="0.4", lw=1.5, label=f"mean of {WINDOW_EPISODES}")
+    steps, returns = columns(run / "metrics.csv", *GREEDY)
     fresh = json.loads((run / "evidence.json").read_text())["evaluation_on_fresh_seeds"]
     end = json.loads((run / "result.json").read_text())["env_steps"]
-    axes.plot(steps, returns, color=color, lw=1.5, label="greedy play")
-    axes.plot(end, fresh["episode_return_mean"], "o", color=color, markersize=7,
+    axes.plot(steps, returns, color="C0", lw=1.5, label="greedy play")
+    axes.plot(end, fresh["episode_return_mean"], "o", color="C0", markersize=7,
               label=f"{fresh['num_episodes']} games on fresh seeds")  # fmt: skip
 
 
@@ -66,14 +78,13 @@ def draw() -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     runs = sorted(EVIDENCE.glob("cartpole-steady-[0-9]"))
-    for number, run in enumerate(runs):
-        draw_run(left, run, f"C{number}")
+    draw_seeds(left, runs)
     finish(left, EVIDENCE / "cartpole-0", f"CartPole-v1, {len(runs)} seeds, trained on when solved")
     left.set_ylim(bottom=0)
     pong = EVIDENCE / "pong-small-0"
     minutes = json.loads((pong / "result.json").read_text())["time_s"] / 60
-    draw_run(right, pong, "C0", training=True)
-    finish(right, pong, f"Pong on 42 × 42 frames, {minutes:.0f} minutes without a GPU")
+    draw_run(right, pong)
+    finish(right, pong, f"Pong on 42 × 42 frames, 1 seed, {minutes:.0f} minutes, no GPU")
     return figure
 
 

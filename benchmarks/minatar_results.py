@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.aggregates import Floats, normalised
-from benchmarks.suite import GAMES, LENGTHS, VARIANTS
+from benchmarks.suite import GAMES, LENGTHS, VARIANTS, planned
 
 # DQN+ has double Q-learning, dueling streams and 3-step returns.
 NAMES = {
     "base": "DQN+",
     "per": "DQN+, prioritized",
-    "base_huber": "DQN+ with Huber's loss",
-    "per_huber": "DQN+ with Huber's loss, prioritized",
+    "base_huber": "DQN+, Huber's loss",
+    "per_huber": "DQN+, Huber's loss, prioritized",
+    "per_schaul": "DQN+, Huber's loss, prioritized as in its paper",
     "rainbow": "Rainbow",
-    "iqn": "Rainbow with IQN of 8 fractions",
-    "iqn_noise": "IQN, exploring by noise alone",
-    "iqn_munchausen": "IQN, with Munchausen targets",
+    "iqn": "Rainbow, IQN for C51",
+    "iqn_noise": "Rainbow, IQN for C51, noise alone",
+    "iqn_munchausen": "Rainbow, IQN for C51, Munchausen",
     "dqn": "DQN",
     "dqn32": "DQN, 32 draws",
 }
@@ -56,8 +57,8 @@ class Results:
 
     def of(self, length: str, game: str, variant: str) -> list[Result]:
         """One for each seed."""
-        paths = (self.folder / "minatar" / length).glob(f"{game}-{variant}-[0-9]*")
-        return [read(path) for path in sorted(paths) if (path / "evidence.json").exists()]
+        paths = [self.folder / run.name for run in planned(length, game, variant)]
+        return [read(path) for path in paths if (path / "evidence.json").exists()]
 
     def scores(self, length: str, variant: str, of: str) -> dict[str, Floats]:
         """The normalised scores of each game that was played, one for each seed."""
@@ -67,6 +68,25 @@ class Results:
             if runs:
                 found[game] = np.array([normalised(game, getattr(run, of)) for run in runs])
         return found
+
+    def whole(self, length: str) -> list[str]:
+        """The variants that have played every game of a length."""
+        games = games_of(length)
+        return [
+            variant
+            for variant in variants_of(length)
+            if all(self.of(length, game, variant) for game in games)
+        ]
+
+
+def games_of(length: str) -> list[str]:
+    """Those that some variant is to play."""
+    return [game for game in GAMES if any(planned(length, game, name) for name in VARIANTS)]
+
+
+def variants_of(length: str) -> list[str]:
+    """Those that are to play some game."""
+    return [name for name in VARIANTS if any(planned(length, game, name) for game in GAMES)]
 
 
 def read(path: Path) -> Result:
@@ -87,10 +107,7 @@ def read_curve(path: Path, column: str) -> tuple[Floats, Floats]:
 
 
 def length_of_picture(results: Results) -> str | None:
-    """The length with the most runs, of two such the longer; None without a run."""
-    counts = {
-        length: sum(len(results.of(length, g, v)) for g in GAMES for v in VARIANTS)
-        for length in LENGTHS
-    }
+    """The length with the most whole variants, of two such the longer; None if none has any."""
+    counts = {length: len(results.whole(length)) for length in LENGTHS}
     best = max(LENGTHS, key=lambda length: (counts[length], LENGTHS[length]))
     return best if counts[best] else None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,77 @@ import numpy as np
 
 from benchmarks.aggregates import (
     MINATAR_SCORES,
-    Estimate,
+    Floats,
     env_steps_to,
     interquartile_mean,
     probability_of_improvement,
+    ratio_of_means,
 )
 from benchmarks.minatar_pictures import draw_curves, draw_returns
-from benchmarks.minatar_results import NAMES, Result, Results, length_of_picture, read_curve
+from benchmarks.minatar_results import (
+    NAMES,
+    Result,
+    Results,
+    games_of,
+    length_of_picture,
+    read_curve,
+    variants_of,
+)
 from benchmarks.priorities import QUANTILES
 from benchmarks.report import table
-from benchmarks.suite import GAMES, LENGTHS, SUITE, VARIANTS, Run
+from benchmarks.suite import GAMES, LENGTHS, SUITE, VARIANTS, planned
 from rllib_per.experiments.intervals import Interval
 
 EVIDENCE = Path("benchmarks/evidence")
 PAGE = Path("docs/scores.md")
 IMAGES = Path("docs/images")
 HOLE = "–"
-PAIRS = (("base", "per"), ("base_huber", "per_huber"))
+# What is compared with uniform replay: the same but for replay, then with the best of uniform.
+PAIRS = (
+    ("base", "per"),
+    ("base_huber", "per_huber"),
+    ("base", "per_huber"),
+    ("base", "per_schaul"),
+)
 QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
 
+COMPARISON = """Prioritized against uniform replay. P is the probability that a prioritized run has
+the greater greedy return. Env steps are those to the training return that uniform replay ends with,
+reached for the first time, the mean over seeds; a seed that never reaches it counts with all its
+env steps. The ratio is prioritized / uniform: below 1, prioritized replay needs fewer."""
 
-PRIORITIES = """So much of the replay buffer has at most such a priority: |δ| in units of reward, or
-the KL divergence (Rainbow). The greatest one is also that of every transition that waits for its
-first draw. Uniform replay would give the tenth with the greatest priorities 10 % of the draws, and
-all transitions would be effective: 1 / (N · Σ P²) of N transitions."""
+PRIORITIES = """A column says which priority so much of the replay buffer does not exceed: |δ| in
+units of reward, or the KL divergence (Rainbow with C51). Every transition that waits for its first
+draw has the greatest one. The last two columns: how many draws go to the tenth of the buffer with
+the greatest priorities, 10 % if draws are uniform; and the effective number of transitions,
+1 / Σ P², as a share of all, 100 % if draws are uniform."""
+
+PICTURES = """![Greedy returns of each game, and their aggregate](images/minatar_returns.png)
+
+Greedy returns: a point is a seed, a bar their mean. On the right the IQM of the normalised greedy
+returns with its interval.
+
+![Training returns of each game, and the performance profile](images/minatar_curves.png)
+
+Training returns: seeds thin, their mean thick, uniform replay dashed. On the right the performance
+profile: the share of runs whose normalised greedy return is greater than τ. Pictures show the
+variants that have played every game."""
+
+REPEATING = """## To repeat a row, or add one
+
+A run is a folder, `benchmarks/evidence/minatar/500k/breakout-per-0`: length, game, what the table
+of variants calls its runs, seed. Its `evidence.json` has the command, commit and seconds,
+`config.yaml` every setting, `metrics.csv` the curve.
+
+    rllib-per train benchmarks/evidence/minatar/500k/breakout-per-0/config.yaml
+    rllib-per evaluate runs/config/latest --episodes 100 --seed 900000   # the greedy return
+    rllib-per compare my.yaml --replay prioritized,uniform               # your own environment
+
+The first takes 10 to 30 minutes of one core, and repeats the curve exactly on such a machine. A new
+row is a line in `VARIANTS` and `SUITE` (`benchmarks/suite.py`), its name in `NAMES`
+(`benchmarks/minatar_results.py`), then `make evidence ONLY=breakout-per-`, a part of the names.
+Without `ONLY` it goes on with all that is missing, which takes days."""
 
 
 # -- the page ----------------------------------------------------------------------------------
@@ -56,6 +103,7 @@ def page(results: Results) -> str:
             "<!-- Written by `make evidence` from benchmarks/evidence. -->",
             introduction(),
             *(part for length in LENGTHS for part in block(results, length)),
+            REPEATING,
             *steadiness(results.folder),
         ]
     ) + "\n"  # fmt: skip
@@ -63,115 +111,126 @@ def page(results: Results) -> str:
 
 def introduction() -> str:
     """What is compared with what."""
-    header = ["", *GAMES]
+    scores = [MINATAR_SCORES[game] for game in GAMES]
     rows = [
-        ["random play", *(f"{MINATAR_SCORES[game].random:g}" for game in GAMES)],
-        [
-            "DQN of Young and Tian 2019, 5M env steps, ε = 0.1, 30 seeds",
-            *(f"{MINATAR_SCORES[game].dqn:g}" for game in GAMES),
-        ],
+        ["random play", *(f"{score.random:g}" for score in scores)],
+        ["DQN (Young and Tian 2019)", *(f"{score.dqn:g}" for score in scores)],
     ]
     return f"""MinAtar (Young and Tian 2019) as in its paper: six actions, sticky actions 0.1,
-difficulty ramping. `configs/minatar/base.yaml` and `per.yaml` differ in prioritized replay alone,
-and say where each setting comes from. **DQN+** is DQN with double Q-learning, dueling streams and
-3-step returns, as in these files, with the squared loss that Obando-Ceron and Castro (2021) found
-best with Adam and uniform replay. Beside prioritized draws that loss weighs a large error twice
-(Fujimoto et al. 2020), so both are shown with Huber's loss too. All variants draw a transition 8
-times unless their name says otherwise. `make evidence` runs what is missing; configuration,
-command, commit and curve of each finished run are below `benchmarks/evidence`.
+difficulty ramping. A transition is drawn 8 times, unless it says otherwise.
+
+{variants_table()}
+
+**DQN+** is DQN with double Q-learning, dueling streams and 3-step returns. Its squared loss is what
+Obando-Ceron and Castro (2021) found best with Adam and uniform replay; beside prioritized draws it
+weighs a large error twice (Fujimoto et al. 2020), so that Huber's is compared too. Rainbow is
+DQN+, prioritized, with noisy layers in place of ε and a distribution of returns: C51, or IQN of
+8 fractions, which has ε beside the noise. β goes from 0.4 to 1 within a million env steps, so that
+it is 0.7 after 500,000; "as in its paper" has α 0.6, β 1 at the end and a quarter of the learning
+rate (Schaul et al. 2016).
 
 The **greedy return** is the mean of 100 games on fresh seeds, cut after 10,000 env steps. The
-**training return** is the mean of the last 100 training games, which explore with ε = 0.1,
-Rainbow's with noisy layers alone. They are different numbers: compare like with like. ± is a 95 %
-interval (Student's t) over seeds.
+**training return** is the mean of the last 100 training games, in which actions are random with
+ε = 0.1, but for variants that explore by noise alone. They are different numbers: compare like with
+like. ± is a 95 % interval (Student's t) over seeds.
 
-A **normalised** score is (score − random) / (DQN − random) with these two rows:
+A **normalised** score is (score − random) / (DQN − random), with random play as
+`python -m benchmarks.random_play` measures it, and the training returns, with ε = 0.1, of DQN after
+5 million env steps, 30 seeds. So a greedy score above 1 does not say that this DQN is beaten.
 
-{table(header, rows)}
+{table(["", *GAMES], rows)}
 
 **IQM** is the interquartile mean over all runs and games, with a 95 % interval of the stratified
-bootstrap (Agarwal et al. 2021); it is given once every game of the block has a run."""
+bootstrap (Agarwal et al. 2021), as all intervals in brackets. Of three seeds a bootstrap's interval
+is too narrow, and of fewer none is given."""
+
+
+def variants_table() -> str:
+    """What each variant is, by its file and what is changed there."""
+    rows = []
+    for variant, (config, settings) in VARIANTS.items():
+        changes = " ".join(f"`{shlex.quote(setting)}`" for setting in settings)
+        rows.append([NAMES[variant], f"`{variant}`", f"`{config}`", changes])
+    return table(["variant", "runs", "file", "changed"], rows)
 
 
 def block(results: Results, length: str) -> list[str]:
-    """The tables of one length; none where no run is planned."""
-    planned = [run for run in SUITE if run.name.startswith(f"minatar/{length}/")]
-    variants = [v for v in VARIANTS if any(f"-{v}-" in run.name for run in planned)]
-    games = [game for game in GAMES if any(run.game == game for run in planned)]
+    """The tables of one length."""
+    games, variants = games_of(length), variants_of(length)
+    begun = [v for v in variants if any(results.of(length, game, v) for game in games)]
     parts = [f"## MinAtar, {LENGTHS[length]:,} env steps"]
-    if not any(results.of(length, game, variant) for game in games for variant in variants):
+    if not begun:
         return [*parts, "No run has ended yet."]
     for of in ("greedy", "training"):
-        rows = [returns_row(results, length, variant, games, of, planned) for variant in variants]
+        rows = [returns_row(results, length, variant, games, of) for variant in begun]
         parts.append(table([f"{of} return", *games, "normalised IQM"], rows))
+    missing = [NAMES[variant] for variant in variants if variant not in begun]
+    if missing:
+        parts.append(f"Still to come: {'; '.join(missing)}.")
     parts += comparison(results, length, games)
-    parts += priorities_at_the_end(results, length, games, variants)
-    if length == length_of_picture(results):
-        parts.append(
-            "![Greedy returns of each game, and their aggregate](images/minatar_returns.png)\n\n"
-            "Greedy returns: a seed is a point, their mean a line. Dotted: random play; dashed:\n"
-            "Young and Tian's DQN. On the right, the IQM of the normalised returns with its\n"
-            "interval.\n\n"
-            "![Training returns of each game, and the performance profile]"
-            "(images/minatar_curves.png)\n\n"
-            "Training returns: every seed thin, their mean thick. On the right, the share of runs\n"
-            "whose normalised greedy return is greater than τ."
-        )
-    return parts
+    parts += priorities_at_the_end(results, length, games, begun)
+    return [*parts, PICTURES] if length == length_of_picture(results) else parts
 
 
 def returns_row(
-    results: Results,
-    length: str,
-    variant: str,
-    games: Sequence[str],
-    of: str,
-    planned: Sequence[Run],
+    results: Results, length: str, variant: str, games: Sequence[str], of: str
 ) -> list[str]:
     """A variant's returns and their aggregate."""
     cells = []
     for game in games:
-        prefix = f"minatar/{length}/{game}-{variant}-"
-        num_planned = sum(run.name.startswith(prefix) for run in planned)
         runs = results.of(length, game, variant)
-        seeds = (
-            f"({len(runs)} of {num_planned} seed{'s' * (num_planned > 1)})" if num_planned else ""
-        )
-        mean = str(Interval.of(getattr(run, of) for run in runs)) if runs else HOLE
-        cells.append(f"{mean} {seeds}".strip())
-    scores = results.scores(length, variant, of)
-    is_whole = all(game in scores for game in games)
-    aggregate = str(interquartile_mean(list(scores.values()))) if is_whole else HOLE
-    return [NAMES[variant], *cells, aggregate]
+        if runs:
+            mean = Interval.of(getattr(run, of) for run in runs)
+            of_seeds = f"{len(runs)} of {num_seeds(len(planned(length, game, variant)))}"
+            cells.append(f"{mean} ({of_seeds})")
+        else:
+            cells.append(HOLE)
+    scores = list(results.scores(length, variant, of).values())
+    is_whole = len(scores) == len(games)
+    return [NAMES[variant], *cells, str(interquartile_mean(scores)) if is_whole else HOLE]
+
+
+def num_seeds(number: int) -> str:
+    return f"{number} seed{'s' * (number > 1)}"
 
 
 def comparison(results: Results, length: str, games: Sequence[str]) -> list[str]:
-    """What prioritized replay is worth against uniform replay, all else equal."""
-    rows, improvements = [], []
+    """What prioritized replay is worth against uniform replay."""
+    rows = []
     for base, per in PAIRS:
+        names = [NAMES[base], NAMES[per]]
+        pairs = []
         for game in games:
             uniform, prioritized = (results.of(length, game, name) for name in (base, per))
             if uniform and prioritized:
-                level = float(np.mean([run.training for run in uniform]))
-                needed = [steps(runs, level) for runs in (uniform, prioritized)]
-                rows.append([NAMES[base], game, f"{level:.1f}", *needed])
-        improvement = improvement_of(results, length, per, base, "greedy")
-        if improvement is not None:
-            estimate, num_games = improvement
-            over = f"{num_games} game{'s' * (num_games > 1)}"
-            improvements.append(f"* {NAMES[base]}, over {over}: {estimate}")
+                pairs.append((greedy(prioritized), greedy(uniform)))
+                chance = str(probability_of_improvement(pairs[-1:]))
+                rows.append([*names, game, chance, *env_steps_cells(uniform, prioritized)])
+        if len(pairs) == len(games):
+            chance = str(probability_of_improvement(pairs))
+            rows.append([*names, "all", chance, HOLE, HOLE, HOLE, HOLE])
     if not rows:
         return []
-    header = ["env steps to a training return", "game", "return", "uniform", "prioritized"]
-    explanation = (
-        "The return is the one that uniform replay ends with, its mean over seeds; env steps are\n"
-        "the median of those seeds that reach it."
-    )
-    probability = (
-        "Probability that a run with prioritized replay has a greater greedy return than one\n"
-        "without:"
-    )
-    return [explanation, table(header, rows), probability, "\n".join(improvements)]
+    header = ["uniform", "prioritized", "game", "P", "return"]
+    header += ["env steps, uniform", "env steps, prioritized", "ratio"]
+    return [COMPARISON, table(header, rows)]
+
+
+def greedy(runs: Iterable[Result]) -> Floats:
+    return np.array([run.greedy for run in runs])
+
+
+def env_steps_cells(uniform: Sequence[Result], prioritized: Sequence[Result]) -> list[str]:
+    """The return that uniform replay ends with, the env steps of both to it, and their ratio."""
+    level = float(np.mean([run.training for run in uniform]))
+    cells, needed = [], []
+    for runs in (uniform, prioritized):
+        reached = [env_steps_to(level, run.env_steps, run.returns) for run in runs]
+        steps = [run.env_steps[-1] for run in runs]
+        needed.append(np.array([r or whole for r, whole in zip(reached, steps, strict=True)]))
+        found = sum(value is not None for value in reached)
+        cells.append(f"{needed[-1].mean():,.0f} ({found} of {num_seeds(len(runs))})")
+    return [f"{level:.1f}", *cells, str(ratio_of_means(needed[1], needed[0]))]
 
 
 def priorities_at_the_end(
@@ -184,11 +243,12 @@ def priorities_at_the_end(
             runs = results.of(length, game, variant)
             spreads = [run.priorities for run in runs if run.priorities is not None]
             if spreads:
-                rows.append([NAMES[variant], game, *mean_spread(spreads)])
+                seeds = num_seeds(len(spreads))
+                rows.append([NAMES[variant], game, seeds, *mean_spread(spreads)])
     if not rows:
         return []
-    header = ["priorities at the end", "game", *QUANTILE_NAMES, "draws of top tenth", "effective"]
-    return [table(header, rows), PRIORITIES]
+    header = ["priorities at the end", "game", "", *QUANTILE_NAMES, "draws of top tenth"]
+    return [table([*header, "effective"], rows), PRIORITIES]
 
 
 def mean_spread(spreads: Sequence[dict[str, Any]]) -> list[str]:
@@ -201,34 +261,19 @@ def mean_spread(spreads: Sequence[dict[str, Any]]) -> list[str]:
     return [*(f"{q:.2g}" for q in quantiles), *(f"{100 * share:.0f} %" for share in shares)]
 
 
-def steps(runs: Sequence[Result], level: float) -> str:
-    """The median over those seeds that reach the level, and how many do."""
-    reached = [env_steps_to(level, run.env_steps, run.returns) for run in runs]
-    found = [value for value in reached if value is not None]
-    median = f"{np.median(found):,.0f}" if found else HOLE
-    return f"{median} ({len(found)} of {len(runs)} seeds)"
-
-
-def improvement_of(
-    results: Results, length: str, variant: str, other: str, of: str
-) -> tuple[Estimate, int] | None:
-    """Over the games that both have played; and how many these are."""
-    ours, others = (results.scores(length, name, of) for name in (variant, other))
-    pairs = [(ours[game], others[game]) for game in ours if game in others]
-    return (probability_of_improvement(pairs), len(pairs)) if pairs else None
-
-
 def steadiness(folder: Path) -> list[str]:
     """Whether CartPole stays learned."""
     rows = []
-    for path in sorted(folder.glob("cartpole-steady-[0-9]")):
+    for run in SUITE:
+        path = folder / run.name
+        if not run.name.startswith("cartpole-steady-") or not (path / "evidence.json").exists():
+            continue
         env_steps, returns = read_curve(path / "metrics.csv", "evaluation_return_mean")
         late = returns[env_steps >= STEADY_FROM]
-        above = int((late >= STEADY_RETURN).sum())
+        above = f"{int((late >= STEADY_RETURN).sum())} of {len(late)}"
         evidence = json.loads((path / "evidence.json").read_text())
         fresh = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
-        cells = (path.name[-1], f"{above} of {len(late)}", f"{late.min():.1f}", f"{fresh:.1f}")
-        rows.append(list(cells))
+        rows.append([str(run.seed), above, f"{late.min():.1f}", f"{fresh:.1f}"])
     header = [
         "seed",
         f"evaluations of at least {STEADY_RETURN}",

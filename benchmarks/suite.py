@@ -17,6 +17,12 @@ DQN = ("training.double_q=false", "training.n_step=1", "training.dueling=false")
 # Losses of distributions have no other choice. Games without bad rewards return less than 50,
 # discounted.
 HUBER = "training.td_error_loss_fn=huber"
+# Their table of hyper-parameters: α 0.6, β 1 when the run ends, and a quarter of the learning rate.
+SCHAUL = (
+    "training.lr=6.25e-5",
+    "replay.alpha=0.6",
+    "replay.beta={type: linear, initial: 0.4, final: 1.0, steps: 500000}",
+)
 # Hessel et al. 2018 explore by noise alone, Clark et al. 2025 with ε as well (decision 0081).
 NOISE_ALONE = ("training.noisy=true", "training.epsilon=0", HUBER)
 NOISE_AND_EPSILON = ("training.noisy=true", HUBER)
@@ -38,6 +44,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "per": ("configs/minatar/per.yaml", ()),
     "base_huber": ("configs/minatar/base.yaml", (HUBER,)),
     "per_huber": ("configs/minatar/per.yaml", (HUBER,)),
+    "per_schaul": ("configs/minatar/per.yaml", (HUBER, *SCHAUL)),
     "rainbow": ("configs/minatar/per.yaml", (*NOISE_ALONE, *ATOMS)),
     "iqn": ("configs/minatar/per.yaml", (*NOISE_AND_EPSILON, *IQN)),
     "iqn_noise": ("configs/minatar/per.yaml", (*NOISE_ALONE, *IQN)),
@@ -95,6 +102,12 @@ class Run:
 def minatar_name(length: str, game: str, variant: str, seed: int) -> str:
     """The name of a run of MinAtar."""
     return f"minatar/{length}/{game}-{variant}-{seed}"
+
+
+def planned(length: str, game: str, variant: str) -> list[Run]:
+    """The runs of a cell of the table, one for each seed."""
+    stem = minatar_name(length, game, variant, 0).rpartition("-")[0]
+    return [run for run in SUITE if run.name.rpartition("-")[0] == stem]
 
 
 def minatar(
@@ -181,6 +194,7 @@ SUITE = (
     *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
     *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
     *minatar("500k", FIRST_GAMES, ("per_huber", "base_huber"), range(3)),
+    *minatar("500k", FIRST_GAMES, ("per_schaul",), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
     *space_invaders_tutorial(),
     *(
