@@ -64,7 +64,8 @@ def plot_runs(
         paths = ", ".join(str(run.path) for run in runs)
         raise ValueError(f"nothing to plot: {paths} has no episodes.csv with an ended episode")
     axes.plot([], [], "-", color="grey", label=f"mean of {WINDOW_EPISODES} training episodes")
-    axes.plot([], [], **_GREEDY, color="grey", label="greedy evaluation")
+    if any(len(greedy_curve(run)[0]) for run in runs):
+        axes.plot([], [], **_GREEDY, color="grey", label="greedy evaluation")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()

@@ -196,8 +196,11 @@ def describe(snapshot: MetricsRow, stop: Stop) -> dict[str, str]:
 
 
 def remaining_s(snapshot: MetricsRow, stop: Stop) -> float | None:
-    """Seconds until the first limit is reached at the present pace; None if it stands still."""
-    speed = snapshot.env_steps_per_s
+    """Seconds until the first limit is reached at the present pace.
+
+    None if it stands still, or nothing is learned yet: env steps slow down when learning begins.
+    """
+    speed = snapshot.env_steps_per_s if snapshot.updates else 0.0
     pace: list[tuple[float | None, float, float]] = [
         (stop.env_steps, snapshot.env_steps, speed),
         (stop.updates, snapshot.updates, snapshot.updates_per_s),

@@ -208,6 +208,22 @@ def test_greedy_evaluations_are_points_with_the_one_at_the_end(ended_at, points,
     assert greedy.get_marker() == "o"
 
 
+@pytest.mark.parametrize("greedy", [None, 7.0])
+def test_the_legend_explains_what_is_drawn(greedy, tmp_path, monkeypatch):
+    explained = []
+
+    def legend(figure, **_):
+        (axes,) = figure.axes
+        explained.extend(axes.get_legend_handles_labels()[1])
+
+    monkeypatch.setattr(Figure, "legend", legend)
+    with MetricsLog(RunFolder(tmp_path)) as log:
+        log.write(replace(SNAPSHOT, evaluation_return_mean=greedy), {}, [(1, 1.0, 1)])
+    plot_runs([RunFolder(tmp_path)], tmp_path / "curve.png")
+    assert "mean of 50 training episodes" in explained
+    assert ("greedy evaluation" in explained) == (greedy is not None)
+
+
 def of_environment(run, folder, env, seed=0):
     """A copy of the run that was named as if it had played `env`."""
     copy = folder / f"{env}-small-{seed}-2026-01-02T03-04-05"
@@ -235,7 +251,7 @@ def test_environments_share_no_axis(run, tmp_path):
 
 
 def test_runs_without_an_episode_cannot_be_plotted(tmp_path):
-    with pytest.raises(ValueError, match="no episode has ended"):
+    with pytest.raises(ValueError, match=r"has no episodes\.csv with an ended episode"):
         plot_runs([RunFolder(tmp_path)], tmp_path / "curve.png")
 
 

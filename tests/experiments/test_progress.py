@@ -52,6 +52,12 @@ def test_the_remaining_time_is_that_of_the_nearest_limit(stop, seconds):
     assert remaining_s(SNAPSHOT, stop) == seconds
 
 
+def test_env_steps_before_the_first_update_say_nothing_of_the_remaining_time():
+    waiting = replace(SNAPSHOT, updates=0, updates_per_s=0.0)
+    assert remaining_s(waiting, Stop(env_steps=2000)) is None
+    assert remaining_s(waiting, Stop(env_steps=2000, time_s=1.5)) == 0.5
+
+
 def test_what_is_done_is_the_share_of_the_nearest_limit():
     assert share_done(SNAPSHOT, Stop(env_steps=2000, time_s=1.25)) == 0.8
     assert share_done(SNAPSHOT, Stop(updates=10)) == 1.0
