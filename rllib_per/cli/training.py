@@ -64,8 +64,8 @@ def train(
     init` would write is trained.
 
     Exit code 0: the target is met (or none was set); 1: it failed, and failure.txt in its folder
-    says why; 3: the budget ended first; 4: checkpoints could not be saved; 130: interrupted, after
-    a checkpoint. Ctrl-C twice leaves at once.
+    says why; 2: a mistake in what was asked; 3: the budget ended first; 4: not everything could be
+    saved; 130: interrupted, after a checkpoint. Ctrl-C twice leaves at once.
     """
     if sum(given is not None for given in (config, env, resume)) != 1:
         raise click.UsageError("give one of CONFIG, --env ID and --resume RUN")

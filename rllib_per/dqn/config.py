@@ -55,10 +55,10 @@ _OF_THE_ORIGINAL = frozenset({"class", "_is_frozen"})
 
 @with_known_keywords
 class ApexDQNConfig(DQNConfig):
-    """Configures `ApexDQN`; a program written for `DQNConfig` works unchanged.
+    """Configures `ApexDQN`; a program written for `DQNConfig` works, or is refused.
 
-    Beyond DQNConfig, whose methods and defaults all hold (what a key means stands beside it in
-    `rllib_per.settings`, and in docs/configuration.md):
+    Beyond DQNConfig, whose methods hold, and its defaults but for those in docs/migration.md (what
+    a key means stands beside it in `rllib_per.settings`, and in docs/configuration.md):
 
     environment()
         drop_leaves: Parts of Dict and Tuple observations that are left out, by key, "mission", or

@@ -214,4 +214,4 @@ class Checkpoint(ExperimentSection):
     buffer: bool = True
     """Save the replay buffer too, so that a resumed run goes on where it was."""
     max_failures: Positive = 3
-    """So many checkpoints in a row that could not be saved, on a full disk perhaps, end the run."""
+    """The run ends after this many failed checkpoints in a row, for instance on a full disk."""

@@ -22,7 +22,7 @@ class LearnerSettings(Section):
     mixed_precision: bool = False
     """Networks compute in bfloat16; values plus advantages, and losses, in float32."""
     compile_module: bool = False
-    """Let torch.compile have the network."""
+    """Compile the network with torch.compile."""
     channels_last: bool = False
     """Memory layout of images that some convolutions prefer."""
     learner_timeout_s: PositiveFloat = 120.0

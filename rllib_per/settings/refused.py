@@ -105,7 +105,7 @@ REFUSED: dict[str, str] = {
         "prioritized_replay prioritized_replay_alpha prioritized_replay_beta "
         "prioritized_replay_eps",
         "has another place: set `replay_buffer_config`, with its keys `type`, `alpha`, `beta` and "
-        "`epsilon`",
+        "`priority_epsilon`",
     ),
     "enable_async_evaluation": "has another name: set `evaluation_parallel_to_training=True`",
     "model": "belongs to RLlib's old API stack: set `rl_module(model_config={...})`",

@@ -75,7 +75,8 @@ class Priorities(Section):
     priority_epsilon: Annotated[float, Bound(0, 1e6)] = 1e-6
     """ε, added to every priority, so that a TD error of 0 can still be drawn; with 0 it can not."""
     priority: Literal["absolute", "huber", "clipped"] = "absolute"
-    """From TD error δ: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most `priority_clip`."""
+    """From δ, which `training.priority` says: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most
+    `priority_clip`."""
     priority_clip: PositiveFloat = 1.0
     """The bound of "clipped"."""
     max_priority_decay: Share = 1.0
@@ -128,9 +129,10 @@ class ShardLimits(Section):
     priority_flush_s: NotNegative = 0.1
     """Seconds after which they are sent anyway."""
     max_mass_staleness_s: NotNegative = 1.0
-    """How old the masses may be by which a batch is shared out."""
+    """Masses older than this are asked for again before a draw."""
     shard_timeout_s: NotNegative = 60.0
-    """Seconds until waiting for a shard ends in an error."""
+    """Seconds that a shard may take to answer before training ends in an error; one whose calls
+    fail is left out of draws instead."""
     shard_probe_s: NotNegative = 0.2
     """Seconds between two questions whether a lost shard is back."""
 

@@ -71,7 +71,8 @@ class Training(Section):
     gamma: Unit = TransitionSettings.gamma
     """Discount γ."""
     train_batch_size_per_learner: Positive = 32
-    """Transitions of one update."""
+    """Transitions of one update for each learner: N learners update with N times as many. In
+    Python, where it is not given, all learners share 32."""
     n_step: Annotated[Any, Steps()] = TransitionSettings.n_step
     """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
     double_q: bool = True
@@ -109,7 +110,7 @@ class Training(Section):
     munchausen: Munchausen | None = None
     """The log-policy as a bonus, and soft bootstraps in place of `double_q`."""
     priority: Literal["td_error", "kl", "quantile_td_errors"] | None = None
-    """What a transition's priority comes from: the TD error; with atoms the KL divergence of its
+    """What δ of `replay.priority` is: the TD error; with atoms the KL divergence of its
     target from what the network says (Hessel et al. 2018); with quantiles their distances from
     those of the target, Σ_i mean_j |target_j − value_i| (Clark et al. 2025). null is "kl" with
     atoms, else "td_error"."""
@@ -124,7 +125,9 @@ class Training(Section):
     num_steps_sampled_before_learning_starts: Count = 1000
     """Transitions that replay must have seen before the first update."""
     replay_ratio: PositiveFloat | None = None
-    """Transitions sampled per transition added; null is RLlib's natural ratio."""
+    """How often a transition is drawn on average. null: batch size / (rollout_fragment_length ·
+    environments of a runner · max(runners, 1)), as RLlib, which is 32 with all defaults, and 2 with
+    16 environments."""
     training_intensity: PositiveFloat | None = None
     """RLlib's name for `replay_ratio`."""
     broadcast_interval: Positive = 1

@@ -183,7 +183,7 @@ class Scheduler(ExperimentSection):
     grace_env_steps: Positive = 5000
     """Of "asha": no trial is stopped before."""
     reduction_factor: Annotated[Float, Field(gt=1)] = 3.0
-    """Of "asha": one in so many goes on at every rung; the next one is so many times higher."""
+    """Of "asha": one trial in this many goes on at each rung, which is this many times longer."""
     interval_env_steps: Positive = 10_000
     """Of "pbt": how often trials are compared."""
     quantile_fraction: Annotated[Float, Field(gt=0, le=0.5)] = 0.25
