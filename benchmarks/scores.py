@@ -86,10 +86,10 @@ of variants calls its runs, seed. Its `evidence.json` has the command, commit an
     rllib-per evaluate runs/config/latest --episodes 100 --seed 900000   # the greedy return
     rllib-per compare my.yaml --replay prioritized,uniform               # your own environment
 
-The first takes 10 to 30 minutes of one core, and repeats the curve exactly on such a machine. A new
-row is a line in `VARIANTS` and `SUITE` (`benchmarks/suite.py`), its name in `NAMES`
-(`benchmarks/minatar_results.py`), then `make evidence ONLY=breakout-per-`, a part of the names.
-Without `ONLY` it goes on with all that is missing, which takes days."""
+The first takes 10 to 30 minutes of one core, and repeats the curve exactly with the commit that is
+named and on such a machine. A new row is a line in `VARIANTS` and `SUITE` (`benchmarks/suite.py`),
+its name in `NAMES` (`benchmarks/minatar_results.py`), then `make evidence ONLY=breakout-per-`, a
+part of the names. Without `ONLY` it goes on with all that is missing, which takes days."""
 
 
 # -- the page ----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ FORBIDDEN = {
     "rllib_per/build_id.py": {"ray", "torch", "rllib_per"},
     "rllib_per/extras.py": {"ray", "torch", "gymnasium", "rllib_per"},
     "rllib_per/arrays.py": {"ray", "torch", "rllib_per"},
+    "rllib_per/seeds.py": {"ray", "torch", "rllib_per"},
     "rllib_per/settings": ALGORITHM
     | {"ray", "torch", "numpy", "gymnasium", "rllib_per.replay", "rllib_per.checkpoints"}
     | {"rllib_per.sharding", "rllib_per.runners", "rllib_per.objectives", "rllib_per.drop_in"},

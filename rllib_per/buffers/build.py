@@ -14,6 +14,7 @@ from rllib_per.buffers.protocol import ReplayBuffer
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import DECIDED_ELSEWHERE, replay_class
 from rllib_per.replay import PrioritizedReplayBuffer, RowSpec
+from rllib_per.seeds import REPLAY, stream_seed
 from rllib_per.settings.replay import AnyReplay, TransitionSettings, replay_buffer_config
 from rllib_per.sharding import ShardedReplay
 
@@ -52,6 +53,18 @@ def buffer_keywords(
     del given["type"], given["beta"]
     if issubclass(kind, PrioritizedReplayBuffer):
         # One set of options serves all of ours, so that they can be swapped by one word.
-        accepted = inspect.signature(kind.__init__).parameters
+        accepted = _keywords(kind)
         given = {name: value for name, value in given.items() if name in accepted}
-    return given | vars(transitions) | {"rows": rows}
+    seed = stream_seed(transitions.seed, REPLAY)
+    return given | vars(transitions) | {"seed": seed, "rows": rows}
+
+
+def _keywords(kind: type[PrioritizedReplayBuffer]) -> set[str]:
+    """What it can be made with: `**kwargs` of a class of one's own stand for those of its base."""
+    found: set[str] = set()
+    for each in inspect.getmro(kind):
+        parameters = inspect.signature(each).parameters.values()
+        found |= {parameter.name for parameter in parameters}
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found

@@ -13,6 +13,7 @@ from ray.util.placement_group import get_current_placement_group
 
 from rllib_per.buffers.build import buffer_keywords
 from rllib_per.replay import RowSpec
+from rllib_per.seeds import REPLAY, stream_seed
 from rllib_per.settings.replay import Sharded, ShardLimits, TransitionSettings
 from rllib_per.sharding import (
     ReplayShard,
@@ -70,7 +71,7 @@ def build_sharded_replay(
         handles,
         weight_normalization=settings.weight_normalization,
         stratified=settings.stratified,
-        seed=transitions.seed,
+        seed=stream_seed(transitions.seed, REPLAY),
         limits=within_object_store(settings),
         settings=buffer_keywords(settings, transitions, rows),
     )

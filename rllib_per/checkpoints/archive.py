@@ -111,10 +111,6 @@ class BufferArchive:
             [self._writer.start(self._buffer, part)], partial(seal_parts, folder, 1, {})
         )
 
-    def check(self, folder: Path) -> None:
-        """Raise what `load` would, as far as it can be known before columns are read."""
-        self._buffer.check_state(read_state(folder, 0, [self._buffer.capacity]))
-
     def load(self, folder: Path) -> None:
         """Restore what was saved, from one buffer or from shards; verify `folder` first.
 

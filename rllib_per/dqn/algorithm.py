@@ -27,6 +27,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_per.buffers.build import AnyReplayBuffer, build_replay
+from rllib_per.buffers.room import check_room
 from rllib_per.buffers.sharded import (
     add_bundles,
     build_sharded_replay,
@@ -46,7 +47,13 @@ from rllib_per.dqn.reconfiguration import (
 from rllib_per.dqn.refusals import slower_runner
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.rllib_keys import RLlibCounts
-from rllib_per.dqn.rollouts import Rollouts, build_module, give_env_statistics, give_weights
+from rllib_per.dqn.rollouts import (
+    Rollouts,
+    begin_later,
+    build_module,
+    give_env_statistics,
+    give_weights,
+)
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
@@ -191,6 +198,7 @@ class ApexDQN(SaveableDQN):
 
     def _build_replay(self, rows: RowSpec) -> AnyReplayBuffer:
         replay, transitions = self.settings.replay, self.settings.transitions
+        check_room(replay, transitions, rows.longest_stack, self.settings.runners)
         if isinstance(replay, Sharded):
             return build_sharded_replay(replay, transitions, rows, self._shard_handles)
         return build_replay(replay, transitions, rows, self.learners.batch_allocator)
@@ -234,8 +242,11 @@ class ApexDQN(SaveableDQN):
             give_env_statistics(self.eval_env_runner_group, statistics)
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        """RLlib's; environments that were made again normalize as the others do."""
+        """RLlib's; runners that were started again don't repeat their first episodes, and their
+        environments normalize as the others do."""
         restored: list[int] = super().restore_env_runners(env_runner_group)
+        if restored:
+            begin_later(env_runner_group, restored, self.progress.env_steps)
         statistics = self.env_statistics() if restored else {}
         if statistics:
             give_env_statistics(env_runner_group, statistics, restored)

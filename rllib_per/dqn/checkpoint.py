@@ -81,11 +81,6 @@ class ReplayArchive:
         _write_state(folder, self._replay.state() if state is None else state)
         return PendingSave([])
 
-    def check(self, folder: Path) -> None:
-        """Raise what `load` would, as far as it can be known at once; `folder` is verified."""
-        if (folder / INDEX).exists() and self._parts is not None:
-            self._parts.check(folder)
-
     def load(self, folder: Path) -> None:
         """Restore what was saved; verify `folder` first.
 
@@ -278,7 +273,6 @@ class SaveableDQN(DQN):
                 if saved.exists():  # As msgpack, `set_state` looks at it.
                     self._check_outputs(pickle.loads(saved.read_bytes()))
                 if with_replay and replay.is_dir():
-                    self._replay_archive.check(replay)
                     self._replay_archive.load(replay)
                 super().restore_from_path(str(folder.absolute()), **kwargs)
                 hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)

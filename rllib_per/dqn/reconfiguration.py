@@ -56,7 +56,8 @@ def can_change(changed: set[str], algorithm: Any) -> bool:
     """Whether the algorithm's parts can take these settings over as they are."""
     if "epsilon" in changed and not issubclass(algorithm.config.env_runner_cls, ApexEnvRunner):
         return False  # RLlib's own runner has a schedule of its own.
-    if _ALPHA in changed and not _has_alpha(algorithm.replay):
+    is_ours = isinstance(algorithm.settings.replay, Prioritized)
+    if _ALPHA in changed and not (is_ours and _has_alpha(algorithm.replay)):
         return False
     return changed <= CHANGEABLE
 

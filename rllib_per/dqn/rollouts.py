@@ -252,6 +252,18 @@ def _report(runner: Any) -> tuple[dict[str, Any], int, Statistics]:
 # -- random generators -----------------------------------------------------------------------
 
 
+def begin_later(group: EnvRunnerGroup, runners: list[int], env_steps: int) -> None:
+    """Let runners that were started again draw other numbers than at their start; nobody waits."""
+
+    def begin(runner: Any) -> None:
+        if isinstance(runner, ApexEnvRunner):
+            runner.begin_later(env_steps)
+
+    group.foreach_env_runner(
+        begin, remote_worker_ids=runners, local_env_runner=False, timeout_seconds=0.0
+    )
+
+
 def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
     """Of all runners, without runners that are not ours, or don't answer in time."""
     answers = group.foreach_env_runner(random_state, timeout_seconds=timeout_s)

@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.observations import WrongDataError
@@ -63,9 +63,9 @@ def attempt(runner: Any, *, method: str, **kwargs: Any) -> tuple[int, Any]:
     if failure is None:
         try:
             return runner.worker_index, getattr(runner, method)(**kwargs)
-        except RayError:
-            raise  # Of Ray's own troubles, RLlib takes care.
         except Exception as error:
+            if _is_rays(error):
+                raise  # Of Ray's own troubles, RLlib takes care.
             failure = RunnerFailure(_portable(_own(error)), traceback.format_exc())
             setattr(runner, _FAILURE, failure)
             config = runner.config
@@ -74,8 +74,18 @@ def attempt(runner: Any, *, method: str, **kwargs: Any) -> tuple[int, Any]:
     return runner.worker_index, failure
 
 
+def _is_rays(error: Exception) -> bool:
+    """Whether a process or an object is lost, and not what another actor raised, as in `add`."""
+    if isinstance(error, RayTaskError):
+        return isinstance(error.cause, RayError)
+    return isinstance(error, RayError)
+
+
 def _own(error: Exception) -> Exception:
-    """What the environment raised: RLlib's own runner makes an empty RuntimeError of it."""
+    """What was raised: RLlib's own runner makes an empty RuntimeError of an environment's error,
+    and Ray a RayTaskError of another actor's, such as a shard's that refuses a fragment."""
+    if isinstance(error, RayTaskError):
+        return error.cause
     is_rllibs = type(error) is RuntimeError and not error.args
     return error.__cause__ if is_rllibs and isinstance(error.__cause__, Exception) else error
 

@@ -24,7 +24,7 @@ from rllib_per.settings.algorithm import Settings
 
 
 class SynchronousLoop:
-    """Everyone waits for everyone, so nothing is ever old.
+    """Everyone waits for everyone: experience, then updates, then weights for the next round.
 
     Args:
         rollouts: Where experience comes from.
@@ -63,8 +63,10 @@ class SynchronousLoop:
             fragments = self._rollouts.collect(self._clock.epsilon)
         with watch.lap(REPLAY_BUFFER_ADD_DATA_TIMER):
             self._store(fragments)
-        for _ in range(self._clock.replay_ratio.take_updates()):
-            self._learn(watch)
+        are_due = [self._learn(watch) for _ in range(self._clock.replay_ratio.take_updates())]
+        if any(are_due):
+            with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
+                self._rollouts.broadcast()
         return self._absence.record(bool(fragments), has_data=bool(fragments))
 
     def settle(self) -> None:
@@ -88,7 +90,8 @@ class SynchronousLoop:
             self._clock.replay_ratio.add(self._replay.add(fragment))
             self._clock.count_steps(fragment.num_env_steps, fragment.num_episodes)
 
-    def _learn(self, watch: Stopwatch) -> None:
+    def _learn(self, watch: Stopwatch) -> bool:
+        """One update; whether env runners are to get weights."""
         clock = self._clock
         with watch.lap(REPLAY_BUFFER_SAMPLE_TIMER):
             batch = self._replay.sample(clock.batch_size, clock.beta)
@@ -99,9 +102,7 @@ class SynchronousLoop:
         weights_are_due = clock.count_update()
         with watch.lap(REPLAY_BUFFER_UPDATE_PRIOS_TIMER):
             self._prioritize(update)
-        if weights_are_due:
-            with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
-                self._rollouts.broadcast()
+        return weights_are_due
 
     def _prioritize(self, update: PriorityUpdate | None) -> None:
         if update is not None:

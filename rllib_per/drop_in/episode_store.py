@@ -31,6 +31,7 @@ from rllib_per.frame_stack import FrameStack
 from rllib_per.replay import Fragment, PrioritizedReplayBuffer, TransitionBatch
 from rllib_per.replay.columns import Column
 from rllib_per.replay.leaves import Observations
+from rllib_per.seeds import REPLAY, stream_seed
 from rllib_per.settings.replay import Priorities
 from rllib_per.settings.section import names_of
 
@@ -218,7 +219,7 @@ class EpisodeStore:
     def _new_buffer(self, windows: NStepWindows) -> PrioritizedReplayBuffer:
         options, items = self._options, dict(self._items)
         rows = self._fragmenter.row_spec((self._obs_space, _space(items.pop("actions"))))
-        algorithm_seed = self._algorithm.seed if self._algorithm else None
+        algorithm_seed = stream_seed(self._algorithm.seed, REPLAY) if self._algorithm else None
         return PrioritizedReplayBuffer(
             options.capacity,
             replace(rows, extras=items),

@@ -13,6 +13,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_per.action_masks import ACTION_MASK
+from rllib_per.buffers.room import check_room
 from rllib_per.envs.wrappers import WrapperError
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
@@ -23,7 +24,6 @@ from rllib_per.runners.masked_env import MaskedVectorEnv, find_source, first_inf
 from rllib_per.runners.stack_detection import find_frame_stacks
 from rllib_per.runners.vector_env import env_context, make_vector_env, reset_with_seeds
 from rllib_per.settings.network import Network
-from rllib_per.settings.replay import Prioritized, Sharded
 from rllib_per.settings.section import as_dict
 
 # What RLlib adds to its errors is for programs: a YAML file can't switch validation off.
@@ -137,18 +137,13 @@ def _misfits(
         config = experiment.algorithm_config()
         stacks = find_frame_stacks(env, config.frame_stack, config.frame_stack_padding)
         longest = max((stack.size for stack in stacks.values()), default=1)
-        least = int(np.max(config.n_step)) + longest
+        settings = config.settings()
     except (ImportError, TypeError, AttributeError, ValueError):
         return  # `check_algorithm` says so, or the env runner.
-    replay = experiment.replay
-    num_shards = replay.num_shards if isinstance(replay, Sharded) else 1
-    if isinstance(replay, Prioritized) and replay.capacity // num_shards < least:
-        of_each = f" in each of {num_shards} shards" if num_shards > 1 else ""
-        yield Problem(
-            "replay.capacity",
-            f"must be at least {least} rows{of_each}, for windows of n_step = {config.n_step} and "
-            f"their frames: got {replay.capacity}; raise it, or lower training.n_step",
-        )
+    try:
+        check_room(settings.replay, settings.transitions, longest, settings.runners)
+    except ValueError as error:
+        yield Problem("replay", str(error))
     if experiment.model.module_class is None:
         spaces = (env.single_observation_space, env.single_action_space)
         try:

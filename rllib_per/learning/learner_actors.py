@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import (
     GetTimeoutError,
     ObjectLostError,
+    OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -152,7 +153,7 @@ class LearnerActors:
         for ping in ready:
             try:
                 ray.get(ping)
-            except RayActorError:
+            except (RayActorError, OutOfMemoryError):
                 raise LearnersLostError(
                     f"the process of learner {pings[ping]} of {len(self)} is gone "
                     f"({_first_line(error)})"

@@ -33,6 +33,8 @@ class TargetClock:
                 "counted; pass it in `timesteps`"
             )
         now = counts[self.unit]
+        # A restored clock may have counted something else, or in another run.
+        self.last = min(self.last, now)
         if now - self.last < self.frequency:
             return False
         self.last = now

@@ -156,7 +156,8 @@ def require_fragment(fragment: object) -> None:
         raise TypeError(
             f"`add` takes a Fragment, columns of env steps (rllib_per.replay.Fragment): got "
             f"{shown}. Episodes of RLlib's become fragments by "
-            "rllib_per.episodes.EpisodeFragmenter(config).fragments(episodes)"
+            "rllib_per.episodes.EpisodeFragmenter(max_streams).fragments(episodes), after its "
+            "`row_spec(spaces)`"
         )
 
 
@@ -237,8 +238,9 @@ def first_not_finite(values: Array) -> tuple[int, ...] | None:
         return None
     flat = values.ravel()
     # Squares add up to a finite number only if all are; where they overflow, a closer look decides.
-    if math.isfinite(flat.dot(flat)):
-        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(flat.dot(flat)):
+            return None
     finite = np.isfinite(values)
     if finite.all():
         return None

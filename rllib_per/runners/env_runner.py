@@ -59,6 +59,8 @@ class ApexEnvRunner(SaveableRunner):
         self._writer: FragmentWriter | None = None
         self._mask_source = self._settings.runners.action_masks
         self._place = Place.of(self._settings.runners, self.worker_index)
+        if self._seed is not None:  # RLlib's would be that of the next runner's first environment.
+            self._first_seed = self._seed - (self.worker_index or 0) + self._place.first_stream
         num_env_runners = self._settings.runners.num_env_runners
         self._runner_metrics = RunnerMetrics(
             self._settings.play, num_env_runners, self.metrics, self._place.first_low_epsilon_env

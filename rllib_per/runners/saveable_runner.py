@@ -26,6 +26,7 @@ from rllib_per.envs.statistics import Statistics, load_statistics, statistics_of
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 from rllib_per.runners.mask_connector import add_mask_connector
 from rllib_per.runners.masked_env import MaskedVectorEnv
+from rllib_per.seeds import EXPLORATION, stream_seed
 
 EXPLORATION_RNG = "exploration_rng"
 ENV_RNG = "env_rng"
@@ -47,7 +48,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._shares_module = False
         self._weights_seq_no = 0
         self._num_env_steps_since = 0  # The driver's last word on num_env_steps_sampled_lifetime.
-        self._rng = np.random.default_rng(self._seed)
+        self._rng = np.random.default_rng(stream_seed(self._seed, EXPLORATION))
         self._first_seed = self._seed
         self._is_seeded = False
         # (observations, infos) of a reset whose episodes nobody has begun yet.
@@ -155,6 +156,14 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._seed_anew(env_steps)
         self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
         self.take_env_statistics(state.get(ENV_STATISTICS, {}))
+        self._purpose = None
+
+    def begin_later(self, env_steps: int) -> None:
+        """Draw other numbers than at the first start, as this runner was started again."""
+        self._first_answer = None
+        self._seed_anew(env_steps)
+        seed = stream_seed(self._seed, EXPLORATION, env_steps)
+        self._rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self._purpose = None
 
     def _seed_anew(self, env_steps: int) -> None:

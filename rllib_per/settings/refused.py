@@ -129,10 +129,6 @@ REFUSED: dict[str, str] = {
         "belongs to DistributedDataParallel, which the gradient step here passes by, as it "
         "averages all gradients in one call: leave it out"
     ),
-    "max_requests_in_flight_per_learner": (
-        "belongs to RLlib's asynchronous learners; learners here are bounded by the replay "
-        "buffer's `max_requests_in_flight`: leave it out"
-    ),
     "max_requests_in_flight_per_aggregator_actor": (
         "belongs to aggregator actors, and there are none: leave it out"
     ),

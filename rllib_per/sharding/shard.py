@@ -178,6 +178,7 @@ class ReplayShard:
             if seed is not None:
                 words = np.random.SeedSequence([seed, self._shard, incarnation]).generate_state(1)
                 seed = int(words[0])
+            self._buffer_or_none = None  # There may be no room for two.
             self._buffer_or_none = self._buffer_class(
                 **self._settings | {"seed": seed, "first_id": first_id(self._shard, incarnation)}
             )

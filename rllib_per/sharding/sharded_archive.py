@@ -75,10 +75,6 @@ class ShardedArchive:
             return _SaveOfShard(self._pool, proxy)
         return self._writers[proxy.index].start(_RowsOfShard(proxy), own)
 
-    def check(self, folder: Path) -> None:
-        """Raise what `load` would, as far as it can be known before columns are read."""
-        self._prepare_all(folder)
-
     def load(self, folder: Path) -> None:
         """Restore what was saved, by as many shards or others; verify `folder` first.
 

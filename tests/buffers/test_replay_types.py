@@ -42,6 +42,28 @@ def config(kind, **options):
     )
 
 
+class Passing(PrioritizedReplayBuffer):
+    """A class of one's own whose keywords are those of its base."""
+
+    def __init__(self, capacity, rows, **kwargs):
+        super().__init__(capacity, rows, **kwargs)
+
+
+def test_a_buffer_without_room_for_all_windows_is_refused(build, ray_runtime):
+    tight = config("prioritized", capacity=100).env_runners(num_envs_per_env_runner=64)
+    with pytest.raises(ValueError, match="must be at least 320 rows: got 100 for 64 environments"):
+        build(tight.training(num_steps_sampled_before_learning_starts=50))
+
+
+def test_keywords_of_a_class_of_ones_own_reach_its_base(build, ray_runtime):
+    options = {"alpha": 0.9, "weight_normalization": None, "priority_epsilon": 0.5}
+    built = config(Passing, **options).training(store_buffer_in_checkpoints=False)
+    replay = build(built).replay
+    assert isinstance(replay, Passing)
+    assert replay.alpha == 0.9
+    assert replay._normalization is None
+
+
 def problems(built):
     with pytest.raises(ValueError, match="ApexDQNConfig") as caught:
         built.validate()

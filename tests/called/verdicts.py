@@ -28,7 +28,7 @@ HAS_AN_EFFECT = _names(
     "evaluation_unhealthy_workers_timeout_s explore framework_str gamma grad_clip grad_clip_by "
     "gym_env_vectorize_mode hiddens ignore_env_runner_failures in_evaluation log_gradients "
     "log_level log_sys_usage lr max_num_env_runner_restarts "
-    "max_requests_in_flight_per_env_runner "
+    "max_requests_in_flight_per_env_runner max_requests_in_flight_per_learner "
     "merge_env_runner_states metrics_num_episodes_for_smoothing "
     "min_sample_timesteps_per_iteration min_time_s_per_iteration "
     "min_train_timesteps_per_iteration n_step noisy num_atoms "

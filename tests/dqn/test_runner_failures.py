@@ -182,6 +182,22 @@ def test_rays_own_errors_are_left_to_rllib():
         attempt(Runner(ray.exceptions.ObjectLostError("0", None, "")), method="sample")
 
 
+def refusal_of_another_actor(cause):
+    """What `add` raises in a runner where the shard raised `cause`."""
+    error = ray.exceptions.RayTaskError("add", "Traceback", cause)
+    return error.as_instanceof_cause()
+
+
+def test_a_fragment_that_a_shard_refuses_is_no_trouble_of_rays():
+    refusal = ValueError("a fragment must fit into the buffer")
+    _, failure = attempt(Runner(refusal_of_another_actor(refusal)), method="sample")
+    assert type(failure.error) is ValueError
+    assert str(failure.error) == "a fragment must fit into the buffer"
+    lost = ray.exceptions.ObjectLostError("0", None, "")
+    with pytest.raises(ray.exceptions.RayError):
+        attempt(Runner(refusal_of_another_actor(lost)), method="sample")
+
+
 # -- training ------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,14 @@ def test_loading_a_state_does_not_break_the_bond():
     assert torch.equal(target[0].weight, fresh[0].weight)
 
 
+def test_a_clock_that_is_behind_its_last_update_waits_no_longer_than_its_frequency():
+    """It counted env steps, and now updates; or counts begin again beside restored learners."""
+    clock = TargetClock(10, "updates")
+    clock.last = 500_000
+    due = [t for t in range(0, 50, 4) if clock.is_due({"updates": t})]
+    assert due == [12, 24, 36, 48]
+
+
 def test_the_clock_waits_its_frequency_from_the_last_update():
     clock = TargetClock(10, "env_steps")
     due = [t for t in range(0, 50, 4) if clock.is_due({"env_steps": t})]

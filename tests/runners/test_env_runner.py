@@ -185,6 +185,27 @@ def test_environments_that_are_made_anew_are_seeded_but_play_other_episodes():
     np.testing.assert_array_equal(first_observations(), (before, after))
 
 
+def test_a_runner_that_is_started_again_repeats_neither_its_episodes_nor_its_exploration():
+    def first_fragment(*, env_steps):
+        runner = ApexEnvRunner(config=runner_config("CartPole-v1", 2))
+        if env_steps:
+            runner.begin_later(env_steps)
+        return runner.collect(20, epsilon=1.0)
+
+    start, again, *later = (first_fragment(env_steps=n) for n in (0, 0, 100, 100, 200))
+    np.testing.assert_array_equal(start.obs, again.obs)
+    np.testing.assert_array_equal(later[0].obs, later[1].obs)
+    for one, other in ((start, later[0]), (later[0], later[2])):
+        assert not np.intersect1d(one.obs[0], other.obs[0]).size
+        assert not np.array_equal(one.actions, other.actions)
+
+
+def test_exploration_draws_no_numbers_of_the_first_environment():
+    runner = ApexEnvRunner(config=runner_config("CartPole-v1", 2).debugging(seed=5))
+    gymnasiums, _ = gym.utils.seeding.np_random(5)
+    assert not np.intersect1d(runner._rng.random(100), gymnasiums.random(1000)).size
+
+
 def test_a_failed_environment_is_made_anew_if_asked_for_and_the_gap_shows():
     config = runner_config(failing_env(fails_at=14))
     config.fault_tolerance(restart_failed_sub_environments=True)

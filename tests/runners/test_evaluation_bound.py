@@ -111,6 +111,18 @@ def test_seeds_that_numpy_made_reach_every_kind_of_environment(mode):
     runner.stop()
 
 
+@pytest.mark.parametrize("in_evaluation", [False, True])
+def test_no_two_environments_have_the_same_seed(in_evaluation):
+    """RLlib's is the run's + the runner's number, and + 1 for each of its environments."""
+    seeds = []
+    config = runner_config(Seeded, 3).env_runners(num_env_runners=3).debugging(seed=40)
+    config.in_evaluation = in_evaluation
+    for worker in (1, 2, 3):
+        fragment = ApexEnvRunner(config=config, worker_index=worker).collect(1, epsilon=0.0)
+        seeds += fragment.obs[0, :, 0].tolist()
+    assert seeds == [1_000_000 * in_evaluation + 40 + i for i in range(9)]
+
+
 def test_one_seed_that_numpy_made_is_counted_up_from():
     runner = ApexEnvRunner(config=runner_config(Seeded, 3))
     assert runner.env.reset(seed=np.int64(40))[0][:, 0].tolist() == [40, 41, 42]
