@@ -19,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from cython_tree import SumTree
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.replay.storage import Storage
-from rllib_per.replay.units import NStep
+from rllib_per.replay.windows import NStep
 from rllib_per.sharding.mass_line import split_batch
 
 IMAGES = Path("docs/images")

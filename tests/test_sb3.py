@@ -129,7 +129,7 @@ def test_windows_of_several_steps_need_the_algorithms_gamma():
         make(3, gamma=None)
     model = PrioritizedDQN("MlpPolicy", "CartPole-v1", gamma=0.8, n_steps=3, **small())
     assert model.replay_buffer.gamma == 0.8
-    assert model.replay_buffer.replay._storage.unit.ahead == 3
+    assert model.replay_buffer.replay._storage.window.ahead == 3
     with pytest.raises(ValueError, match=r"that of the algorithm, 0\.99: got 0\.8"):
         PrioritizedDQN("MlpPolicy", "CartPole-v1", replay_buffer_kwargs={"gamma": 0.8}, **small())
     with pytest.raises(ValueError, match=r"must be rllib_per\.sb3\.PrioritizedReplayBuffer"):

@@ -30,7 +30,7 @@ from rllib_per.replay.rank import Rank
 from rllib_per.replay.recycling import RecyclingAllocator
 from rllib_per.replay.steps import NEXT_STEP, Steps
 from rllib_per.replay.storage import Storage
-from rllib_per.replay.units import NStep
+from rllib_per.replay.windows import NStep
 from rllib_per.settings.replay import Prioritized, TransitionSettings
 from rllib_per.settings.rules import Bound, Count, rule_of
 
@@ -317,7 +317,7 @@ class PrioritizedReplayBuffer(ReplayContents):
         weights = self._allocate((size,), np.float32)
         num_ready = self._ring.num_ready
         weigh(weights, drawn, self._draw, size=num_ready, beta=beta, normalization=normalization)
-        lengths = self._storage.unit.draw_lengths(size, self._rng)
+        lengths = self._storage.window.draw_lengths(size, self._rng)
         batch = self._storage.gather(drawn.slots, lengths, weights)
         self._counts.note_sample(batch)
         return batch

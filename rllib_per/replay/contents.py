@@ -54,7 +54,7 @@ class ReplayContents:
         return self._ring.num_ready
 
     def __repr__(self) -> str:
-        steps = self._storage.unit.n_step
+        steps = self._storage.window.n_step
         shortest, longest = steps.shortest, steps.longest
         columns = (self._ring.rows, *self._storage.stored.values())
         figures = {

@@ -22,7 +22,7 @@ from rllib_per.replay.fragment import (
 from rllib_per.replay.leaves import from_leaves, leaves_of
 from rllib_per.replay.memory import require_bytes
 from rllib_per.replay.snapshot import pieces_of, rows_by_sequence
-from rllib_per.replay.units import NStep, Transition, Windows
+from rllib_per.replay.windows import NStep, NStepWindow, Windows
 from rllib_per.settings.replay import Prioritized
 from rllib_per.settings.rules import PositiveFloat, check, rule_of
 
@@ -114,8 +114,8 @@ class Storage:
         require_bytes(capacity, row_bytes + bytes_beside)
         self.rows = rows
         repeats = all(frame.stack_padding == "repeat" for frame in rows.frames.values())
-        self.unit = Transition(n_step, rows.longest_stack, repeats_padding=repeats)
-        self.ring = Ring(capacity, self.unit.behind + 1, self.unit.ahead, first_id)
+        self.window = NStepWindow(n_step, rows.longest_stack, repeats_padding=repeats)
+        self.ring = Ring(capacity, self.window.behind + 1, self.window.ahead, first_id)
         self.stored = {
             name: np.zeros((capacity, *column.shape), column.dtype)
             for name, column in stored.items()
@@ -166,7 +166,7 @@ class Storage:
     def gather(self, slots: Int64s, lengths: Int64s, importance_weights: Array) -> TransitionBatch:
         """The transitions in `slots`, each with a window of up to `lengths` steps."""
         size = len(slots)
-        windows = self.unit.gather(self.ring, slots, lengths, self._allocate)
+        windows = self.window.gather(self.ring, slots, lengths, self._allocate)
         ids = self._allocate((size,), _INT64)
         self.ring.ids(slots, ids)
         obs, next_obs = self._observations(windows)
@@ -183,9 +183,9 @@ class Storage:
 
     def td_errors(self, slots: Int64s) -> Array:
         """R + γ^k max_a Q(s', a) - Q(s, a) with the Q-values that came with the rows; float64."""
-        lengths = np.full(len(slots), self.unit.ahead)
-        windows = self.unit.gather(self.ring, slots, lengths, self._allocate)
-        last = windows.next_obs_slots[self.unit.behind :: self.unit.behind + 1]
+        lengths = np.full(len(slots), self.window.ahead)
+        windows = self.window.gather(self.ring, slots, lengths, self._allocate)
+        last = windows.next_obs_slots[self.window.behind :: self.window.behind + 1]
         q_max = self.stored["q_max"][last].astype(np.float64)
         with np.errstate(invalid="ignore"):  # ∞ - ∞ is for the caller to see
             return windows.returns + windows.discounts * q_max - self.stored["q_taken"][slots]
@@ -326,7 +326,7 @@ class Storage:
             "stack": self.rows.longest_stack if leaves else self.rows.stack,
             "stack_padding": self.rows.stack_padding,
             **({"leaves": leaves} if leaves else {}),
-            "longest_window": self.unit.ahead,
+            "longest_window": self.window.ahead,
             "columns": {
                 name: [column.dtype.str, list(column.shape[1:])]
                 for name, column in self.stored.items()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rllib_per.replay import PrioritizedReplayBuffer
-from rllib_per.replay.units import NStep
+from rllib_per.replay.windows import NStep
 from tests.support.experience import Row, Streams, frame_of, one_stream, row_spec
 
 GAMMA = 0.5

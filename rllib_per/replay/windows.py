@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a draw gives: a unit of rows, and what it needs of the rows behind and ahead of it."""
+"""N-step windows: how long they are, and what they need of the rows behind and ahead of them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 class Windows(NamedTuple):
-    """B units: what their rewards add up to, and where their frames are.
+    """B of them: what their rewards add up to, and where their frames are.
 
     Attributes:
         returns: (B,) n-step returns.
@@ -31,26 +31,6 @@ class Windows(NamedTuple):
     discounts: Float32s
     obs_slots: Int64s
     next_obs_slots: Int64s
-
-
-class Unit(Protocol):
-    """A start row, and the rows that have to be there before it can be drawn.
-
-    Attributes:
-        behind: Rows before the start row that its frames stack.
-        ahead: Rows that it needs at most, itself counted, unless its episode ends earlier.
-        period: 1: every row of a stream starts a unit; p: every p-th does.
-    """
-
-    behind: int
-    ahead: int
-    period: int
-
-    def draw_lengths(self, size: int, rng: np.random.Generator) -> Int64s:
-        """(size,) how many rows each unit spans, where there is a choice."""
-
-    def gather(self, ring: Ring, slots: Int64s, lengths: Int64s, allocate: Allocator) -> Windows:
-        """The units that start in `slots`."""
 
 
 class NStep:
@@ -87,16 +67,18 @@ def range_of_steps(n_step: Any) -> tuple[int, int]:
     return int(shortest), int(longest)
 
 
-class Transition:
-    """One n-step window: a unit that starts at every row.
+class NStepWindow:
+    """What is drawn: a start row, and the rows that have to be there before it can be.
 
     Args:
-        n_step: The windows.
+        n_step: How many there are.
         stack: Frames of an observation.
         repeats_padding: Whether an episode's first frame stands in for those before it.
-    """
 
-    period = 1
+    Attributes:
+        behind: Rows before the start row that its frames stack.
+        ahead: Rows that it needs at most, itself counted, unless its episode ends earlier.
+    """
 
     def __init__(self, n_step: NStep, stack: int = 1, *, repeats_padding: bool = False) -> None:
         self.n_step = n_step
@@ -104,14 +86,14 @@ class Transition:
         self._repeats_padding = repeats_padding
 
     def draw_lengths(self, size: int, rng: np.random.Generator) -> Int64s:
-        """See `Unit`; no random number is used where there is nothing to choose."""
+        """(size,) steps of each; no random number is used where there is nothing to choose."""
         shortest, longest = self.n_step.shortest, self.n_step.longest
         if shortest == longest:
             return np.full(size, longest)
         return rng.integers(shortest, longest, size, endpoint=True)
 
     def gather(self, ring: Ring, slots: Int64s, lengths: Int64s, allocate: Allocator) -> Windows:
-        """See `Unit`."""
+        """The windows that start in `slots`, of so many steps."""
         size, stack = len(slots), self.behind + 1
         windows = Windows(
             allocate((size,), _FLOAT32),
