@@ -5,11 +5,10 @@
     make evidence ONLY=cartpole        # those whose name contains "cartpole"
 
 A run that is interrupted saves a checkpoint, and the next `make evidence` goes on with it. When it
-ends, its saved policy is
-evaluated again, greedily, on seeds that neither training nor its own evaluations have used, and
-what shows the result goes to benchmarks/evidence/<name>/. A run that fails is tried again by the
-next `make evidence`; the others go on. One whose environment needs an extra that is not
-installed here is left out, with a word.
+ends, its saved policy is evaluated again, greedily, on seeds that neither training nor its own
+evaluations have used, and what shows the result goes to benchmarks/evidence/<name>/. A run that
+fails is tried again by the next `make evidence`; the others go on. One whose environment needs an
+extra that is not installed here is left out, with a word.
 """
 
 from __future__ import annotations
@@ -90,10 +89,13 @@ def train(run: Run, latest: Path) -> None:
 
 
 def has_settings(latest: Path, run: Run) -> bool:
-    """Whether a training has the settings of a run, but for its length."""
+    """Whether a training has the settings of a run, but for a length that the run sets."""
     planned = load_experiment(Path(run.config), run.changes, seed=run.seed)
     saved = load_experiment(latest / "config.yaml")
-    return saved.model_copy(update={"stop": planned.stop}) == planned
+    if run.env_steps is not None:
+        stop = saved.stop.model_copy(update={"env_steps": planned.stop.env_steps})
+        saved = saved.model_copy(update={"stop": stop})
+    return saved == planned
 
 
 def is_trained(run: Run, latest: Path) -> bool:
@@ -143,9 +145,9 @@ def command_of(run: Run) -> str:
 def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
     """Copy what shows the result; the folder is there with all files, or not at all."""
     target = EVIDENCE / run.name
-    beside = latest.parents[1] / "kept"
+    beside = target.with_name(f".{target.name}")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    beside.mkdir(parents=True)
     for name in KEPT_OF_SMALL if run.is_small else KEPT:
         shutil.copy(latest / name, beside / name)
     if run.is_small:
@@ -162,7 +164,6 @@ def keep(run: Run, latest: Path, evaluation: dict[str, Any]) -> None:
         summary["priorities"] = spread(*saved)
     (beside / "evidence.json").write_text(json.dumps(summary, indent=2) + "\n")
     shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside.rename(target)
 
 

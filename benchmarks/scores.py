@@ -57,7 +57,8 @@ STEADY_FROM, STEADY_RETURN = 30_000, 475
 COMPARISON = """Prioritized against uniform replay. P is the probability that a prioritized run has
 the greater greedy return. Env steps are those to the training return that uniform replay ends with,
 reached for the first time, the mean over seeds; a seed that never reaches it counts with all its
-env steps. The ratio is prioritized / uniform: below 1, prioritized replay needs fewer."""
+env steps. The ratio is prioritized / uniform: below 1, prioritized replay needs fewer. Where all
+pairs of runs agree, P is 0.00 or 1.00 without an interval; that is not certainty."""
 
 PRIORITIES = """A column says which priority so much of the replay buffer does not exceed: |δ| in
 units of reward, or the KL divergence (Rainbow with C51). Every transition that waits for its first
@@ -117,7 +118,7 @@ def introduction() -> str:
         ["DQN (Young and Tian 2019)", *(f"{score.dqn:g}" for score in scores)],
     ]
     return f"""MinAtar (Young and Tian 2019) as in its paper: six actions, sticky actions 0.1,
-difficulty ramping. A transition is drawn 8 times, unless it says otherwise.
+difficulty ramping. A transition is drawn 8 times, unless the variant says otherwise.
 
 {variants_table()}
 

@@ -14,4 +14,4 @@ def stream_seed(seed: int | None, use: int, *words: int) -> int | None:
     """A seed for one use, and for each `words` of it; None, for another one each time, stays."""
     if seed is None:
         return None
-    return int(np.random.SeedSequence([seed, use, *words]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, use, *words]).generate_state(1, np.uint64)[0]) >> 1

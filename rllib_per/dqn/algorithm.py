@@ -27,7 +27,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_per.buffers.build import AnyReplayBuffer, build_replay
-from rllib_per.buffers.room import check_room
+from rllib_per.buffers.room import missing_room
 from rllib_per.buffers.sharded import (
     add_bundles,
     build_sharded_replay,
@@ -198,7 +198,9 @@ class ApexDQN(SaveableDQN):
 
     def _build_replay(self, rows: RowSpec) -> AnyReplayBuffer:
         replay, transitions = self.settings.replay, self.settings.transitions
-        check_room(replay, transitions, rows.longest_stack, self.settings.runners)
+        missing = missing_room(replay, transitions, rows.longest_stack, self.settings.runners)
+        if missing is not None:
+            raise ValueError(f"capacity of `replay_buffer_config` {missing}")
         if isinstance(replay, Sharded):
             return build_sharded_replay(replay, transitions, rows, self._shard_handles)
         return build_replay(replay, transitions, rows, self.learners.batch_allocator)

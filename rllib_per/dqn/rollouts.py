@@ -273,7 +273,7 @@ def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
 def set_random_states(
     group: EnvRunnerGroup, states: RandomStates, env_steps: int, timeout_s: float
 ) -> None:
-    """Let every runner that is in `states` draw on from there; others go on as they are.
+    """Let every runner that is in `states` draw on from there; others don't repeat their start.
 
     Those normalize as all that were saved did together.
 
@@ -292,6 +292,7 @@ def set_random_states(
         if runner.worker_index in states:
             runner.set_random_state(states[runner.worker_index], env_steps)
         else:
+            runner.begin_later(env_steps)
             runner.take_env_statistics(together)
 
     group.foreach_env_runner(restore, timeout_seconds=timeout_s)

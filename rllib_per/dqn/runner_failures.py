@@ -46,11 +46,13 @@ class RunnerFailure:
     Attributes:
         error: What they raised; or, where it can't be pickled, a RuntimeError that names it.
         traceback: In the actor.
+        is_final: The same would come once more: wrong data, or what another actor refuses.
         key: Tells it from all others.
     """
 
     error: Exception
     traceback: str
+    is_final: bool = False
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -66,10 +68,11 @@ def attempt(runner: Any, *, method: str, **kwargs: Any) -> tuple[int, Any]:
         except Exception as error:
             if _is_rays(error):
                 raise  # Of Ray's own troubles, RLlib takes care.
-            failure = RunnerFailure(_portable(_own(error)), traceback.format_exc())
+            is_final = isinstance(error, (WrongDataError, RayTaskError))
+            failure = RunnerFailure(_portable(_own(error)), traceback.format_exc(), is_final)
             setattr(runner, _FAILURE, failure)
             config = runner.config
-            if config.restart_failed_env_runners and not isinstance(error, WrongDataError):
+            if config.restart_failed_env_runners and not is_final:
                 time.sleep(config.delay_between_env_runner_restarts_s)
     return runner.worker_index, failure
 
@@ -109,7 +112,7 @@ class RunnerFailures:
     with the environment's error if neither is set, if a runner fails more than
     `num_consecutive_env_runner_failures_tolerance` times without experience of its own in between,
     or more than twice as often without ten seconds of it, or if no runner is left that would
-    be restarted. Wrong data ends it at once.
+    be restarted. Wrong data, and a fragment that replay refuses, end it at once.
 
     Args:
         group: The runners.
@@ -156,7 +159,7 @@ class RunnerFailures:
             return  # Calls that were made before it was ended.
         self._last_key[runner] = failure.key
         error = failure.error
-        if self._goes_on and self._is_tolerated(runner) and not isinstance(error, WrongDataError):
+        if self._goes_on and self._is_tolerated(runner) and not failure.is_final:
             logger.error(
                 "env runner %d failed: %s: %s; it is %s",
                 runner,

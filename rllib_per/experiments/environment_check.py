@@ -13,7 +13,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_per.action_masks import ACTION_MASK
-from rllib_per.buffers.room import check_room
+from rllib_per.buffers.room import missing_room
 from rllib_per.envs.wrappers import WrapperError
 from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.ray_session import quiet_logs
@@ -140,10 +140,9 @@ def _misfits(
         settings = config.settings()
     except (ImportError, TypeError, AttributeError, ValueError):
         return  # `check_algorithm` says so, or the env runner.
-    try:
-        check_room(settings.replay, settings.transitions, longest, settings.runners)
-    except ValueError as error:
-        yield Problem("replay", str(error))
+    missing_rows = missing_room(settings.replay, settings.transitions, longest, settings.runners)
+    if missing_rows is not None:
+        yield Problem("replay.capacity", missing_rows)
     if experiment.model.module_class is None:
         spaces = (env.single_observation_space, env.single_action_space)
         try:

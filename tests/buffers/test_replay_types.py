@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 import ray
+from gymnasium.utils.seeding import np_random
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
 
@@ -42,7 +43,11 @@ def config(kind, **options):
     )
 
 
-class Passing(PrioritizedReplayBuffer):
+class Logged:
+    """It has no `__init__`."""
+
+
+class Passing(Logged, PrioritizedReplayBuffer):
     """A class of one's own whose keywords are those of its base."""
 
     def __init__(self, capacity, rows, **kwargs):
@@ -51,7 +56,7 @@ class Passing(PrioritizedReplayBuffer):
 
 def test_a_buffer_without_room_for_all_windows_is_refused(build, ray_runtime):
     tight = config("prioritized", capacity=100).env_runners(num_envs_per_env_runner=64)
-    with pytest.raises(ValueError, match="must be at least 320 rows: got 100 for 64 environments"):
+    with pytest.raises(ValueError, match="must be at least 320 rows: got 100, for num_envs = 64"):
         build(tight.training(num_steps_sampled_before_learning_starts=50))
 
 
@@ -62,6 +67,8 @@ def test_keywords_of_a_class_of_ones_own_reach_its_base(build, ray_runtime):
     assert isinstance(replay, Passing)
     assert replay.alpha == 0.9
     assert replay._normalization is None
+    gymnasiums, _ = np_random(built.seed)  # Of environment 0.
+    assert not np.intersect1d(replay._rng.random(100), gymnasiums.random(1000)).size
 
 
 def problems(built):

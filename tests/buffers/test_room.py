@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from rllib_per.buffers.room import check_room
+from rllib_per.buffers.room import missing_room
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.settings.algorithm import RunnerSettings
 from rllib_per.settings.replay import Prioritized, RLlibPrioritized, Sharded, TransitionSettings
@@ -12,11 +12,8 @@ from tests.support.experience import Streams, row_spec
 
 
 def has_room(replay, n_step=3, stack=1, **runners):
-    try:
-        check_room(replay, TransitionSettings(n_step=n_step), stack, RunnerSettings(**runners))
-    except ValueError:
-        return False
-    return True
+    transitions = TransitionSettings(n_step=n_step)
+    return missing_room(replay, transitions, stack, RunnerSettings(**runners)) is None
 
 
 def can_be_drawn(capacity, num_envs, num_rows, n_step, stack):

@@ -95,6 +95,11 @@ def test_a_runner_that_was_restarted_normalizes_as_the_others(algorithm, monkeyp
         lambda runner: runner.env_statistics(), remote_worker_ids=[1], local_env_runner=False
     )
     assert again[COUNT] >= 0.5 * algorithm.env_statistics()[COUNT]
+    # And with other random numbers than at its start.
+    (seed,) = group.foreach_env_runner(
+        lambda runner: runner._first_seed, remote_worker_ids=[1], local_env_runner=False
+    )
+    assert seed > 1_000_000
 
 
 def test_a_runner_that_was_not_saved_goes_on_with_what_all_others_had():
@@ -107,6 +112,8 @@ def test_a_runner_that_was_not_saved_goes_on_with_what_all_others_had():
         def foreach_env_runner(self, function, **_):
             return [function(runner) for runner in (same, new)]
 
+    first_seed = new._first_seed
     set_random_states(Group(), states, 20, timeout_s=0.0)
+    assert new._first_seed != first_seed
     for runner in (same, new):
         np.testing.assert_equal(runner.env_statistics(), saved.env_statistics())

@@ -55,7 +55,8 @@ class Case:
         )
 
     def fail(self, runner, error=None):
-        failure = RunnerFailure(error or KeyError("speed"), "Traceback")
+        is_final = isinstance(error, WrongDataError)
+        failure = RunnerFailure(error or KeyError("speed"), "Traceback", is_final)
         self.group._worker_manager.healthy[runner] = True
         return self._failures.successes([(runner, failure), (runner, failure)])
 
@@ -163,6 +164,8 @@ def test_a_runner_that_has_failed_is_not_called_again():
     runner = Runner(KeyError("speed"))
     (_, first), (_, second) = attempt(runner, method="sample"), attempt(runner, method="sample")
     assert first is second
+    assert not first.is_final
+    assert attempt(Runner(WrongDataError("NaN")), method="sample")[1].is_final
     assert runner.num_calls == 1
     assert "test_runner_failures.py" in first.traceback
 
@@ -193,6 +196,7 @@ def test_a_fragment_that_a_shard_refuses_is_no_trouble_of_rays():
     _, failure = attempt(Runner(refusal_of_another_actor(refusal)), method="sample")
     assert type(failure.error) is ValueError
     assert str(failure.error) == "a fragment must fit into the buffer"
+    assert failure.is_final  # It would be refused once more.
     lost = ray.exceptions.ObjectLostError("0", None, "")
     with pytest.raises(ray.exceptions.RayError):
         attempt(Runner(refusal_of_another_actor(lost)), method="sample")
