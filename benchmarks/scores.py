@@ -54,11 +54,12 @@ PAIRS = (
 QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
 
-FINDINGS = """**So far:** prioritized draws by themselves are not worth it on these games. With the squared
-loss they score below uniform replay; with Huber's above it in Space Invaders, but not above uniform
-replay with the squared loss. A distribution of returns is: Asterix, which DQN+ hardly learns within
-500,000 env steps, is learned by Rainbow with C51 and with IQN. Rainbow that explores by noise alone
-scores half as much as DQN+ in Breakout, and with IQN and ε as much. Seeds are three at most."""
+FINDINGS = """**So far:** prioritized draws by themselves are not worth it on these games. With the
+squared loss they score below uniform replay; with Huber's above it in Space Invaders, but not above
+uniform replay with the squared loss. A distribution of returns is: Asterix, which DQN+ hardly
+learns within 500,000 env steps, is learned by Rainbow with C51 and with IQN. Rainbow that explores
+by noise alone scores half as much as DQN+ in Breakout, and with IQN and ε as much. Seeds are three
+at most."""
 
 COMPARISON = """Prioritized against uniform replay. P is the probability that a prioritized run has
 the greater greedy return. Env steps are those to the training return that uniform replay ends with,
