@@ -206,7 +206,7 @@ def test_a_finished_run_trains_no_more_and_says_so(finished):
         assert "is finished" in done.output
         assert "nothing is left to train" in done.output
         # Of `latest` it would not stay true.
-        assert f"rllib-per resume {finished.parent / finished.readlink()} --set" in done.output
+        assert f"rllib-per resume {finished.resolve()} --set" in done.output
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
