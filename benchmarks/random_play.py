@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 
-import rllib_per.envs  # noqa: F401  It registers them.
 from benchmarks.report import describe_machine, table
 from benchmarks.suite import GAMES
+from rllib_per.envs.minatar import MinAtarGame
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.intervals import Interval
 
@@ -26,7 +25,7 @@ CONFIG = Path("configs/minatar/base.yaml")
 def random_returns(game: str, num_episodes: int, seed: int) -> list[float]:
     """The returns of so many games."""
     environment = load_experiment(CONFIG, (f"environment.env_config.game={game}",)).environment
-    env = gym.make(environment.env, **environment.env_config)
+    env = MinAtarGame(**environment.env_config)
     env.action_space.seed(seed)
     returns = []
     for episode in range(num_episodes):

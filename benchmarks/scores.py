@@ -54,12 +54,12 @@ PAIRS = (
 QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
 
-FINDINGS = """**So far:** prioritized draws by themselves are not worth it on these games. With the
-squared loss they score below uniform replay; with Huber's above it in Space Invaders, but not above
-uniform replay with the squared loss. A distribution of returns is: Asterix, which DQN+ hardly
-learns within 500,000 env steps, is learned by Rainbow with C51 and with IQN. Rainbow that explores
-by noise alone scores half as much as DQN+ in Breakout, and with IQN and ε as much. Seeds are three
-at most."""
+FINDINGS = """**So far**, with three seeds at most: prioritized draws by themselves have not paid on
+these games. With the squared loss they score below uniform replay on average; with Huber's above it
+in Space Invaders, but not above uniform replay with the squared loss. What Rainbow adds, noisy
+layers and a distribution of returns, pays in Asterix, which DQN+ hardly learns within 500,000 env
+steps. Rainbow that explores by noise alone scores half as much as DQN+ in Breakout, and with IQN
+and ε as much."""
 
 COMPARISON = """Prioritized against uniform replay. P is the probability that a prioritized run has
 the greater greedy return. Env steps are those to the training return that uniform replay ends with,
@@ -94,10 +94,11 @@ of variants calls its runs, seed. Its `evidence.json` has the command, commit an
     rllib-per evaluate runs/config/latest --episodes 100 --seed 900000   # the greedy return
     rllib-per compare my.yaml --replay prioritized,uniform               # your own environment
 
-The first takes 10 to 30 minutes of one core, and repeats the curve exactly with the commit that is
-named and on such a machine. A new row is a line in `VARIANTS` and `SUITE` (`benchmarks/suite.py`),
-its name in `NAMES` (`benchmarks/minatar_results.py`), then `make evidence ONLY=breakout-per-`, a
-part of the names. Without `ONLY` it goes on with all that is missing, which takes days."""
+The first takes 10 to 30 minutes of one core. With the commit that is named it repeats the curve, up
+to where the run was interrupted, if it was. A new row is a line in `VARIANTS` and `SUITE`
+(`benchmarks/suite.py`), its name in `NAMES` (`benchmarks/minatar_results.py`), then
+`make evidence ONLY=breakout-per-`, a part of the names. Without `ONLY` it goes on with all that is
+missing, which takes days."""
 
 
 # -- the page ----------------------------------------------------------------------------------

@@ -62,7 +62,9 @@ def buffer_keywords(
 def _keywords(kind: type[PrioritizedReplayBuffer]) -> set[str]:
     """What it can be made with: `**kwargs` of a class of one's own stand for those of its base."""
     found: set[str] = set()
-    for each in (each for each in inspect.getmro(kind) if "__init__" in vars(each)):
+    for each in inspect.getmro(kind):
+        if "__init__" not in vars(each):
+            continue
         parameters = inspect.signature(each).parameters.values()
         found |= {parameter.name for parameter in parameters}
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
