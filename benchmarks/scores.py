@@ -13,6 +13,7 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def block(results: Results, length: str) -> list[str]:
         parts.append(table([f"{of} return", *games, "normalised IQM"], rows))
     missing = [NAMES[variant] for variant in variants if variant not in begun]
     if missing:
-        parts.append(f"Still to come: {'; '.join(missing)}.")
+        parts.append(fill(f"Still to come: {'; '.join(missing)}.", width=100))
     parts += comparison(results, length, games)
     parts += priorities_at_the_end(results, length, games, begun)
     return [*parts, PICTURES] if length == length_of_picture(results) else parts

@@ -63,3 +63,10 @@ def test_the_patterns_find_what_is_there():
     assert len(found("python")) >= 7
     assert len(found("yaml")) >= 2
     assert {"grid.py", "grid.yaml"} <= files().keys()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTES], ids=name_of)
+def test_prose_has_short_lines(page):
+    is_prose = re.compile(r"(?! *[|#!])")  # No table, title or picture.
+    long = [line for line in page.read_text("utf-8").splitlines() if len(line) > 110]
+    assert [line for line in long if is_prose.match(line)] == []

@@ -7,6 +7,7 @@ python -m rllib_per.experiments.reference > docs/configuration.md
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import fill
 from typing import Any
 
 import yaml
@@ -100,7 +101,8 @@ def _alternative(
     new = {key: keys[key] for key in keys if key not in section["properties"]}
     common = [key for key in section["properties"] if key in keys]
     which = "all keys above" if len(common) == len(section["properties"]) else _listed(common)
-    yield f"\n{'#' * level} {name}, {_kind(other)}\n\n{other['description']} It has {which}.\n"
+    description = fill(f"{other['description']} It has {which}.", width=100)
+    yield f"\n{'#' * level} {name}, {_kind(other)}\n\n{description}\n"
     if new:
         yield from _table(name, {"properties": new}, schema)
 

@@ -42,7 +42,8 @@ def test_the_page_says_what_is_missing(tmp_path):
     # t(0.975, 1) · std / √2 = 12.71 · √2 / √2
     assert cells(greedy, "DQN+") == ["5.0 ± 12.7 (2 of 3 seeds)", "–", "–", "–"]
     assert cells(training, "DQN+") == ["4.0 ± 12.7 (2 of 3 seeds)", "–", "–", "–"]
-    (missing,) = [line for line in text.splitlines() if line.startswith("Still to come: ")]
+    (paragraph,) = [part for part in text.split("\n\n") if part.startswith("Still to come: ")]
+    missing = " ".join(paragraph.split())
     assert "DQN+, prioritized;" in missing
     assert "Rainbow;" in missing
     assert "DQN+;" not in missing
