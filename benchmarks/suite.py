@@ -144,13 +144,14 @@ def tutorials() -> Iterator[Run]:
 
 
 # As it is, units die within 3,000 updates: by a target that follows at once, and by the learning
-# rate. The first random steps, and those of ε, are fewer.
+# rate. The first random steps, and those of ε, are fewer, for a shorter run.
 LIVING = (
     "training.lr=1e-4",
     "training.tau=0.005",
-    "training.redo={interval: 500, tau: 0.025}",
+    "model.layer_norm=true",
     "training.num_steps_sampled_before_learning_starts=5000",
     "training.epsilon={type: linear, initial: 1.0, final: 0.1, steps: 30000}",
+    "stop.time_s=null",
 )
 
 
