@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What is learned in equal time: ApexDQN against RLlib's DQN with its own prioritized replay.
+"""What is learned in equal time: ApexDQN, and RLlib's DQN with its own replay buffer and with ours.
 
     make bench-equal-time        # MinAtar's Breakout; ends when ApexDQN has 500,000 env steps
 
-Both live in this process, with the settings of configs/minatar/per.yaml, and whichever has trained
-for less time goes on, an iteration at a time, so that other work on the machine slows both. The
+All live in this process, with the settings of configs/minatar/per.yaml, and whichever has trained
+for less time goes on, an iteration at a time, so that other work on the machine slows all. The
 training return is the mean of an algorithm's last 100 games, played with ε of its own env steps.
 RLlib's network gets planes last, as 0 and 1 in float32, as its CNN takes them.
 """
@@ -33,8 +33,12 @@ from rllib_per.envs.minatar import MinAtarGame
 
 SETTINGS = yaml.safe_load(Path("configs/minatar/per.yaml").read_text())
 EVIDENCE = Path("benchmarks/evidence/equal-time")
-SIDES = ("RLlib", "rllib_per")
-TURN = {"RLlib": 1000, "rllib_per": 5000}
+# Of each side: its replay buffer, and the env steps of an iteration.
+SIDES = {
+    "RLlib": ("PrioritizedEpisodeReplayBuffer", 1000),
+    "RLlib, our buffer": ("rllib_per.FastPrioritizedEpisodeReplayBuffer", 1000),
+    "ApexDQN": ("prioritized", 5000),
+}
 QUARTERS = 4
 
 
@@ -56,11 +60,12 @@ def build(side: str, seed: int) -> Any:
     replay = {key: value for key, value in SETTINGS["replay"].items() if key != "type"}
     model = SETTINGS["model"]
     ratio, epsilon = training.pop("replay_ratio"), training["epsilon"]
-    if side == "RLlib":
+    replay["type"], turn = SIDES[side]
+    if side != "ApexDQN":
         config = DQNConfig().environment("planes-last")
         training["epsilon"] = [(0, epsilon["initial"]), (epsilon["steps"], epsilon["final"])]
         # RLlib's beta is one number: where ours begins.
-        replay |= {"type": "PrioritizedEpisodeReplayBuffer", "beta": replay["beta"]["initial"]}
+        replay["beta"] = replay["beta"]["initial"]
         training["training_intensity"] = ratio
         network: Any = DefaultModelConfig(
             conv_filters=model["conv_filters"], head_fcnet_hiddens=model["hiddens"]
@@ -68,13 +73,12 @@ def build(side: str, seed: int) -> Any:
     else:
         env_config = SETTINGS["environment"]["env_config"]
         config = ApexDQNConfig().environment("rllib_per/MinAtar-v1", env_config=env_config)
-        replay["type"] = "prioritized"
         training["replay_ratio"] = ratio
         network = model
     config.env_runners(num_env_runners=0, **SETTINGS["env_runners"])
     config.training(**training, replay_buffer_config=replay)
     config.reporting(
-        min_sample_timesteps_per_iteration=TURN[side], metrics_num_episodes_for_smoothing=100
+        min_sample_timesteps_per_iteration=turn, metrics_num_episodes_for_smoothing=100
     )
     config.debugging(seed=seed, log_level="ERROR")
     return config.rl_module(model_config=network).build_algo()
@@ -92,7 +96,7 @@ def main() -> None:
     register_env("planes-last", lambda _: PlanesLast(MinAtarGame(**env_config)))
     algorithms = {side: build(side, arguments.seed) for side in SIDES}
     curves: dict[str, list[tuple[float, int, float]]] = {side: [(0.0, 0, 0.0)] for side in SIDES}
-    while curves["rllib_per"][-1][1] < arguments.env_steps:
+    while curves["ApexDQN"][-1][1] < arguments.env_steps:
         side = min(SIDES, key=lambda name: curves[name][-1][0])
         start = time.perf_counter()
         result = algorithms[side].train()["env_runners"]
@@ -108,7 +112,7 @@ def main() -> None:
 
 
 def report(curves: dict[str, list[tuple[float, int, float]]]) -> str:
-    """Env steps and training return of both, at quarters of the time."""
+    """Env steps and training return of each, at quarters of the time."""
     end = min(curve[-1][0] for curve in curves.values())
     rows = []
     for quarter in range(1, QUARTERS + 1):

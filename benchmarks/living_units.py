@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--seed", type=int, default=900_000)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # Threads of small batches wait for each other (decision 0046).
     run = RunFolder.open(arguments.run)
     policy = GreedyPolicy.load(run, run.experiment())
     frames = random_frames(policy, arguments.frames, arguments.seed)
