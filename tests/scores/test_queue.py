@@ -205,8 +205,9 @@ def test_a_command_that_is_kept_can_be_pasted():
 
 
 INTERRUPTED_MAIN = """
-import sys
+import signal, sys
 from benchmarks import evidence
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Jobs in the background ignore it.
 sys.executable = sys.argv.pop(1)
 evidence.RUNS = evidence.EVIDENCE = evidence.Path(sys.argv.pop(1))
 evidence.main()
