@@ -3,8 +3,9 @@
 
     python -m benchmarks.living_units runs/space_invaders/latest
 
-A unit is alive if it is not zero in all frames of random play, and dormant as in ReDo (Sokar et al.
-2023, τ = 0.025). Q-values that hardly differ between actions are those of a dead advantage stream.
+Units are watched on frames of random play. One is alive if some frame makes it other than zero, and
+dormant as in ReDo (Sokar et al. 2023, τ = 0.025). Where the advantage stream is dead, Q-values do
+not differ between actions.
 """
 
 from __future__ import annotations

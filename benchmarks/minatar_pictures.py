@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from benchmarks.aggregates import MINATAR_SCORES, interquartile_mean, performance_profile
 from benchmarks.minatar_results import NAMES, Result, Results, games_of
-from benchmarks.suite import LENGTHS
+from benchmarks.suite import LENGTHS, VARIANTS
 
 # A hue for each objective and loss, of those that the colour-blind can tell apart (Okabe and Ito).
 COLORS = {
@@ -29,7 +30,7 @@ COLORS = {
     "dqn": "0.5",
     "dqn32": "0.2",
 }
-UNIFORM = ("base", "base_huber", "dqn", "dqn32")
+UNIFORM = [name for name, (config, _) in VARIANTS.items() if Path(config).stem == "base"]
 
 
 def tidy(axes: Axes) -> None:

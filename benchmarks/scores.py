@@ -56,17 +56,23 @@ QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 STEADY_FROM, STEADY_RETURN = 30_000, 475
 
 FINDINGS = """**So far**, with three seeds at most: prioritized draws by themselves have not paid on
-these games. With the squared loss they score below uniform replay on average; with Huber's above it
-in Space Invaders, but not above uniform replay with the squared loss. What Rainbow adds, noisy
-layers and a distribution of returns, pays in Asterix, which DQN+ hardly learns within 500,000 env
-steps. Rainbow that explores by noise alone scores half as much as DQN+ in Breakout, and with IQN
-and ε as much."""
+these games. With the squared loss their greedy returns are lower on average in all three, though
+in Breakout training returns are not. With Huber's loss they are higher in Space Invaders than
+uniform replay's with Huber's, and lower in Asterix; against uniform replay with the squared loss it
+is undecided in Space Invaders. What Rainbow adds, noisy layers and a distribution of returns, pays
+in Asterix, which DQN+ hardly learns within 500,000 env steps. In Breakout Rainbow with C51, which
+explores by noise alone, scores half as much as DQN+; with IQN and ε beside the noise it scores as
+much, with IQN and noise alone 1.3. C51 with ε has not been run.
 
-COMPARISON = """Prioritized against uniform replay. P is the probability that a prioritized run has
-the greater greedy return. Env steps are those to the training return that uniform replay ends with,
-reached for the first time, the mean over seeds; a seed that never reaches it counts with all its
-env steps. The ratio is prioritized / uniform: below 1, prioritized replay needs fewer. Where all
-pairs of runs agree, P is 0.00 or 1.00 without an interval; that is not certainty."""
+On such a game begin with `configs/minatar/base.yaml`; beside prioritized replay set
+`training.td_error_loss_fn=huber`; and compare on your own environment (`rllib-per compare`)."""
+
+COMPARISON = """Prioritized and uniform replay are compared by **P**, the probability that a
+prioritized run has the greater greedy return, and by the env steps to the training return that
+uniform replay ends with, reached for the first time, the mean over seeds; a seed that never reaches
+it counts with all its env steps. Their **ratio** is prioritized / uniform: below 1, prioritized
+replay needs fewer. Where all pairs of runs agree, P is 0.00 or 1.00 without an interval; that is
+not certainty. A dash stands for runs that are still to come."""
 
 PRIORITIES = """A column says which priority so much of the replay buffer does not exceed: |δ| in
 units of reward, or the KL divergence (Rainbow with C51). Every transition that waits for its first
@@ -95,11 +101,16 @@ of variants calls its runs, seed. Its `evidence.json` has the command, commit an
     rllib-per evaluate runs/config/latest --episodes 100 --seed 900000   # the greedy return
     rllib-per compare my.yaml --replay prioritized,uniform               # your own environment
 
-The first takes 10 to 30 minutes of one core. With the commit that is named it repeats the curve, up
-to where the run was interrupted, if it was. A new row is a line in `VARIANTS` and `SUITE`
-(`benchmarks/suite.py`), its name in `NAMES` (`benchmarks/minatar_results.py`), then
-`make evidence ONLY=breakout-per-`, a part of the names. Without `ONLY` it goes on with all that is
-missing, which takes days."""
+The first trains once more with the same settings: 10 minutes of one core, with IQN 35, more beside
+other work. To repeat the curve itself, up to where the run was interrupted, if it was, check out
+the commit, `make setup`, and give the command.
+
+A new row is an entry of `VARIANTS` and runs at the end of `SUITE` (`benchmarks/suite.py`), a name
+in `NAMES` (`benchmarks/minatar_results.py`), a colour in `COLORS`
+(`benchmarks/minatar_pictures.py`) and, to be compared with uniform replay, a pair in `PAIRS`
+(`benchmarks/scores.py`). Then
+`make evidence ONLY=500k/breakout-NAME-`, a part of the runs' names. Without `ONLY` it goes on with
+all that is missing, which takes days."""
 
 
 # -- the page ----------------------------------------------------------------------------------
@@ -113,6 +124,7 @@ def page(results: Results) -> str:
             "<!-- Written by `make evidence` from benchmarks/evidence. -->",
             FINDINGS,
             introduction(),
+            COMPARISON,
             *(part for length in LENGTHS for part in block(results, length)),
             REPEATING,
             *steadiness(results.folder),
@@ -142,12 +154,14 @@ rate (Schaul et al. 2016).
 
 The **greedy return** is the mean of 100 games on fresh seeds, cut after 10,000 env steps. The
 **training return** is the mean of the last 100 training games, in which actions are random with
-ε = 0.1, but for variants that explore by noise alone. They are different numbers: compare like with
-like. ± is a 95 % interval (Student's t) over seeds.
+ε = 0.1. Variants that explore by noise alone have no such loss, so that their training returns do
+not compare with the others', and no training return compares with a greedy one. ± is a 95 %
+interval (Student's t) over seeds.
 
 A **normalised** score is (score − random) / (DQN − random), with random play as
 `python -m benchmarks.random_play` measures it, and the training returns, with ε = 0.1, of DQN after
-5 million env steps, 30 seeds. So a greedy score above 1 does not say that this DQN is beaten.
+5 million env steps, 30 seeds, as read from the paper's figure. So a greedy score above 1 does not
+say that this DQN is beaten.
 
 {table(["", *GAMES], rows)}
 
@@ -175,12 +189,19 @@ def block(results: Results, length: str) -> list[str]:
     for of in ("greedy", "training"):
         rows = [returns_row(results, length, variant, games, of) for variant in begun]
         parts.append(table([f"{of} return", *games, "normalised IQM"], rows))
-    missing = [NAMES[variant] for variant in variants if variant not in begun]
+    missing = [text for variant in variants if (text := still_to_come(results, length, variant))]
     if missing:
         parts.append(fill(f"Still to come: {'; '.join(missing)}.", width=100))
     parts += comparison(results, length, games)
     parts += priorities_at_the_end(results, length, games, begun)
     return [*parts, PICTURES] if length == length_of_picture(results) else parts
+
+
+def still_to_come(results: Results, length: str, variant: str) -> str:
+    """A variant and how many of its runs have ended; "" if all have."""
+    runs = [run for game in GAMES for run in planned(length, game, variant)]
+    done = sum(len(results.of(length, game, variant)) for game in GAMES)
+    return f"{NAMES[variant]} ({done} of {len(runs)} runs)" if done < len(runs) else ""
 
 
 def returns_row(
@@ -195,7 +216,7 @@ def returns_row(
             of_seeds = f"{len(runs)} of {num_seeds(len(planned(length, game, variant)))}"
             cells.append(f"{mean} ({of_seeds})")
         else:
-            cells.append(HOLE)
+            cells.append(HOLE if planned(length, game, variant) else "")
     scores = list(results.scores(length, variant, of).values())
     is_whole = len(scores) == len(games)
     return [NAMES[variant], *cells, str(interquartile_mean(scores)) if is_whole else HOLE]
@@ -224,7 +245,7 @@ def comparison(results: Results, length: str, games: Sequence[str]) -> list[str]
         return []
     header = ["uniform", "prioritized", "game", "P", "return"]
     header += ["env steps, uniform", "env steps, prioritized", "ratio"]
-    return [COMPARISON, table(header, rows)]
+    return [table(header, rows)]
 
 
 def greedy(runs: Iterable[Result]) -> Floats:

@@ -70,3 +70,9 @@ def test_prose_has_short_lines(page):
     is_prose = re.compile(r"(?! *[|#!])")  # No table, title or picture.
     long = [line for line in page.read_text("utf-8").splitlines() if len(line) > 110]
     assert [line for line in long if is_prose.match(line)] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTES], ids=name_of)
+def test_code_within_a_sentence_is_on_one_line(page):
+    lines = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.S | re.M).splitlines()
+    assert [line for line in lines if not line.startswith("    ") and line.count("`") % 2] == []

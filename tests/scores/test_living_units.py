@@ -30,13 +30,10 @@ def test_units_that_are_always_zero_are_neither_alive_nor_a_choice(policy):
     after = unit_shares(policy.module.q_network, frames)
     assert after[advantage] == (shares[advantage][0], 0.0, 1.0)
     assert {**after, advantage: None} == {**shares, advantage: None}
-    assert np.ptp(q_values(policy, frames), axis=1) == pytest.approx(
-        np.ptp(q_values(policy, frames)[0])
-    )
+    spreads = np.ptp(q_values(policy, frames), axis=1)
+    assert spreads == pytest.approx(spreads[0])  # What is left is the last layer's bias.
 
 
 def test_every_action_of_every_game_counts(policy):
     games, counts = count_actions(policy, 2, 2, seed=0)
-    assert (
-        counts.sum() == sum(games.lengths) + 1
-    )  # The first game's end resets on a step of its own.
+    assert counts.sum() == sum(games.lengths) + 1  # The second game begins by a step of its own.

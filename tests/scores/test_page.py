@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import scores
 from benchmarks.aggregates import MINATAR_SCORES
+from benchmarks.minatar_pictures import COLORS
 from benchmarks.minatar_results import NAMES, Results
 from benchmarks.suite import VARIANTS, minatar_name
 from tests.support.documentation import ROOT
@@ -27,8 +28,8 @@ def test_the_page_is_that_of_the_runs_that_are_kept(monkeypatch):
     assert scores.PAGE.read_text("utf-8") == scores.page(Results(scores.EVIDENCE))
 
 
-def test_every_variant_has_a_name_of_its_own():
-    assert NAMES.keys() == VARIANTS.keys()
+def test_every_variant_has_a_color_and_a_name_of_its_own():
+    assert NAMES.keys() == COLORS.keys() == VARIANTS.keys()
     assert len(set(NAMES.values())) == len(NAMES)
 
 
@@ -44,9 +45,11 @@ def test_the_page_says_what_is_missing(tmp_path):
     assert cells(training, "DQN+") == ["4.0 ± 12.7 (2 of 3 seeds)", "–", "–", "–"]
     (paragraph,) = [part for part in text.split("\n\n") if part.startswith("Still to come: ")]
     missing = " ".join(paragraph.split())
-    assert "DQN+, prioritized;" in missing
-    assert "Rainbow;" in missing
-    assert "DQN+;" not in missing
+    assert "DQN+ (2 of 9 runs);" in missing
+    assert "DQN+, prioritized (0 of 9 runs);" in missing
+    for game in ("breakout", "asterix", "space_invaders"):
+        write_seeds(tmp_path / "whole", game, "base", *[(4.0, (1.0,))] * 3)
+    assert "DQN+ (" not in block(tmp_path / "whole")
 
 
 def test_a_variant_that_has_played_every_game_has_an_aggregate(tmp_path):

@@ -200,8 +200,14 @@ def test_a_command_that_is_kept_can_be_pasted():
     assert command[:3] == ["rllib-per", "train", run.config]
     settings = [command[at + 1] for at, part in enumerate(command) if part == "--set"]
     assert tuple(settings) == run.changes
-    kept = ROOT / evidence.EVIDENCE / run.name / "evidence.json"
-    assert json.loads(kept.read_text())["command"] == evidence.command_of(run)
+
+
+def test_every_command_that_is_kept_is_that_of_its_run():
+    kept = {run: ROOT / evidence.EVIDENCE / run.name / "evidence.json" for run in SUITE}
+    kept = {run: json.loads(path.read_text()) for run, path in kept.items() if path.exists()}
+    assert len(kept) > 50
+    for run, summary in kept.items():
+        assert summary["command"] == evidence.command_of(run)
 
 
 INTERRUPTED_MAIN = """
