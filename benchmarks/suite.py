@@ -147,7 +147,7 @@ def tutorials() -> Iterator[Run]:
 # rate. The first random steps, and those of ε, are fewer, for a shorter run.
 LIVING = (
     "training.lr=1e-4",
-    "training.tau=0.005",
+    "training.tau=5e-4",
     "model.layer_norm=true",
     "training.num_steps_sampled_before_learning_starts=5000",
     "training.epsilon={type: linear, initial: 1.0, final: 0.1, steps: 30000}",
@@ -155,14 +155,17 @@ LIVING = (
 )
 
 
-# Units live, though it learns little: values run away.
-SPACE_INVADERS_TUTORIAL = Run(
-    "tutorials/space_invaders-0",
-    "configs/seeds/space_invaders.yaml",
-    episodes=30,
-    settings=LIVING,
-    env_steps=200_000,
-)
+def space_invaders_tutorial() -> Iterator[Run]:
+    """The TensorFlow tutorial with units that live and values that do not run away."""
+    for seed in range(2):
+        yield Run(
+            f"tutorials/space_invaders-{seed}",
+            "configs/seeds/space_invaders.yaml",
+            seed,
+            30,
+            LIVING,
+            env_steps=200_000,
+        )
 
 
 def cartpole_steady() -> Iterator[Run]:
@@ -199,7 +202,7 @@ SUITE = (
     *minatar("500k", FIRST_GAMES, ("per_huber", "base_huber"), range(3)),
     *minatar("500k", FIRST_GAMES, ("per_schaul",), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
-    SPACE_INVADERS_TUTORIAL,
+    *space_invaders_tutorial(),
     *(
         Run(f"pong-rainbow-{seed}", "configs/atari/rainbow_small.yaml", seed, 20)
         for seed in range(3)
