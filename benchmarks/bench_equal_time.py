@@ -54,9 +54,9 @@ class PlanesLast(gym.ObservationWrapper[Any, Any, Any]):
         return observation.transpose(1, 2, 0).astype(np.float32) / np.float32(255)
 
 
-def build(side: str, seed: int) -> Any:
-    """An algorithm with the settings of per.yaml."""
-    training = dict(SETTINGS["training"])
+def build(side: str, seed: int, n_step: int) -> Any:
+    """An algorithm with the settings of per.yaml, but for `n_step`."""
+    training = {**SETTINGS["training"], "n_step": n_step}
     replay = {key: value for key, value in SETTINGS["replay"].items() if key != "type"}
     model = SETTINGS["model"]
     ratio, epsilon = training.pop("replay_ratio"), training["epsilon"]
@@ -88,13 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env-steps", type=int, default=SETTINGS["stop"]["env_steps"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n-step", type=int, default=SETTINGS["training"]["n_step"])
     arguments = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     env_config = SETTINGS["environment"]["env_config"]
     register_env("planes-last", lambda _: PlanesLast(MinAtarGame(**env_config)))
-    algorithms = {side: build(side, arguments.seed) for side in SIDES}
+    algorithms = {side: build(side, arguments.seed, arguments.n_step) for side in SIDES}
     curves: dict[str, list[tuple[float, int, float]]] = {side: [(0.0, 0, 0.0)] for side in SIDES}
     while curves["ApexDQN"][-1][1] < arguments.env_steps:
         side = min(SIDES, key=lambda name: curves[name][-1][0])
@@ -106,7 +107,7 @@ def main() -> None:
     for algorithm in algorithms.values():
         algorithm.stop()
     ray.shutdown()
-    save(curves, arguments.seed)
+    save(curves, f"breakout-n_step{arguments.n_step}-{arguments.seed}.csv")
     print(describe_machine())
     print(report(curves))
 
@@ -126,10 +127,10 @@ def report(curves: dict[str, list[tuple[float, int, float]]]) -> str:
     return table(["seconds of each", *header], rows)
 
 
-def save(curves: dict[str, list[tuple[float, int, float]]], seed: int) -> None:
+def save(curves: dict[str, list[tuple[float, int, float]]], name: str) -> None:
     """Every iteration as CSV."""
     EVIDENCE.mkdir(parents=True, exist_ok=True)
-    with (EVIDENCE / f"breakout-{seed}.csv").open("w", newline="", encoding="utf-8") as file:
+    with (EVIDENCE / name).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["side", "seconds", "env_steps", "training_return"])
         for side in SIDES:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -38,11 +39,15 @@ def test_a_program_runs(program, tmp_path):
 
 
 @pytest.mark.parametrize("text", found("yaml"))
-def test_a_piece_of_yaml_is_one_of_an_experiment(text, tmp_path):
+def test_a_piece_of_yaml_is_one_of_an_experiment(text, tmp_path, monkeypatch):
     if text.startswith("# job.yaml"):
         return  # Ray's; tests/cluster has it.
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for name, content in files().items():
         (tmp_path / name).write_text(content)
+        # What is imported from there is forgotten afterwards: other tests have their own.
+        monkeypatch.setitem(sys.modules, Path(name).stem, None)
+        del sys.modules[Path(name).stem]
     changes = [
         f"{section}.{key}={yaml.safe_dump(value, default_flow_style=True)}"
         for section, keys in yaml.safe_load(text).items()

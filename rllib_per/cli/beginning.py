@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -44,6 +45,12 @@ def init(path: Path, env: str, overrides: tuple[str, ...], allow_custom_classes:
 
     Its values are chosen by the environment's spaces. FILE must not exist yet.
     """
+    for assignment in overrides:
+        if not assignment.lstrip().startswith("environment."):
+            raise click.UsageError(
+                f"init takes settings of the environment only, others are for the file: got --set "
+                f"{assignment}"
+            )
     if path.exists():
         raise click.UsageError(f"{path} exists already: give another name, or remove it first")
     with reported():
@@ -53,4 +60,5 @@ def init(path: Path, env: str, overrides: tuple[str, ...], allow_custom_classes:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     option = " --allow-custom-classes" if allow_custom_classes else ""
-    click.echo(printable(f"{path}: look at it, then `rllib-per train {path}{option}`"))
+    command = f"rllib-per train {shlex.quote(str(path))}{option}"
+    click.echo(printable(f"{path}: look at it, then `{command}`"))

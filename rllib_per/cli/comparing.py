@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -73,7 +74,7 @@ def compare(
         )
         from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
-        for compared_run in compared_runs:
+        for compared_run in compared_runs[: len(names)]:  # Those of the first seed.
             with starting():
                 check_environment(compared_run.experiment)
             check_algorithm(compared_run.experiment)
@@ -104,7 +105,7 @@ def run_comparison(
         if ignored:
             click.echo(printable(f"{replay} has no {', '.join(ignored)}: left out."))
     if not is_complete:
-        command = f"rllib-per resume {folder.path}{option_for(largest)}"
+        command = f"rllib-per resume {shlex.quote(str(folder.path))}{option_for(largest)}"
         click.echo(printable(f"interrupted; go on with `{command}`"))
         return EXIT_CODE
     click.echo(printable(str(folder.plot)))

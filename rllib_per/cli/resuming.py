@@ -20,7 +20,7 @@ from rllib_per.cli.options import (
     smoke_option,
 )
 from rllib_per.cli.searching import run_search
-from rllib_per.cli.training import check_track, go_on, rehearse, reopen
+from rllib_per.cli.training import resume_run
 
 if TYPE_CHECKING:
     from rllib_per.experiments.progress import Output
@@ -58,8 +58,6 @@ def resume(
         ):
             if given:
                 raise click.UsageError(f"{option} is for a run of `train`")
-    if smoke:
-        sys.exit(rehearse(run, overrides, allow_custom_classes, address))
     if ComparisonFolder.holds(run):
         comparison = ComparisonFolder(run)
         with reported():
@@ -70,10 +68,6 @@ def resume(
         with reported():
             folder = TuningFolder.open(run)
             plan = folder.plan(allow_custom_classes=allow_custom_classes)
-            folder.record(plan)
         click.echo("Resuming unpickles the search's state: only resume searches you trust.")
         sys.exit(run_search(plan, folder, address, resume=True))
-    check_track(track)
-    with reported():
-        again, experiment = reopen(run, overrides, allow_custom_classes)
-    sys.exit(go_on(experiment, again, address, output, track))
+    sys.exit(resume_run(run, overrides, allow_custom_classes, address, output, track, smoke=smoke))

@@ -12,6 +12,8 @@ import click
 
 from rllib_per.cli.errors import NO_RESULT, complain, reported, starting
 from rllib_per.cli.options import CONFIG, RUNS, cluster_address, experiment_options
+from rllib_per.experiments.run_folder import EXIT_CODES
+from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
 
 if TYPE_CHECKING:
@@ -47,21 +49,33 @@ def tune(
         )
         from rllib_per.experiments.environment_check import check_algorithm, check_environment
 
-        for variant in (plan.config, *plan.variants()):
+        for variant in plan.variants:
             with starting():
                 check_environment(variant)
             check_algorithm(variant)
         folder = TuningFolder.create(root / config.stem, plan)
-    sys.exit(run_search(plan, folder, address, resume=False))
+    sys.exit(run_search(plan, folder, address, resume=False, is_smoke=smoke))
 
 
-def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, resume: bool) -> int:
+def run_search(
+    plan: SearchPlan,
+    folder: TuningFolder,
+    address: str | None,
+    *,
+    resume: bool,
+    is_smoke: bool = False,
+) -> int:
+    """Search, and say how it ended; the exit code."""
     from rllib_per.experiments.ray_session import num_cpus, ray_session
 
-    largest = max((plan.config, *plan.variants()), key=num_cpus)
+    largest = max(plan.variants, key=num_cpus)
     with ExitStack() as start, ExitStack() as session:
         if not resume:
-            start.enter_context(folder.starting(folder.path.parent))
+            start.enter_context(folder.starting(folder.path.parent, is_smoke=is_smoke))
+        with reported():
+            session.enter_context(run_lock(folder.path))
+            if resume:
+                folder.record(plan)
         from rllib_per.experiments.tuning import search
 
         search.set_tunes_environment()
@@ -75,4 +89,4 @@ def run_search(plan: SearchPlan, folder: TuningFolder, address: str | None, *, r
             complain(error)
             return NO_RESULT
     click.echo(printable(f"{ending.replace('_', ' ')}: {folder.path}"))
-    return search.EXIT_CODES[ending]
+    return EXIT_CODES[ending]

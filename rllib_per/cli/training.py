@@ -69,25 +69,22 @@ def train(
     """
     if sum(given is not None for given in (config, env, resume)) != 1:
         raise click.UsageError("give one of CONFIG, --env ID and --resume RUN")
-    if resume is not None and seed is not None:
-        raise click.UsageError("--resume goes on as the run began: no --seed")
-    if resume is not None and smoke:
-        sys.exit(rehearse(resume, overrides, allow_custom_classes, address))
-    check_track(track)
-    with reported():
-        if resume is not None:
-            run, experiment = reopen(resume, overrides, allow_custom_classes)
-        else:
-            name, experiment = _new(config, env, overrides, seed, smoke, allow_custom_classes)
-            from rllib_per.experiments.environment_check import check_algorithm, check_environment
-
-            with starting():
-                check_environment(experiment)
-            check_algorithm(experiment)
-            run_name = RunName(experiment.environment.game, name, experiment.seed)
-            run = RunFolder.create(root, experiment, run_name.stem)
     if resume is not None:
-        sys.exit(go_on(experiment, run, address, output, track))
+        if seed is not None:
+            raise click.UsageError("--resume goes on as the run began: no --seed")
+        sys.exit(
+            resume_run(resume, overrides, allow_custom_classes, address, output, track, smoke=smoke)
+        )
+    _check_track(track)
+    with reported():
+        name, experiment = _new(config, env, overrides, seed, smoke, allow_custom_classes)
+        from rllib_per.experiments.environment_check import check_algorithm, check_environment
+
+        with starting():
+            check_environment(experiment)
+        check_algorithm(experiment)
+        run_name = RunName(experiment.environment.game, name, experiment.seed)
+        run = RunFolder.create(root, experiment, run_name.stem)
     sys.exit(
         train_run(experiment, run, address, output, track, newest_in=root / name, is_smoke=smoke)
     )
@@ -115,50 +112,61 @@ def _new(
     return experiment.environment.game, experiment
 
 
-def rehearse(
-    path: Path, overrides: tuple[str, ...], allow_custom_classes: bool, address: str | None
+def resume_run(
+    path: Path,
+    overrides: tuple[str, ...],
+    allow_custom_classes: bool,
+    address: str | None,
+    output: Output | None,
+    track: str | None,
+    *,
+    smoke: bool,
+) -> int:
+    """Go on with a run of `train`, or (`smoke`) with a copy for one iteration; the exit code."""
+    if smoke:
+        if track is not None:
+            raise click.UsageError("of --smoke nothing stays: no --track")
+        return _rehearse(path, overrides, allow_custom_classes, address, output)
+    _check_track(track)
+    with reported():
+        run = RunFolder.open(path)
+        experiment = run.experiment(overrides, allow_custom_classes=allow_custom_classes)
+        ending = run.ending_under(experiment.stop)
+    if ending is None:
+        return train_run(experiment, run, address, output, track)
+    from rllib_per.experiments.progress import make_display
+
+    result = run.read_result()
+    told = (
+        f"{run.path} is finished, {ending.replace('_', ' ')} after {result.env_steps:,} env "
+        "steps: nothing is left to train. To go on, change what ended it: "
+        f"{run.command_to_go_on(result, experiment.stop)}{option_for(experiment)}"
+    )
+    make_display(output or "table", experiment.stop).say(printable(told))
+    return EXIT_CODES[ending]
+
+
+def _rehearse(
+    path: Path,
+    overrides: tuple[str, ...],
+    allow_custom_classes: bool,
+    address: str | None,
+    output: Output | None,
 ) -> int:
     """Go on with a copy of a run for one iteration; the run stays as it is."""
+    from rllib_per.experiments.progress import make_display
     from rllib_per.experiments.rehearsal import ONE_ITERATION, rehearsal
 
     with ExitStack() as stack:
         with reported():
             copy = stack.enter_context(rehearsal(RunFolder.open(path)))
             changes = (*ONE_ITERATION, *overrides)
-            again, experiment = reopen(copy.path, changes, allow_custom_classes)
-        exit_code = train_run(experiment, again, address, is_rehearsal=True)
-    click.echo(printable(f"{path} can go on; the copy on which this was tried is removed"))
+            experiment = copy.experiment(changes, allow_custom_classes=allow_custom_classes)
+        exit_code = train_run(experiment, copy, address, output, is_rehearsal=True)
+    if exit_code != EXIT_CODES["interrupted"]:
+        told = f"{path} can go on; the copy on which this was tried is removed"
+        make_display(output or "table", experiment.stop).say(printable(told))
     return exit_code
-
-
-def reopen(
-    path: Path, overrides: tuple[str, ...], allow_custom_classes: bool
-) -> tuple[RunFolder, ExperimentConfig]:
-    """A training run that is to go on."""
-    run = RunFolder.open(path)
-    return run, run.experiment(overrides, allow_custom_classes=allow_custom_classes)
-
-
-def go_on(
-    experiment: ExperimentConfig,
-    run: RunFolder,
-    address: str | None,
-    output: Output | None = None,
-    track: str | None = None,
-) -> int:
-    """Resume a run, unless it has come to its end."""
-    with reported():
-        ending = run.ending_under(experiment.stop)
-    if ending is None:
-        return train_run(experiment, run, address, output, track)
-    env_steps = run.read_result().env_steps
-    text = (
-        f"{run.path} is finished, {ending.replace('_', ' ')} after {env_steps:,} env "
-        "steps: nothing is left to train. To go on, raise what ended it: rllib-per resume "
-        f"{run.path} --set stop.env_steps={2 * env_steps}{option_for(experiment)}"
-    )
-    click.echo(printable(text))
-    return EXIT_CODES[ending]
 
 
 def train_run(
@@ -196,12 +204,14 @@ def train_run(
 
         with starting():
             display.begin(facts_of(run, experiment))
-            tracker = None if track is None else _track(track, experiment, run, display)
         with reported():
             session.enter_context(ray_session(experiment, address, run.ray_log))
         from rllib_per.experiments.training import TrainingRun
 
-        with starting():
+        with starting(), ExitStack() as failed:
+            tracker = None if track is None else _track(track, experiment, run, display)
+            if tracker is not None:
+                failed.callback(tracker.end, is_good=False)
             training = TrainingRun(
                 experiment,
                 run,
@@ -210,6 +220,7 @@ def train_run(
                 is_rehearsal=is_rehearsal,
                 tracker=tracker,
             )
+            failed.pop_all()
         start.close()
         with recorded(run.failure), saving():
             ending = training.run()
@@ -221,7 +232,7 @@ def train_run(
     return EXIT_CODES[ending]
 
 
-def check_track(track: str | None) -> None:
+def _check_track(track: str | None) -> None:
     """Refuse --track where the package of that name is missing."""
     if track is not None:
         from rllib_per.experiments.trackers import check_installed

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,10 +17,10 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
 from rllib_per.action_masks import ACTION_MASK
-from rllib_per.checkpoints.files import durable_file, sync
 from rllib_per.experiments.evaluation import GreedyPolicy
 from rllib_per.experiments.run_archive import archive_bytes
-from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.experiments.run_folder import RunFolder, write_bytes
+from rllib_per.extras import how_to_install
 from rllib_per.objectives.losses import greedy_actions
 from rllib_per.replay.leaves import ObservationTree, from_leaves
 
@@ -59,7 +58,7 @@ def export(run: RunFolder, policy: GreedyPolicy, to: Path) -> None:
         OSError: The disk is full, or the like; an old file is still there.
     """
     check_target(to)
-    _write(to, FORMATS[to.suffix](run, policy))
+    write_bytes(to, FORMATS[to.suffix](run, policy))
 
 
 def check_target(to: Path) -> None:
@@ -76,7 +75,7 @@ def check_target(to: Path) -> None:
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise RuntimeError(
-                f"writing ONNX needs onnxscript ({error}): pip install 'rllib-per[export]'"
+                f"writing ONNX needs onnxscript ({error}): {how_to_install('export')}"
             ) from error
 
 
@@ -170,15 +169,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The old file or the new one, on the disk when this returns."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with durable_file(beside) as file:
-            file.write(data)
-        beside.replace(path)
-        sync(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -31,6 +31,9 @@ class GreedyPlay:
         algorithm: Whose weights are played; at the env steps where training begins or goes on.
         policy: Takes the weights and plays.
         should_stop: Whether a game that is under way is to be broken off.
+
+    Raises:
+        RuntimeError: Games are to be recorded, and the environment draws none.
     """
 
     def __init__(
@@ -43,6 +46,10 @@ class GreedyPlay:
         self._experiment, self._algorithm, self._policy = experiment, algorithm, policy
         self._should_stop = should_stop
         self._evaluated_at = self._filmed_at = algorithm.progress.env_steps
+        if experiment.evaluation.video_interval_env_steps is not None:
+            from rllib_per.experiments.video import check_drawing
+
+            check_drawing(policy)
 
     def evaluate(
         self, num_episodes: int, stream: int, report: Report | None = None
@@ -68,10 +75,10 @@ class GreedyPlay:
         return None if played is None else played.summary()["episode_return_mean"]
 
     def record_game_if_due(self, folder: Path) -> Path | None:
-        """A video of one game; None if none is due.
+        """A video of one game; None if none is due, or it was stopped.
 
         Raises:
-            OSError: It cannot be written.
+            OSError, RuntimeError: It cannot be written, or the environment draws no more.
         """
         interval = self._experiment.evaluation.video_interval_env_steps
         env_steps = self._algorithm.progress.env_steps
@@ -82,7 +89,14 @@ class GreedyPlay:
         self._filmed_at = env_steps
         self._bring_up_to_date()
         path = folder / f"step-{env_steps:012d}.mp4"
-        record_games(self._policy, path, num_games=1, seed=self._experiment.seed)
+        seed, should_stop = self._experiment.seed, self._should_stop
+        try:
+            record_games(self._policy, path, num_games=1, seed=seed, should_stop=should_stop)
+        except Exception as error:
+            path.unlink(missing_ok=True)  # Half a game.
+            if isinstance(error, EvaluationStoppedError):
+                return None
+            raise
         return path
 
     def save_policy(self, path: Path) -> None:

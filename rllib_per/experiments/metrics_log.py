@@ -98,21 +98,23 @@ class MetricsLog:
         tracker: Tracker | None = None,
     ) -> None:
         self._run, self._tracker = run, tracker
-        columns = [field.name for field in fields(MetricsRow)]
-        self._tables = (run.metrics_csv, columns), (run.episodes_csv, _EPISODE_COLUMNS)
         if resume_at is None:
             run.metrics_jsonl.unlink(missing_ok=True)
             for events in run.tensorboard.glob("events.out.tfevents.*"):
                 events.unlink()
-            for path, columns in self._tables:
-                path.unlink(missing_ok=True)
-                append_rows(path, columns, [])
         else:
-            for path, columns in self._tables:
-                repair_rows(path, columns, resume_at, report)
             repair_json_lines(run.metrics_jsonl, resume_at, report)
+        metrics_columns = [field.name for field in fields(MetricsRow)]
+        tables = (run.metrics_csv, metrics_columns), (run.episodes_csv, _EPISODE_COLUMNS)
+        for path, columns in tables:
+            if resume_at is None:
+                path.unlink(missing_ok=True)
+            else:
+                repair_rows(path, columns, resume_at, report)
+        for path, columns in tables:
+            append_rows(path, columns, [])
         # A run keeps the columns that it began with, under another version of this package too.
-        self._columns = header_of(run.metrics_csv) or columns
+        self._columns = header_of(run.metrics_csv)
         # TensorBoard drops this step itself too.
         purge_step = None if resume_at is None else resume_at + 1
         self._events = _EventFiles(run.tensorboard, purge_step)

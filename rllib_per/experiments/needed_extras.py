@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from rllib_per.envs.packages import package_of
+from rllib_per.experiments.yaml_source import value_at
 
 _ENV = ("environment", "env")
 _VIDEO = ("evaluation", "video_interval_env_steps")
@@ -14,7 +15,7 @@ _SEARCH = ("tune", "search", "type")
 
 def needed_extras(data: Any) -> dict[str, str]:
     """Extras by name, each with the key and value that asks for it; `data` may be wrong YAML."""
-    env, video, search = (_value(data, path) for path in (_ENV, _VIDEO, _SEARCH))
+    env, video, search = (value_at(data, path) for path in (_ENV, _VIDEO, _SEARCH))
     package = package_of(env) if isinstance(env, str) else None
     needed = {}
     if package is not None:
@@ -24,9 +25,3 @@ def needed_extras(data: Any) -> dict[str, str]:
     if search == "optuna":
         needed["tune"] = "tune.search.type = optuna"
     return needed
-
-
-def _value(data: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data

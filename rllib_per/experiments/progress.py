@@ -112,10 +112,10 @@ class ProgressDisplay:
             mean, num_episodes = last.episode_return_mean, last.num_episodes
             self.say(f"greedy return {return_text(mean)} over {num_episodes} episodes{cut}")
         path = shlex.quote(str(run.path))
-        more = f"rllib-per resume {path} --set stop.env_steps={2 * result.env_steps}"
-        onward = {"interrupted": [f"rllib-per resume {path}"], "budget_ended": [more]}
-        play = [f"rllib-per play {path} --video game.mp4", f"rllib-per evaluate {path}"]
-        for command in (*onward.get(ending, []), *play):
+        commands = [f"rllib-per play {path} --video game.mp4", f"rllib-per evaluate {path}"]
+        if ending in ("interrupted", "budget_ended"):
+            commands.insert(0, run.command_to_go_on(result, self._stop))
+        for command in commands:
             self.say(f"next: {command}{option}")
 
     def say(self, text: str) -> None:

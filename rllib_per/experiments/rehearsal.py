@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rllib_per.experiments.interruption import undone_by_signals
 from rllib_per.experiments.run_folder import RunFolder
 
 # One iteration more, and a short look at what is played; whatever decides the buffer's kind stays.
@@ -31,7 +32,10 @@ def rehearsal(run: RunFolder) -> Iterator[RunFolder]:
     and hard links to them will do.
     """
     path = run.path.resolve()
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-smoke-", dir=path.parent) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{path.name}-smoke-", dir=path.parent) as folder,
+        undone_by_signals(lambda: shutil.rmtree(folder, ignore_errors=True)),
+    ):
         copy = RunFolder(Path(folder, path.name))
         shutil.copytree(path, copy.path, ignore=_ignore(path, {"checkpoints", "videos"}))
         checkpoints = run.checkpoints.resolve()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, FiniteFloat, NonNegativeInt, ValidationError
 
+from rllib_per.checkpoints.files import durable_file, sync
 from rllib_per.experiments.experiment import ExperimentConfig, load_experiment
 from rllib_per.experiments.interruption import undone_by_signals
 from rllib_per.experiments.sections import Stop
@@ -71,6 +72,14 @@ class RunResult(BaseModel):
     time_s: FiniteFloat
     evaluation: FinalEvaluation | None
 
+    def used_up(self, stop: Stop) -> dict[str, float]:
+        """Of each budget that is used up, by its name, what was spent."""
+        return stop.used_up(self.env_steps, self.updates, self.time_s)
+
+    def is_met(self, stop: Stop) -> bool:
+        """Whether the final evaluation reached the target."""
+        return self.evaluation is not None and stop.is_met(self.evaluation.episode_return_mean)
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -81,17 +90,7 @@ class RunFolder:
     @classmethod
     def create(cls, folder: Path, experiment: Described, name: str = "") -> Self:
         """Make `folder/<name>-<time>` and record there what is about to run, in `starting`."""
-        started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-        stem = f"{name}-{started}" if name else started
-        path, repeat = folder / stem, 1
-        while True:
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:  # Two runs began within one second.
-                repeat += 1
-                path = folder / f"{stem}-{repeat}"
-        run = cls(path)
+        run = cls(make_folder(folder, name))
         run.record(experiment)
         return run
 
@@ -180,12 +179,20 @@ class RunFolder:
         if not self.is_finished:
             return None
         result = self.read_result()
-        score = -math.inf
-        if result.evaluation is not None:
-            score = result.evaluation.episode_return_mean
-        is_over = stop.is_used_up(result.env_steps, result.updates, result.time_s)
-        is_met = stop.target_return is not None and score >= stop.target_return
-        return result.ending if is_over or is_met else None  # type: ignore[return-value]
+        if result.is_met(stop):
+            return "target_met"
+        if not result.used_up(stop):
+            return None
+        has_no_target = stop.target_return is None or result.evaluation is None
+        return "finished" if has_no_target else "budget_ended"
+
+    def command_to_go_on(self, result: RunResult, stop: Stop) -> str:
+        """What goes on with a run of that result: with twice what is used up, and no target."""
+        spent = result.used_up(stop)
+        changes = [f"--set stop.{name}={math.ceil(2 * value)}" for name, value in spent.items()]
+        if result.is_met(stop):
+            changes.append("--set stop.target_return=null")
+        return " ".join(["rllib-per resume", shlex.quote(str(self.path)), *changes])
 
     @property
     def label(self) -> str:
@@ -298,6 +305,21 @@ class RunName:
         return [self.game] if is_twice else [self.game, self.config]
 
 
+def make_folder(parent: Path, name: str = "") -> Path:
+    """Make `parent/<name>-<time>`."""
+    started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    stem = f"{name}-{started}" if name else started
+    path, repeat = parent / stem, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # Two began within one second.
+            repeat += 1
+            path = parent / f"{stem}-{repeat}"
+        else:
+            return path
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write so that a reader sees the old file or the new one, never half of it."""
     write_text(path, json.dumps(value, indent=2) + "\n")
@@ -311,13 +333,18 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write so that a reader sees the old file or the new one, never half of it.
 
+    The disk has it when this returns.
+
     Raises:
         OSError: The disk is full, or the like; the old file is still there.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)  # Of a process of this number that was killed here.
     try:
-        beside.write_bytes(data)
+        with durable_file(beside) as file:
+            file.write(data)
         beside.replace(path)
+        sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 

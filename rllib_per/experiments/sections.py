@@ -192,10 +192,19 @@ class Stop(ExperimentSection):
     target_return: Float | None = None
     """Mean return that ends training early, once the final evaluation confirms it."""
 
-    def is_used_up(self, env_steps: int, updates: int, time_s: float) -> bool:
-        """Whether a budget is spent."""
-        spent = ((env_steps, self.env_steps), (updates, self.updates), (time_s, self.time_s))
-        return any(limit is not None and value >= limit for value, limit in spent)
+    def used_up(self, env_steps: int, updates: int, time_s: float) -> dict[str, float]:
+        """Of each budget that is used up, by its name, what was spent."""
+        spent = {"env_steps": env_steps, "updates": updates, "time_s": time_s}
+        limits = {name: getattr(self, name) for name in spent}
+        return {
+            name: value
+            for name, value in spent.items()
+            if limits[name] is not None and value >= limits[name]
+        }
+
+    def is_met(self, episode_return_mean: float) -> bool:
+        """Whether there is a target, and a final evaluation reaches it."""
+        return self.target_return is not None and episode_return_mean >= self.target_return
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Stop:

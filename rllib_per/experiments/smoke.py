@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
-from rllib_per.experiments.yaml_source import KeyPath, Source
+from rllib_per.experiments.yaml_source import KeyPath, Source, value_at
 
 _FLAG = "--smoke"
 
@@ -49,7 +49,7 @@ def shrink(source: Source, overrides: Sequence[str] = ()) -> None:
     other there.
     """
     limits = dict(_AT_MOST)
-    if _value(source, _REPLAY_TYPE) == "sharded":  # Other types take no settings of shards.
+    if value_at(source.data, _REPLAY_TYPE) == "sharded":  # Other types take no settings of shards.
         limits |= _SHARDS_AT_MOST
     for path, limit in limits.items():
         _cap(source, path, limit)
@@ -70,13 +70,5 @@ def _cap(source: Source, path: KeyPath, limit: float) -> None:
 
 def _given(source: Source, path: KeyPath) -> float:
     """The number at `path`; 0 if there is none, or something that validation will refuse."""
-    value = _value(source, path)
+    value = value_at(source.data, path)
     return value if isinstance(value, int | float) else 0
-
-
-def _value(source: Source, path: KeyPath) -> Any:
-    """What stands at `path`, if anything."""
-    value: Any = source.data
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value

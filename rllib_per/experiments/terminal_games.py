@@ -9,10 +9,12 @@ from functools import lru_cache
 from itertools import islice, pairwise
 
 import numpy as np
+import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.control import Control
 from rich.segment import Segment
 from rich.style import Style
+from torch.nn.functional import adaptive_avg_pool2d
 
 from rllib_per.arrays import Array, Bools
 from rllib_per.experiments.evaluation import GreedyPolicy
@@ -112,19 +114,10 @@ def picture(frame: Array, columns: int, rows: int) -> Array:
     height, width = frame.shape[:2]
     scale = min(min(columns, _MOST_COLUMNS) / width, 2 * rows / height, 1.0)
     columns, rows = max(int(width * scale), 1), max(int(height * scale) // 2, 1)
-    small = _shrunk(_shrunk(frame, 2 * rows, 0), columns, 1)
-    small = small.astype(np.uint8) // _SHADES * _SHADES
+    channels = torch.from_numpy(frame).permute(2, 0, 1).float()
+    small = adaptive_avg_pool2d(channels, (2 * rows, columns)).permute(1, 2, 0).byte().numpy()
+    small = small // _SHADES * _SHADES
     return np.concatenate([small[::2], small[1::2]], axis=2)
-
-
-def _shrunk(frame: Array, size: int, axis: int) -> Array:
-    """Means of `size` stretches of an axis."""
-    edges = np.linspace(0, frame.shape[axis], size + 1).astype(int)
-    edges = np.minimum(edges, frame.shape[axis] - 1)
-    starts, lengths = edges[:-1], np.maximum(np.diff([*edges[:-1], frame.shape[axis]]), 1)
-    sums = np.add.reduceat(frame.astype(np.float32), starts, axis=axis)
-    means: Array = sums / np.expand_dims(lengths, tuple(i for i in range(3) if i != axis))
-    return means
 
 
 @lru_cache(maxsize=4096)

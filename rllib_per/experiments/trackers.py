@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from rllib_per.experiments.run_folder import RunFolder
+from rllib_per.extras import how_to_install
 
 PROJECT = "rllib-per"
 
@@ -108,7 +109,7 @@ class Forgiving:
             work()
         except Exception as error:  # Of a network, or whatever the library raises.
             if not self._is_told:
-                self._warn(f"the tracker failed: {error}; training goes on without it")
+                self._warn(f"the tracker failed: {error}; training goes on, and tells of it once")
             self._is_told = True
 
 
@@ -125,7 +126,7 @@ def check_installed(name: str) -> None:
         RuntimeError: Its package is missing; the message says what to do.
     """
     if find_spec(name) is None:
-        raise RuntimeError(f"--track {name} needs {name}: pip install 'rllib-per[{name}]'")
+        raise RuntimeError(f"--track {name} needs {name}: {how_to_install(name)}")
 
 
 def make_tracker(
@@ -143,6 +144,6 @@ def make_tracker(
         tracker = TRACKERS[name](run, settings)
     except ImportError as error:
         raise RuntimeError(
-            f"--track {name} needs more packages ({error}): pip install 'rllib-per[{name}]'"
+            f"--track {name} needs more packages ({error}): {how_to_install(name)}"
         ) from error
     return Forgiving(tracker, warn)

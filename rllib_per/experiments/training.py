@@ -35,7 +35,6 @@ from rllib_per.experiments.plotting import plot_runs, read_columns
 from rllib_per.experiments.progress import ProgressDisplay
 from rllib_per.experiments.ray_session import num_cpus
 from rllib_per.experiments.run_folder import (
-    EXIT_CODES,
     Ending,
     RunFolder,
     write_json,
@@ -45,8 +44,6 @@ from rllib_per.experiments.terminal import return_text
 from rllib_per.experiments.torch_threads import set_torch_threads
 from rllib_per.experiments.trackers import Tracker
 from rllib_per.learning.update_metrics import QF_MEAN_KEY
-
-__all__ = ["EXIT_CODES", "Ending", "TrainingRun"]
 
 # After a signal, what waits for other processes has this long, each: they may be dead.
 _PATIENCE_S = 5.0
@@ -147,7 +144,7 @@ class TrainingRun:
                 if final is None:
                     break
                 mean = final.summary()["episode_return_mean"]
-                if target is not None and mean >= target:
+                if self._experiment.stop.is_met(mean):
                     return self._leave("target_met", final)
                 if self._is_over:
                     return self._leave("finished" if target is None else "budget_ended", final)
@@ -243,7 +240,7 @@ class TrainingRun:
                 from rllib_per.experiments.video import as_gif
 
                 self._log.write_game(as_gif(path), self._env_steps)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             self._display.warn(f"a game could not be recorded: {error}; training goes on")
 
     def _save_if_due(self) -> None:
@@ -337,7 +334,8 @@ class TrainingRun:
 
     @property
     def _is_over(self) -> bool:
-        return self._experiment.stop.is_used_up(self._env_steps, self._updates, self._time_s)
+        spent = (self._env_steps, self._updates, self._time_s)
+        return bool(self._experiment.stop.used_up(*spent))
 
     @property
     def _env_steps(self) -> int:

@@ -23,6 +23,7 @@ from rllib_per.experiments.evaluation import (
 )
 from rllib_per.experiments.run_folder import write_bytes
 from rllib_per.experiments.yaml_source import described
+from rllib_per.extras import how_to_install
 from rllib_per.runners.vector_env import episodes_over, find_long_episodes
 
 
@@ -56,7 +57,7 @@ def record_games(
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise RuntimeError("videos need more packages: pip install 'rllib-per[video]'") from error
+        raise RuntimeError(f"videos need more packages: {how_to_install('video')}") from error
     env = drawing_env(policy)
     returns: list[float] = []
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,14 +99,31 @@ def drawing_env(policy: GreedyPolicy) -> VectorEnv:
         ) from error
 
 
+def check_drawing(policy: GreedyPolicy) -> None:
+    """Whether its environment draws, before hours are spent; raises RuntimeError if it does not."""
+    env = drawing_env(policy)
+    try:
+        env.reset(seed=0)
+        _draw(env)
+    finally:
+        env.close()
+
+
 def as_gif(video: Path, *, frames_per_s: int = 10) -> bytes:
-    """A recorded game as an animated GIF, which TensorBoard shows where it shows no mp4."""
+    """A recorded game as an animated GIF, which TensorBoard shows where it shows no mp4.
+
+    Raises:
+        RuntimeError: ffmpeg cannot read it.
+    """
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(video)]
     palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none"
     command += ["-vf", f"fps={frames_per_s},{palette}", "-f", "gif", "-"]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    try:
+        return subprocess.run(command, capture_output=True, check=True).stdout
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{video}: {error.stderr.decode(errors='replace').strip()}") from error
 
 
 def frames_of(
@@ -146,7 +164,7 @@ def _draw(env: VectorEnv) -> Array:
         is_missing = isinstance(error, (ImportError, DependencyNotInstalled))
         if is_missing and find_spec("pygame") is None:
             raise RuntimeError(
-                f"{_name(env)} draws with pygame, which is missing: pip install 'rllib-per[video]'"
+                f"{_name(env)} draws with pygame, which is missing: {how_to_install('video')}"
             ) from error
         raise RuntimeError(_must_draw(env, f"it raised {described(error)}")) from error
     if not isinstance(picture, np.ndarray):

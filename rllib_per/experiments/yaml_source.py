@@ -101,6 +101,13 @@ class Source:
         self.places[keys] = place
 
 
+def value_at(data: Any, path: KeyPath) -> Any:
+    """What stands at `path` of YAML that may be wrong; None if there is nothing."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a string.
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every setting once: default, bounds, unit and sentence. Knows neither Ray nor torch.
 
-`rules` says which values there are, `section` what a group of settings is. The others are the
-groups: `replay`, `training`, `network`, `runners` and `learners`. `synonyms` and
-`refused` know names that are none here: what was meant, or what to do instead.
+`rules` says which values there are, `section` what a group of settings is. The groups are `replay`,
+`training`, `objectives`, `network`, `runners` and `learners`; `algorithm` puts them together.
+`synonyms` and `refused` know names that are none here: what was meant, or what to do instead.
 """

@@ -2,6 +2,7 @@
 """Comparing replay buffers: what is run, what it came to, and what cannot be compared."""
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -177,6 +178,8 @@ def test_figures_of_a_run_come_from_its_own_files(tmp_path):
     )
     assert outcome_of(compared_run, run, target=None).env_steps_to_target is None
     assert outcome_of(compared_run, run, target=490.0).env_steps_to_target is None
+    write_run(run, ROWS, 495.0)
+    assert outcome_of(compared_run, run, target=490.0).env_steps_to_target == 5000
 
 
 def outcome(replay, seed, final_return, to_target):
@@ -264,6 +267,18 @@ def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):
     assert ComparisonFolder.holds(folder.path)
     assert not ComparisonFolder.holds(tmp_path)
     assert folder.compared_runs() == compared_runs
+
+
+@pytest.mark.parametrize("name", ["ours.py:Mine", "some/../../ours.py:Mine", "..", "/ours.py:Mine"])
+def test_no_buffers_name_leads_out_of_the_folder(name, tmp_path):
+    (compared_run,), target = plan_comparison(CONFIG, ["uniform"], 1)
+    planned = [dataclasses.replace(compared_run, replay=each) for each in (name, "a.Buffer")]
+    folder = ComparisonFolder.create(tmp_path / "comparisons", "cartpole", planned, target)
+    assert folder.compared_runs() == planned
+    for each in planned:
+        assert folder.run(each).config.is_file()
+        assert folder.run(each).path.resolve().is_relative_to(folder.path)
+    assert folder.run(planned[1]).path == folder.path / "a.Buffer" / "seed-0"
 
 
 # -- the whole -----------------------------------------------------------------------------------

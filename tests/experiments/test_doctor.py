@@ -16,6 +16,7 @@ from rich.console import Console
 from rllib_per import build_id
 from rllib_per.cli import main
 from rllib_per.experiments.doctor import checks
+from rllib_per.experiments.doctor import report as doctor_report
 from rllib_per.experiments.doctor.checks import GIB, MIB, Finding, Status, over_nodes
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts, gather_facts
 from rllib_per.experiments.doctor.report import as_table, exit_code
@@ -153,6 +154,8 @@ def test_a_machine_that_lacks_something_is_told(check, changes, status, found):
         ("dashboard", {"listening": {8265: {"0.0.0.0"}}}, "WARNING", "only the token guards"),
         ("dashboard", {"listening": {8265: {"::"}}, "auth_mode": ""}, "ERROR", "without a token"),
         ("dashboard", {"dashboard": ""}, "OK", "off"),
+        ("dashboard", {"dashboard": "127.0.0.1:9999"}, "WARNING", "who can reach it is not known"),
+        ("metrics", {"metrics_ports": {"one": 9000, "two": 9001}}, "OK", "nothing listens"),
         ("metrics", {"listening": {9000: {"0.0.0.0"}}}, "OK", "whoever reaches two port 9000"),
         ("metrics", {"metrics_ports": {"one": -1, "two": 9000}}, "OK", "not offered by one"),
         ("object_stores", {"store_bytes": {"one": GIB, "two": 99 * MIB}}, "WARNING", "two: 99 MiB"),
@@ -163,6 +166,15 @@ def test_a_cluster_that_lacks_something_is_told(check, changes, status, found):
     assert finding.status == Status[status]
     assert found in finding.found
     assert bool(finding.remedy) == (finding.status > Status.OK)
+
+
+def test_a_cluster_of_which_no_node_answers_is_called_sound_in_nothing(monkeypatch, tmp_path):
+    why = {"one": "No module named 'rllib_per'"}
+    silent = dataclasses.replace(WELL, nodes={}, silent=why)
+    monkeypatch.setattr(doctor_report, "_ask_cluster", lambda *_: silent)
+    findings = doctor_report.examine("head:6379", tmp_path)
+    assert findings["nodes"].status == Status.ERROR
+    assert not set(checks.CLUSTER_CHECKS) & set(findings)
 
 
 def test_a_local_ray_without_token_is_warned_of():

@@ -21,7 +21,7 @@ from rllib_per.experiments.metrics_log import (
 )
 from rllib_per.experiments.plotting import moving_mean, plot_runs
 from rllib_per.experiments.run_folder import RunFolder
-from rllib_per.experiments.tables import read_rows
+from rllib_per.experiments.tables import header_of, read_rows
 from tests.support.event_files import events_in, events_of
 from tests.support.full_disk import files_of_at_most
 
@@ -309,3 +309,14 @@ def test_a_run_of_another_version_keeps_the_columns_that_it_began_with(run):
         {"env_steps": "1000", "updates": "100", "beta": "0.4"},
         {"env_steps": "1500", "updates": "100", "beta": "0.4"},
     ]
+
+
+@pytest.mark.parametrize("name", ["metrics_csv", "episodes_csv", "metrics_jsonl"])
+def test_a_resumed_run_begins_a_file_that_is_gone_anew(run, name):
+    columns = header_of(run.metrics_csv)
+    getattr(run, name).unlink()
+    with MetricsLog(run, resume_at=3000) as log:
+        log.write(replace(SNAPSHOT, env_steps=3500), {}, [(3500, 1.0, 1)])
+    assert header_of(run.metrics_csv) == columns
+    assert csv_steps(run.metrics_csv)[-1] == csv_steps(run.episodes_csv)[-1] == 3500
+    assert episodes_of(run)[-1] == (1.0, 1)

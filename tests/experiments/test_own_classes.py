@@ -176,7 +176,7 @@ def test_a_search_and_each_of_its_trials_find_them(project):
     path = project / "search.yaml"
     path.write_text(YAML.replace("ENV", "corridor_env.Corridor").replace("1}", "9000}") + grid)
     plan = load_plan(path, ["tune={num_samples: 1}"], allow_custom_classes=True)
-    assert {each.import_from for each in (plan.config, *plan.variants())} == {str(project)}
+    assert {each.import_from for each in plan.variants} == {str(project)}
 
 
 def test_import_from_names_another_folder_seen_from_the_file(project):

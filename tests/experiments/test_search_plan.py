@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: MIT
 """What a search file may say, and what is said of it when it is wrong."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
+from rllib_per.experiments.terminal import PlainConsole
+from rllib_per.experiments.tuning.display import TuningDisplay
 from rllib_per.experiments.tuning.plan import experiment_of, load_plan, parameters
+from rllib_per.experiments.tuning.space import SearchValue
 from rllib_per.experiments.yaml_source import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tune"
@@ -96,6 +102,10 @@ def test_a_smoke_search_takes_little_memory_and_few_cores(tmp_path):
         ("{uniform: [0.3, high]}", "uniform needs [low, high], numbers: got [0.3, 'high']"),
         ("{loguniform: [0, 1]}", "loguniform needs low > 0: got [0, 1]"),
         ("{quniform: [0.1, 0.9, 0]}", "quniform needs step > 0: got [0.1, 0.9, 0]"),
+        (
+            "{quniform: [0.1, 0.9, 0.3]}",
+            "quniform needs bounds that are multiples of its step: got [0.1, 0.9, 0.3]",
+        ),
         ("{randint: [0.5, 2]}", "randint needs integers: got [0.5, 2]"),
         ("{choice: []}", "choice needs a list of at least one value: got []"),
         ("{unifrom: [0.3, 0.9]}", "unknown search value 'unifrom'; did you mean uniform?"),
@@ -113,6 +123,60 @@ def test_every_bound_and_choice_is_tried_before_anything_runs(tmp_path):
     assert len(choice) == 1
     assert choice[0].startswith("search.yaml:5: training.n_step: ")
     assert choice[0].endswith("got 'three'")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_sound"),
+    [
+        ("{uniform: [16, 128]}", False),
+        ("{loguniform: [16, 128]}", False),
+        ("{quniform: [16, 128, 0.5]}", False),
+        ("{quniform: [16, 128, 16]}", True),
+        ("{randint: [16, 128]}", True),
+    ],
+)
+def test_integers_are_searched_for_by_what_draws_integers(value, is_sound, tmp_path):
+    text = replaced("  n_step:", f"  train_batch_size_per_learner: {value}\n  n_step:")
+    if is_sound:
+        assert plan_of(tmp_path, text).values
+    else:
+        (problem,) = problems_of(tmp_path, text)
+        assert "train_batch_size_per_learner: " in problem
+        assert "integer" in problem
+
+
+@pytest.mark.parametrize("bounds", [(16, 128, 16), (0.2, 1.0, 0.2), (1.0, 9.0, 1)])
+def test_what_pbt_multiplied_is_brought_back_to_what_can_be_drawn(bounds):
+    low, high, step = bounds
+    value = SearchValue(("training", "lr"), "quniform", bounds)
+    for drawn in np.arange(low, high + step / 2, step):
+        for factor in (0.8, 1.0, 1.2):
+            clamped = value.clamp(drawn * factor)
+            assert low <= clamped <= high
+            assert clamped / step == pytest.approx(round(clamped / step))
+            assert abs(clamped - drawn * factor) <= max(step / 2, drawn * 0.2) + 1e-9
+    assert SearchValue(("seed",), "choice", (3, 1)).clamp(5) == 5
+
+
+def test_a_smoke_search_needs_no_tune_section_and_leaves_what_is_set(tmp_path):
+    without = SEARCH.partition("tune:")[0]
+    assert plan_of(tmp_path, without, smoke=True).tune.num_samples == 2
+    five = plan_of(tmp_path, SEARCH, "tune.num_samples=5", smoke=True).tune
+    assert (five.num_samples, five.scheduler.grace_env_steps) == (5, 500)
+    plain = plan_of(tmp_path, SEARCH, "tune.scheduler={type: none}", smoke=True).tune
+    assert (plain.num_samples, plain.scheduler.type) == (2, "none")
+    grace = plan_of(tmp_path, SEARCH, "tune.scheduler={grace_env_steps: 700}", smoke=True).tune
+    assert grace.scheduler.grace_env_steps == 700
+
+
+def test_each_variant_has_one_value_more_changed_than_the_first(tmp_path):
+    plan = plan_of(tmp_path, SEARCH)
+    assert plan.config is plan.variants[0]
+    found = [parameters(plan.values, variant.model_dump()) for variant in plan.variants]
+    first, *others = found
+    assert first == {"training.lr.initial": 1e-4, "training.n_step": 1, "replay.alpha": 0.3}
+    changed = [name for each in others for name in each if each[name] != first[name]]
+    assert changed == ["training.lr.initial"] * 2 + ["training.n_step"] + ["replay.alpha"] * 2
 
 
 def test_a_value_within_a_list_or_outside_the_searched_sections_is_refused(tmp_path):
@@ -182,3 +246,29 @@ def test_the_metric_is_the_greedy_return_where_there_is_one(tmp_path):
     assert plan_of(tmp_path, SEARCH).metric == "episode_return_mean"
     greedy = plan_of(tmp_path, SEARCH, "evaluation.interval_env_steps=1000")
     assert greedy.metric == "evaluation_return_mean"
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", "200"), ("min", "10")])
+def test_the_best_that_is_shown_is_the_best_by_the_mode(mode, best, capsys, monkeypatch):
+    display = TuningDisplay("a search", (), "score", mode)
+    monkeypatch.setattr(display, "_console", PlainConsole(width=80))
+    trials = [SimpleNamespace(trial_id=f"x_{n}", status="RUNNING", config={}) for n in range(3)]
+    for trial, score in zip(trials, (math.nan, 10.0, 200.0), strict=True):
+        display._last_line_s = -math.inf
+        display.on_trial_result(0, trials, trial, {"env_steps": 5, "score": score})
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"best score {best}")
+
+
+def test_a_metric_that_no_result_has_is_told_of_once(capsys, monkeypatch):
+    display = TuningDisplay("a search", (), "env_runners/episode_len_maen", "max")
+    monkeypatch.setattr(display, "_console", PlainConsole(width=200))
+    trial = SimpleNamespace(trial_id="x_0", status="RUNNING", config={})
+    for _ in range(2):
+        result = {"env_runners": {"episode_len_mean": 5.0}, "env_steps": 5}
+        display.on_trial_result(0, [trial], trial, result)
+    told = [line for line in capsys.readouterr().out.splitlines() if "tune.metric" in line]
+    assert told == [
+        "tune.metric: a result is without env_runners/episode_len_maen; did you mean "
+        "env_runners/episode_len_mean?"
+    ]

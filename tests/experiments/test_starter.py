@@ -176,6 +176,14 @@ def test_init_leaves_a_file_alone_and_writes_none_of_what_cannot_be_learned(tmp_
     assert not other.exists()
 
 
+@pytest.mark.parametrize("change", ["training.lr=0.1", "replay.alphaa=3", "seed=3"])
+def test_init_refuses_what_would_not_be_in_the_file(change, tmp_path):
+    done = call("init", tmp_path / "my.yaml", "--env", "Acrobot-v1", "--set", change)
+    assert done.exit_code == 2
+    assert f"got --set {change}" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_overrides_of_a_starter_are_those_of_a_file():
     experiment = load_starter("Acrobot-v1", ["training.lr=1e-3"], seed=4, smoke=True)
     assert (experiment.training.lr, experiment.seed) == (1e-3, 4)

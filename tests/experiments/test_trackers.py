@@ -75,7 +75,7 @@ def test_a_tracker_that_fails_is_told_once_and_stops_nothing(wandb, tmp_path, mo
     monkeypatch.setattr(wandb, "log", fail, raising=False)
     tracker.log({"a": 1.0}, 1)
     tracker.log({"a": 1.0}, 2)
-    assert told == ["the tracker failed: no network; training goes on without it"]
+    assert told == ["the tracker failed: no network; training goes on, and tells of it once"]
 
 
 def test_a_tracker_that_cannot_begin_says_what_to_do(monkeypatch, tmp_path):

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`play` needs an environment that draws; of any other it says what is missing."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,8 +13,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from rllib_per.cli import main
-from rllib_per.experiments.evaluation import GreedyPolicy
+from rllib_per.experiments import video
+from rllib_per.experiments.evaluation import EvaluationStoppedError, GreedyPolicy
 from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.greedy_play import GreedyPlay
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Undrawn(gym.Env):
@@ -94,6 +101,45 @@ def test_an_environment_without_render_mode_is_one_line(play):
 def test_what_is_no_picture_is_named(picture, text, play, monkeypatch):
     monkeypatch.setattr(Drawn, "picture", picture)
     expect_one_line(play(Drawn), "Drawn.render() must return an array", text)
+
+
+@pytest.mark.ray
+def test_training_does_not_begin_where_a_game_could_not_be_recorded_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    gym.envs.registration.register("Test/Drawing-v0", Undrawn, disable_env_checker=True)
+    path = tmp_path / "own.yaml"
+    experiment = {"environment": {"env": "Test/Drawing-v0"}, "stop": {"env_steps": 1}}
+    path.write_text(yaml.safe_dump({**experiment, "evaluation": {"video_interval_env_steps": 9}}))
+    done = CliRunner().invoke(main, ["train", str(path), "--runs", str(tmp_path / "runs")])
+    assert done.exit_code == 2, done.output
+    assert "Undrawn.render() must return an array" in done.output
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [EvaluationStoppedError("stopped"), RuntimeError("it draws no more"), OSError("full")]
+)
+def test_of_a_game_that_cannot_be_recorded_nothing_is_left(error, tmp_path, monkeypatch):
+    def fail(policy, path, *, should_stop, **_):
+        assert not should_stop()
+        path.write_bytes(b"half a video")
+        raise error
+
+    monkeypatch.setattr(video, "record_games", fail)
+    monkeypatch.setattr(video, "check_drawing", lambda policy: None)
+    monkeypatch.setattr(GreedyPlay, "_bring_up_to_date", lambda play: None)
+    progress = SimpleNamespace(env_steps=0)
+    wish = ["evaluation.video_interval_env_steps=9"]
+    experiment = load_experiment(CONFIGS / "cartpole.yaml", wish)
+    play = GreedyPlay(experiment, SimpleNamespace(progress=progress), None)
+    assert play.record_game_if_due(tmp_path) is None
+    progress.env_steps = 9
+    if isinstance(error, EvaluationStoppedError):
+        assert play.record_game_if_due(tmp_path) is None
+    else:
+        with pytest.raises(type(error), match=str(error)):
+            play.record_game_if_due(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_environment_that_draws_is_played(play, monkeypatch, tmp_path):

@@ -7,16 +7,15 @@ the quickest would have no end to compare. When a buffer first reached it is in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rllib_per.experiments.experiment import ExperimentConfig, build_experiment, read_source
-from rllib_per.experiments.run_folder import RunFolder, write_json
+from rllib_per.experiments.run_folder import RunFolder, make_folder, write_json
 from rllib_per.experiments.yaml_source import ConfigError, Problem, Source
 from rllib_per.settings.replay import (
     OF_PRIORITIES,
@@ -33,8 +32,7 @@ _TARGET = ("stop", "target_return")
 class PlannedRun(BaseModel):
     """One run in the plan's file."""
 
-    replay: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]
-    """A folder too, so that no path leads out."""
+    replay: str
     seed: int
     ignored: list[str]
 
@@ -65,7 +63,13 @@ class ComparedRun:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.replay}/seed-{self.experiment.seed}"
+        return run_name(self.replay, self.experiment.seed)
+
+
+def run_name(replay: str, seed: int) -> str:
+    """Of a run's folder; of a buffer that is named by a file too, no path leads out of it."""
+    folder = re.sub(r"^\.+|[^A-Za-z0-9_.]", "_", replay)
+    return f"{folder}/seed-{seed}"
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,7 @@ class ComparisonFolder:
         cls, root: Path, name: str, compared_runs: Sequence[ComparedRun], target: float | None
     ) -> ComparisonFolder:
         """Make `root/<time>` with the folder of every run that is to come."""
-        started = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-        path, repeat = root / started, 1
-        while path.exists():
-            repeat += 1
-            path = root / f"{started}-{repeat}"
-        folder = cls(path)
+        folder = cls(make_folder(root))
         for compared_run in compared_runs:
             run = folder.run(compared_run)
             run.path.mkdir(parents=True)
@@ -106,7 +105,7 @@ class ComparisonFolder:
         """The runs as they were planned; raises ConfigError like `load_experiment`."""
         compared_runs = []
         for planned in self.read_plan().runs:
-            run = RunFolder.open(self.path / planned.replay / f"seed-{planned.seed}")
+            run = RunFolder.open(self.path / run_name(planned.replay, planned.seed))
             experiment = run.experiment(allow_custom_classes=allow_custom_classes)
             compared_runs.append(ComparedRun(planned.replay, experiment, tuple(planned.ignored)))
         return compared_runs

@@ -7,7 +7,6 @@ A table for people, the same figures as CSV and JSON, and a plot of the curves.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -82,23 +81,20 @@ def report(folder: ComparisonFolder, compared_runs: Sequence[ComparedRun]) -> Ta
 
 def outcome_of(compared_run: ComparedRun, run: RunFolder, target: float | None) -> Outcome:
     """The figures of a finished run, from its own files."""
-    result = json.loads(run.result.read_text(encoding="utf-8"))
-    rows = read_rows(run.metrics_csv)
-    steps_per_s, updates_per_s = _speeds(rows)
-    reached = [
-        int(row["env_steps"])
-        for row in rows
-        if target is not None and float(row["evaluation_return_mean"] or -math.inf) >= target
-    ]
+    result = run.read_result()
+    assert result.evaluation is not None, "Every run of a comparison plays at its end."
+    steps_per_s, updates_per_s = _speeds(read_rows(run.metrics_csv))
+    steps, returns = greedy_curve(run)
+    reached = steps[returns >= target] if target is not None else steps[:0]
     return Outcome(
         replay=compared_run.replay,
         seed=compared_run.experiment.seed,
-        env_steps=result["env_steps"],
-        updates=result["updates"],
+        env_steps=result.env_steps,
+        updates=result.updates,
         env_steps_per_s=steps_per_s,
         updates_per_s=updates_per_s,
-        final_return=result["evaluation"]["episode_return_mean"],
-        env_steps_to_target=reached[0] if reached else None,
+        final_return=result.evaluation.episode_return_mean,
+        env_steps_to_target=int(reached[0]) if len(reached) else None,
     )
 
 

@@ -226,7 +226,7 @@ def check_same_versions(cluster: ClusterFacts) -> Finding:
     ]
     if differing:
         return Finding(ERROR, "; ".join(differing), "install the same wheels on every node")
-    return Finding(OK, "on every node")
+    return Finding(OK, "on every node that answers")
 
 
 def check_same_builds(cluster: ClusterFacts) -> Finding:
@@ -237,7 +237,7 @@ def check_same_builds(cluster: ClusterFacts) -> Finding:
     if len(builds) > 1:
         found = "; ".join(f"{', '.join(nodes)}: {build}" for build, nodes in builds.items())
         return Finding(ERROR, found, "install one wheel, from one machine, everywhere")
-    return Finding(OK, "of the compiled extensions on every node")
+    return Finding(OK, "of the compiled extensions on every node that answers")
 
 
 def check_authentication(cluster: ClusterFacts) -> Finding:
@@ -248,7 +248,7 @@ def check_authentication(cluster: ClusterFacts) -> Finding:
             f"{', '.join(unlocked)} ask for none: whoever reaches a port can run code there",
             "start every node with RAY_AUTH_MODE=token and the same token (docs/cluster.md)",
         )
-    return Finding(OK, "asked for by every node; it is not encrypted on its way")
+    return Finding(OK, "asked for by every node that answers; it is not encrypted on its way")
 
 
 def check_dashboard(cluster: ClusterFacts) -> Finding:
@@ -257,6 +257,12 @@ def check_dashboard(cluster: ClusterFacts) -> Finding:
         return Finding(OK, "off")
     port = int(cluster.dashboard.rpartition(":")[2])
     addresses = {ip for facts in cluster.nodes.values() for ip in facts.listening.get(port, ())}
+    if not addresses:
+        return Finding(
+            WARNING,
+            f"no node that answers listens at its port, {port}: who can reach it is not known",
+            "ask again when the head answers",
+        )
     if _are_loopback(addresses):
         return Finding(OK, f"on loopback, port {port}")
     found = f"open to the network at {', '.join(sorted(addresses))}, port {port}"
@@ -272,6 +278,13 @@ def check_metrics(cluster: ClusterFacts) -> Finding:
     if without:
         found = f"not offered by {', '.join(without)}: that takes rllib-per[cluster]"
         return Finding(OK, found)
+    closed = [
+        node
+        for node, facts in cluster.nodes.items()
+        if not facts.listening.get(cluster.metrics_ports[node])
+    ]
+    if closed:
+        return Finding(OK, f"not offered by {', '.join(closed)}: nothing listens at their ports")
     open_at = sorted(
         f"{node} port {cluster.metrics_ports[node]}"
         for node, facts in cluster.nodes.items()
@@ -299,7 +312,6 @@ def check_object_stores(cluster: ClusterFacts) -> Finding:
 
 
 CLUSTER_CHECKS: dict[str, Callable[[ClusterFacts], Finding]] = {
-    "nodes": check_answers,
     "same versions": check_same_versions,
     "same build": check_same_builds,
     "token": check_authentication,

@@ -18,6 +18,7 @@ from rllib_per.experiments.doctor.checks import (
     OK,
     WARNING,
     Finding,
+    check_answers,
     check_needed,
     check_own_token,
     check_storage,
@@ -58,7 +59,9 @@ def examine(
         except RuntimeError as error:
             about_ray = {"cluster": Finding(ERROR, str(error), "then run `rllib-per doctor` again")}
         else:
-            findings = {name: check(cluster) for name, check in CLUSTER_CHECKS.items()}
+            findings = {"nodes": check_answers(cluster)}
+            if cluster.nodes:
+                findings |= {name: check(cluster) for name, check in CLUSTER_CHECKS.items()}
             return findings | _check_nodes(cluster.nodes, needed) | check_storage(storage)
     here = gather_facts()
     if address is None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import signal
 import time
 from collections import Counter
@@ -15,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from rllib_per.experiments.interruption import SIGNALS, is_same, leave
+from rllib_per.experiments.metrics_log import flatten_numbers
 from rllib_per.experiments.progress import LINE_INTERVAL_S
 from rllib_per.experiments.terminal import PlainConsole
 from rllib_per.experiments.tuning.plan import parameters
@@ -34,10 +37,13 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         title: Above the table.
         values: What is searched for.
         metric: What trials are judged by.
+        mode: "max" or "min": which values of it are good.
     """
 
-    def __init__(self, title: str, values: Sequence[SearchValue], metric: str) -> None:
+    def __init__(self, title: str, values: Sequence[SearchValue], metric: str, mode: str) -> None:
         self._title, self._values, self._metric = title, tuple(values), metric
+        self._best_of = max if mode == "max" else min
+        self._has_warned = False
         self.was_interrupted = False
         self._console: Console | None = None
         self._live: Live | None = None
@@ -83,6 +89,8 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self._results[trial.trial_id] = result
+        if self._score(result) is None:
+            self._warn_once(result)
         self._show(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -133,8 +141,17 @@ class TuningDisplay(Callback):  # type: ignore[misc]
 
     def _best(self) -> str:
         scores = [self._score(result) for result in self._results.values()]
-        known = [score for score in scores if isinstance(score, float | int)]
-        return show(max(known)) if known else "–"
+        known = [s for s in scores if isinstance(s, float | int) and math.isfinite(s)]
+        return show(self._best_of(known)) if known else "–"
+
+    def _warn_once(self, result: Mapping[str, Any]) -> None:
+        """A number of learners may come later, one that is misspelt never does."""
+        if not self._has_warned:
+            self._has_warned = True
+            names = [name for name, _ in flatten_numbers(result)]
+            near = difflib.get_close_matches(self._metric, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self._print(f"tune.metric: a result is without {self._metric}{hint}")
 
     def _score(self, result: Mapping[str, Any]) -> Any:
         value: Any = result

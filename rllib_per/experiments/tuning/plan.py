@@ -17,6 +17,7 @@ from rllib_per.experiments.experiment import ExperimentConfig, build, read_sourc
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.tuning.space import SearchValue, Tune, find_values, get, plain, put
 from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source
+from rllib_per.extras import how_to_install
 
 TUNE = "tune"
 
@@ -64,12 +65,18 @@ class SearchPlan:
     """What to search for, and in which experiment.
 
     Attributes:
-        config: With the first value of each in its place.
         values: All values to search for, in the file's order.
+        variants: The experiment with values in their places that stand for all others; in the first
+            one every value is its own first.
     """
 
-    config: SearchConfig
     values: tuple[SearchValue, ...]
+    variants: tuple[SearchConfig, ...]
+
+    @property
+    def config(self) -> SearchConfig:
+        """With the first value of each in its place."""
+        return self.variants[0]
 
     @property
     def tune(self) -> Tune:
@@ -112,12 +119,6 @@ class SearchPlan:
         written = {v.path: {v.kind: list(v.arguments)} for v in self.values}
         tune = self.tune.model_dump(mode="json", exclude_unset=True)
         return yaml.safe_dump(self.data(written) | {TUNE: tune}, sort_keys=False)
-
-    def variants(self) -> Iterator[ExperimentConfig]:
-        """The experiment with each value at its extremes, one after the other."""
-        for value in self.values:
-            for extreme in value.extremes:
-                yield experiment_of(self.data({value.path: extreme}))
 
 
 def experiment_of(config: Mapping[str, Any]) -> ExperimentConfig:
@@ -175,20 +176,21 @@ def load_plan(
 ) -> SearchPlan:
     """Read a search; `overrides` are section.key=value in YAML.
 
-    Each value is tried at its extremes, so that none is found out to be wrong after hours.
+    Each value is tried at its bounds and between them, so that none is found out to be wrong after
+    hours.
 
     Raises:
         ConfigError: With every problem that was found, each with its file and line.
     """
     source = read_source(path, overrides, seed=seed, smoke=smoke)
     if smoke:
-        _shrink_search(source)
+        _shrink_search(source, overrides)
     values = find_values(source)
-    plans = [
+    variants = [
         build(SearchConfig, variant, allow_custom_classes=allow_custom_classes)
         for variant in _variants(source, values)
     ]
-    plan = SearchPlan(plans[0], tuple(values))
+    plan = SearchPlan(tuple(values), tuple(variants))
     problems = [
         Problem(source.place(where), ".".join(map(str, where)) + f": {message}")
         for where, message in _contradictions(plan)
@@ -199,25 +201,30 @@ def load_plan(
 
 
 def _variants(source: Source, values: Sequence[SearchValue]) -> Iterator[Source]:
-    """All values at their first; then one after the other at each of its extremes."""
-    first = {value.path: value.extremes[0] for value in values}
+    """All values at their first; then one after the other at each that is typical of it."""
+    first = {value.path: value.typical[0] for value in values}
     cases = [first]
-    cases += [first | {value.path: v} for value in values for v in value.extremes[1:]]
+    cases += [first | {value.path: v} for value in values for v in value.typical[1:]]
     for case in cases:
         yield replace(source, data=put(source.data, case))
 
 
-def _shrink_search(source: Source) -> None:
-    """--smoke: two trials, of which a scheduler sees something."""
-    tune = source.data.get(TUNE)
+def _shrink_search(source: Source, overrides: Sequence[str]) -> None:
+    """--smoke: two trials, of which a scheduler sees something; what `overrides` set stays."""
+    tune = source.data.setdefault(TUNE, {})
     if not isinstance(tune, dict):
         return
-    source.put((TUNE, "num_samples"), SMOKE_TRIALS, "--smoke")
     scheduler = tune.get("scheduler")
     kind = scheduler.get("type", "asha") if isinstance(scheduler, dict) else "asha"
+    smaller: dict[tuple[str, ...], int] = {(TUNE, "num_samples"): SMOKE_TRIALS}
     key = {"asha": "grace_env_steps", "pbt": "interval_env_steps"}.get(kind)
     if key is not None:
-        source.put((TUNE, "scheduler", key), _SMOKE_ENV_STEPS, "--smoke")
+        smaller[TUNE, "scheduler", key] = _SMOKE_ENV_STEPS
+    chosen = [assignment.partition("=")[0].strip() for assignment in overrides]
+    for keys, number in smaller.items():
+        name = ".".join(keys)
+        if not any(f"{name}.".startswith(f"{each}.") for each in chosen):
+            source.put(keys, number, "--smoke")
     for value in find_values(Source(source.data, source.name)):
         if value.kind == "grid":
             path = tuple(map(str, value.path))
@@ -241,7 +248,7 @@ def _contradictions(plan: SearchPlan) -> Iterator[tuple[KeyPath, str]]:
                 f"{stop.env_steps}",
             )
     if tune.search.type == "optuna" and importlib.util.find_spec("optuna") is None:
-        yield (TUNE, "search", "type"), "Optuna is not installed: pip install 'rllib-per[tune]'"
+        yield (TUNE, "search", "type"), f"Optuna is not installed: {how_to_install('tune')}"
     if tune.scheduler.type == "pbt" and plan.values and not plan.perturbed:
         yield (
             (TUNE, "scheduler"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rllib_per.experiments.interruption import leaving_after
 from rllib_per.experiments.named_classes import import_class, option_for
-from rllib_per.experiments.run_folder import EXIT_CODES, Ending
+from rllib_per.experiments.run_folder import Ending
 from rllib_per.experiments.tuning.display import TuningDisplay, make_console, number_of
 from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder
 from rllib_per.experiments.tuning.report import (
@@ -41,8 +42,6 @@ from rllib_per.experiments.tuning.report import (
 )
 from rllib_per.experiments.tuning.space import SearchValue, get, put
 from rllib_per.experiments.tuning.trial import ExperimentTrial
-
-__all__ = ["EXIT_CODES", "NoResultError", "resume", "run", "set_tunes_environment", "start"]
 
 _SHOWN = 10
 # Trials save their checkpoints; Tune itself gives up what does not answer after 80 s.
@@ -76,7 +75,7 @@ def start(plan: SearchPlan, folder: TuningFolder) -> Tuner:
             stop=_stop(plan),
             failure_config=FailureConfig(max_failures=plan.tune.max_failures),
             checkpoint_config=_checkpoints(plan),
-            callbacks=[TuningDisplay(folder.label, plan.values, plan.metric), *_trackers(plan)],
+            callbacks=[_display(plan, folder), *_trackers(plan)],
             verbose=0,
         ),
     )
@@ -116,7 +115,7 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     write_report(ending, trials, plan, folder)
     console = make_console()
     console.print(outcome_table(trials, plan, _SHOWN))
-    command = f"rllib-per train {folder.best}{option_for(plan.config)}"
+    command = f"rllib-per train {shlex.quote(str(folder.best))}{option_for(plan.config)}"
     console.print(command, soft_wrap=True, highlight=False)
     return ending
 
@@ -154,6 +153,7 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
             perturbation_interval=settings.interval_env_steps,
             quantile_fraction=settings.quantile_fraction,
             resample_probability=settings.resample_probability,
+            require_attrs=False,  # Learners say nothing before learning starts.
             hyperparam_mutations=_mutations(plan.perturbed),
             custom_explore_fn=partial(_clamp, plan.perturbed),
         )
@@ -203,11 +203,15 @@ def _checkpoints(plan: SearchPlan) -> CheckpointConfig:
     by_pbt = plan.tune.scheduler.type == "pbt"
     return CheckpointConfig(
         num_to_keep=max(checkpoint.keep, _KEPT_BY_PBT) if by_pbt else checkpoint.keep,
-        checkpoint_frequency=max(every // iteration.min_sample_timesteps_per_iteration, 1)
+        checkpoint_frequency=max(every // max(iteration.min_sample_timesteps_per_iteration, 1), 1)
         if every is not None
         else 0,
         checkpoint_at_end=True,
     )
+
+
+def _display(plan: SearchPlan, folder: TuningFolder) -> TuningDisplay:
+    return TuningDisplay(folder.label, plan.values, plan.metric, plan.tune.mode)
 
 
 def _trackers(plan: SearchPlan) -> list[Callback]:
@@ -225,5 +229,7 @@ def set_tunes_environment() -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # How much a search that is killed has to do again, at most, beside its trials' checkpoints.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    # Learners say nothing before learning starts; the display tells of a metric that is missing.
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     # There is a table already.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

@@ -57,11 +57,25 @@ class SearchValue:
 
     @property
     def extremes(self) -> list[Any]:
-        """Values that stand for all others when the experiment is checked before it runs."""
+        """The least value and the greatest; of a list, all."""
         if self.kind in LISTS:
             return list(self.arguments)
         low, high = self.arguments[:2]
         return [low, high - 1 if self.kind == "randint" else high]
+
+    @property
+    def typical(self) -> list[Any]:
+        """Values that stand for all others when the experiment is checked before it runs.
+
+        Between integers there is one that is none: a setting that takes integers only is to be
+        searched for by randint.
+        """
+        if self.kind == "quniform":
+            return [*self.extremes, self.arguments[0] + self.arguments[2]]
+        if self.kind in ("uniform", "loguniform"):
+            low, high = self.extremes
+            return [low, high, low + (high - low) / math.e]
+        return self.extremes
 
     def domain(self) -> Any:
         """As Ray Tune has it. Imports Ray."""
@@ -74,10 +88,13 @@ class SearchValue:
         return getattr(tune, self.kind)(*self.arguments)
 
     def clamp(self, value: Any) -> Any:
-        """The nearest value within the bounds; one of a list is what it is."""
+        """The nearest value that can be drawn; one of a list is what it is."""
         if self.kind in LISTS:
             return value
         low, high = self.extremes
+        if self.kind == "quniform":
+            step = self.arguments[2]
+            value = round(value / step) * step
         return min(max(value, low), high)
 
 
@@ -160,8 +177,12 @@ def _problem(kind: str, arguments: Any) -> str | None:
         return f"{kind} needs low < high: got {arguments!r}"
     if kind == "loguniform" and arguments[0] <= 0:
         return f"loguniform needs low > 0: got {arguments!r}"
-    if kind == "quniform" and arguments[2] <= 0:
-        return f"quniform needs step > 0: got {arguments!r}"
+    if kind == "quniform":
+        low, high, step = arguments
+        if step <= 0:
+            return f"quniform needs step > 0: got {arguments!r}"
+        if not all(math.isclose(bound / step, round(bound / step)) for bound in (low, high)):
+            return f"quniform needs bounds that are multiples of its step: got {arguments!r}"
     if kind == "randint" and not all(isinstance(bound, int) for bound in arguments):
         return f"randint needs integers: got {arguments!r}"
     return None
