@@ -274,6 +274,18 @@ def test_a_second_process_may_not_train_into_a_run(run):
 
 
 @pytest.mark.ray
+def test_a_resumption_that_is_refused_leaves_the_run_as_it_was(run):
+    def content():
+        return {p: p.read_bytes() for p in run.resolve().rglob("*") if p.is_file()}
+
+    before = content()
+    for change in ("training.num_atoms=51", "training.dueling=false"):
+        done = call("resume", run, "--set", "stop.env_steps=2000", "--set", change)
+        assert done.exit_code == 2, done.output
+        assert content() == before
+
+
+@pytest.mark.ray
 def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_says_which_file_is_damaged(
     run, tmp_path
 ):

@@ -146,7 +146,7 @@ TO_PLAY = {
         "is damaged",
     ),
     "a header that promises more than there is": (tensors({"a": ENDLESS}), "is damaged"),
-    "other tensors": (tensors({"a": SHORT}, bytes(8)), "not of this network"),
+    "other tensors": (tensors({"a": SHORT}, bytes(8)), "of another network"),
     "tensors of a type that NumPy lacks": (tensors({"a": ODD}, bytes(4)), "policy.safetensors"),
     "weights of a type that torch does not take": (odd_weights, "is damaged"),
     "weights that are a pipe": (fifo("policy.safetensors"), "does not exist"),
@@ -154,7 +154,7 @@ TO_PLAY = {
     "weights that are a folder": (folder("policy.safetensors"), "does not exist"),
     "a network of another size": (
         with_settings(model={"hiddens": [9]}),
-        "not of this network",
+        "of another network",
     ),
     "a network that no memory holds": (
         with_settings(model={"hiddens": [10**8, 10**8]}),
@@ -170,7 +170,7 @@ TO_PLAY = {
     ),
     "a setting that makes another network": (
         environment("FrozenLake-v1", desc=["S" * 4000] * 10),
-        "not of this network",
+        "of another network",
     ),
     "an environment that does not exist": (environment("CartPol-v1"), "CartPol"),
     "an environment of one's own": (environment("os.system"), "--allow-custom-classes"),
@@ -275,7 +275,7 @@ TO_RESUME = {
                 }
             )
         ),
-        "comparison.plan.json",
+        "is no run: it has no config.yaml",
     ),
 }
 

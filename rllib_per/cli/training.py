@@ -198,8 +198,6 @@ def train_run(
             start.enter_context(run.starting(newest_in, is_smoke=is_smoke))
         with reported():
             session.enter_context(run_lock(run.checkpoints))
-            if resume:
-                run.record(experiment)
         from rllib_per.experiments.header import facts_of
 
         with starting():
@@ -221,6 +219,8 @@ def train_run(
                 tracker=tracker,
             )
             failed.pop_all()
+            if resume:  # Settings that do not fit the checkpoint are refused by now.
+                run.record(experiment)
         start.close()
         with recorded(run.failure), saving():
             ending = training.run()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 from ray.rllib.algorithms.dqn.dqn import DQN
-from ray.rllib.core import COMPONENT_LEARNER_GROUP
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
@@ -42,15 +42,17 @@ from rllib_per.dqn.rollouts import (
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio
 from rllib_per.learning.learners import Learners
+from rllib_per.learning.module import require_same_network, shapes_of
 from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.settings.algorithm import Settings
-from rllib_per.settings.objectives import check_outputs, outputs_of
 from rllib_per.settings.replay import Sharded
+from rllib_per.settings.restored import check_kept, kept_settings
 from rllib_per.settings.section import as_dict
 from rllib_per.sharding import ShardedReplay
 
 _STATE = "apex_dqn"
-_OUTPUTS = "outputs"
+_KEPT = "outputs"
+_NETWORK = "network"
 _REPLAY = REPLAY_BUFFER_RESULTS
 
 # Tune writes it into a checkpoint that it has been given.
@@ -143,7 +145,8 @@ class SaveableDQN(DQN):
             state[_STATE] = {
                 "progress": asdict(self.progress),
                 "replay_ratio": self.replay_ratio.state(),
-                _OUTPUTS: outputs_of(as_dict(self.settings.training)),
+                _KEPT: kept_settings(as_dict(self.settings.training)),
+                _NETWORK: shapes_of(weights_in(state)),
             }
             if self._check_component(RANDOM_STATES, None, not_components):
                 state[_STATE][RANDOM_STATES] = self.rollouts.random_states()
@@ -152,7 +155,7 @@ class SaveableDQN(DQN):
         return state
 
     def set_state(self, state: Any) -> None:
-        self._check_outputs(state)
+        self._check_fits(state)
         super().set_state(state)
         if COMPONENT_LEARNER_GROUP in state:
             hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
@@ -169,9 +172,13 @@ class SaveableDQN(DQN):
             runners = state[_STATE].get(RANDOM_STATES, {})
             self.rollouts.set_random_states(runners, self.progress.env_steps)
 
-    def _check_outputs(self, state: Mapping[str, Any]) -> None:
-        saved = state.get(_STATE, {}).get(_OUTPUTS)
-        check_outputs(saved, as_dict(self.settings.training))
+    def _check_fits(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError if a state is of another network, or of an optimizer of another kind."""
+        saved = state.get(_STATE, {})
+        check_kept(saved.get(_KEPT), as_dict(self.settings.training))
+        network = saved.get(_NETWORK)  # Old checkpoints do not say.
+        if network:
+            require_same_network(network, self.learners.read_shapes())
 
     def start_save(
         self,
@@ -255,7 +262,8 @@ class SaveableDQN(DQN):
             is_verified: The checkpoint was just compared with its manifest.
         Raises:
             CheckpointError: It is damaged or not finished; nothing has changed.
-            ValueError: Its network's outputs mean something else than this one's; as little has.
+            ValueError: It is of another network, of outputs that mean something else, or of an
+                optimizer that remembers something else; as little has.
         """
         with_replay = self.settings.saves_replay
         with local_copy(path, filesystem) as folder:
@@ -271,7 +279,7 @@ class SaveableDQN(DQN):
                     verify_algorithm(folder, with_replay=with_replay)
                 saved = folder / f"{self.STATE_FILE_NAME}.pkl"
                 if saved.exists():  # As msgpack, `set_state` looks at it.
-                    self._check_outputs(pickle.loads(saved.read_bytes()))
+                    self._check_fits(pickle.loads(saved.read_bytes()))
                 if with_replay and replay.is_dir():
                     self._replay_archive.load(replay)
                 super().restore_from_path(str(folder.absolute()), **kwargs)
@@ -280,6 +288,12 @@ class SaveableDQN(DQN):
             self.recover_shards_from(folder)
         keep_alpha(self.replay, self.settings.replay)
         self.loop.restart()
+
+
+def weights_in(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights of the learners' module in a state of the algorithm; none if it has none."""
+    learner: Mapping[str, Any] = state.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {})
+    return next(iter(learner.get(COMPONENT_RL_MODULE, {}).values()), {})  # There is one module.
 
 
 def verify_algorithm(folder: Path, *, with_replay: bool) -> None:

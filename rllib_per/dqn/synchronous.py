@@ -47,6 +47,7 @@ class SynchronousLoop:
         self._absence = RunnerAbsence(settings.runners.restore_timeout_s)
         # On a GPU TD errors come one update late, which such a buffer has no use for.
         self._wants_answers_at_once = getattr(replay, "one_batch_in_flight", False)
+        learners.remember_weights()
 
     @property
     def num_steps_under_way(self) -> int:
@@ -67,6 +68,7 @@ class SynchronousLoop:
         if any(are_due):
             with watch.lap(SYNCH_WORKER_WEIGHTS_TIMER):
                 self._rollouts.broadcast()
+                self._learners.remember_weights()
         return self._absence.record(bool(fragments), has_data=bool(fragments))
 
     def settle(self) -> None:
@@ -76,6 +78,7 @@ class SynchronousLoop:
     def restart(self) -> None:
         """After a restore: TD errors that a GPU still owes belong to transitions of before."""
         self._learners.flush()
+        self._learners.remember_weights()
 
     def pop_runner_metrics(self, watch: Stopwatch) -> list[dict[str, Any]]:
         """RLlib's result dict of each runner since the last call."""

@@ -30,6 +30,7 @@ from rllib_per.experiments.experiment import ExperimentConfig
 from rllib_per.experiments.policy_file import read_policy
 from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import described
+from rllib_per.learning.module import require_same_network, shapes_of
 from rllib_per.objectives.losses import greedy_actions
 from rllib_per.observations import WrongDataError
 from rllib_per.own_forwards import has_own_forward
@@ -159,14 +160,7 @@ class GreedyPolicy:
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Take over the weights; refuses any that do not fit exactly."""
-        expected = {name: value.shape for name, value in self._module.state_dict().items()}
-        given = {name: value.shape for name, value in state.items()}
-        if expected != given:
-            wrong = sorted(k for k in expected | given if expected.get(k) != given.get(k))
-            raise ValueError(
-                f"the weights are not of this network: {wrong[0]} must have shape "
-                f"{expected.get(wrong[0])}, got {given.get(wrong[0])}"
-            )
+        require_same_network(shapes_of(state), shapes_of(self._module.state_dict()))
         self._module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
 
     def set_statistics(self, statistics: Statistics) -> None:

@@ -33,7 +33,7 @@ from ray.rllib.utils.metrics import (
 
 from rllib_per.action_masks import has_mask
 from rllib_per.arrays import Allocator
-from rllib_per.learning.module import require_finite
+from rllib_per.learning.module import require_finite, shapes_of
 from rllib_per.learning.optimizers import build_optimizer, keep_settings
 from rllib_per.learning.rllib_hooks import (
     HOOKS_OF_A_STEP,
@@ -370,6 +370,10 @@ class ApexDQNLearner(DQNTorchLearner):
         """How many updates the weights have seen, and the weights as an env runner takes them."""
         state = self.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
         return self._weights_seq_no, state
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all weights by name, those of the target network among them."""
+        return shapes_of(self._net.state_dict())
 
     def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
         raise NotImplementedError(

@@ -199,6 +199,12 @@ class Learners:
             if self._weights is None:
                 self._weights = ray.put(self._local.hand_out_weights()[1])
             return self._weights
+        self._take_weights()
+        assert self._weights is not None
+        return self._weights
+
+    def _take_weights(self) -> None:
+        """Those that have come of what was asked for."""
         # A learner that is never idle has always been asked once more since.
         while self._asked and self._require_remote().has_answered(self._asked[0][:1]):
             answered, weights = self._asked.popleft()
@@ -206,8 +212,12 @@ class Learners:
             with suppress(RayError):
                 ray.get(answered)
                 self._weights = weights
-        assert self._weights is not None
-        return self._weights
+
+    def remember_weights(self) -> None:
+        """Let remote learners that die all at once be started anew from the weights of now."""
+        if self._remote is not None:
+            self._take_weights()
+            self.ask_for_weights()
 
     def ask_for_weights(self, *, wait: bool = False) -> None:
         """Let `weights` become those after all steps begun so far, at once or before long."""
@@ -225,15 +235,12 @@ class Learners:
 
     def read_weights(self) -> dict[str, Any]:
         """The weights after all steps begun so far, as an env runner takes them; waits for them."""
-        if self._local is not None:
-            return self._local.hand_out_weights()[1]
-        actors = self._require_remote()
-        while True:
-            try:
-                ((_, weights),) = actors.get([actors[0].hand_out_weights.remote()], "weights")
-                return dict(weights)
-            except LearnersLostError as error:
-                self._restart(error)
+        _, weights = self._ask_one("hand_out_weights", "weights")
+        return dict(weights)
+
+    def read_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all weights by name, those of the target network among them."""
+        return dict(self._ask_one("weight_shapes", "the shapes of weights"))
 
     def flush(self) -> PriorityUpdate | None:
         """The TD errors of the last step, where `update` has not returned them yet."""
@@ -264,6 +271,18 @@ class Learners:
             self._dead_advantages.look({name: share.peek() for name, share in shares.items()})
         return results
 
+    def _ask_one(self, method: str, what: str) -> Any:
+        """The answer of a learner, be they started anew for it."""
+        if self._local is not None:
+            return getattr(self._local, method)()
+        actors = self._require_remote()
+        while True:
+            try:
+                (answer,) = actors.get([getattr(actors[0], method).remote()], what)
+                return answer
+            except LearnersLostError as error:
+                self._restart(error)
+
     def _ask_all(self, method: str, what: str) -> list[Any]:
         """The answers of all learners; none if they had to be started anew."""
         actors = self._require_remote()
@@ -275,6 +294,7 @@ class Learners:
 
     def _restart(self, cause: LearnersLostError) -> None:
         actors = self._require_remote()
+        self._take_weights()
         actors.restart(cause, self._weights, self._num_updates)
         if self._weights is not None:
             self.ask_for_weights(wait=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,6 +36,9 @@ from rllib_per.replay.divergence import TrainingDivergedError
 from rllib_per.replay.leaves import ObservationTree, flat
 from rllib_per.schedules import schedule
 from rllib_per.settings.objectives import objective_of
+
+# So many names of weights are in a message.
+_NAMED = 3
 
 
 class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
@@ -71,6 +74,16 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         self.is_noisy = config.noisy
         # Of the learner that trains it.
         self.update_noise: UpdateNoise | None = None
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """RLlib's; raises ValueError, and takes nothing, if the weights are of another network."""
+        left_out = tuple(f"{name}." for name in self.get_non_inference_attributes())
+        saved, own = (
+            {name: value for name, value in weights.items() if not name.startswith(left_out)}
+            for weights in (state, self.state_dict())
+        )
+        require_same_network(shapes_of(saved), shapes_of(own))
+        super().set_state(state)
 
     @what_columns_do
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -172,6 +185,36 @@ def _actions_from_zero(space: gym.Space[Any]) -> int:
             "or leave `env_runner_cls` and what needs RLlib's runner out"
         )
     return count
+
+
+def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's weights, by name."""
+    return {name: tuple(array.shape) for name, array in weights.items()}
+
+
+def require_same_network(
+    saved: Mapping[str, Sequence[int]], own: Mapping[str, Sequence[int]]
+) -> None:
+    """Raise ValueError if weights of these shapes, by name, are of another network than one's own.
+
+    PyTorch, asked by RLlib, passes over names that only one of them has.
+    """
+    missing, unknown = [name for name in own if name not in saved], set(saved) - set(own)
+    found = [
+        f"{text} {', '.join(sorted(names)[:_NAMED])}{', …' * (len(names) > _NAMED)}"
+        for text, names in (("without", missing), ("with", unknown))
+        if names
+    ]
+    found += [
+        f"{name} has the shape {tuple(saved[name])} there, {tuple(own[name])} here"
+        for name in own
+        if name in saved and tuple(saved[name]) != tuple(own[name])
+    ][:_NAMED]
+    if found:
+        raise ValueError(
+            f"the weights are of another network: {'; '.join(found)}. Let `model` and `dueling` be "
+            "as they were there, or begin with new weights"
+        )
 
 
 def require_finite(net: nn.Module, num_updates: int) -> None:

@@ -101,36 +101,6 @@ def objective_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given) if isinstance(given, Mapping) else {"type": given}
 
 
-def outputs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that say what a network's outputs mean, where the weights' shapes may not tell.
-
-    Args:
-        settings: Of `training`, as they stand in YAML.
-    """
-    names = ("num_atoms", "v_min", "v_max", "noisy")
-    distribution = settings["distribution"]
-    kept = None
-    if distribution is not None:
-        kept = {key: distribution[key] for key in ("type", "num_quantiles") if key in distribution}
-    return {name: settings[name] for name in names} | {"distribution": kept}
-
-
-def check_outputs(saved: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError if weights that are saved with other `outputs_of` are to be restored.
-
-    Args:
-        saved: Of the checkpoint; None where it does not say.
-        settings: Of `training`.
-    """
-    for name, own in outputs_of(settings).items():
-        if saved is not None and saved[name] != own:
-            raise ValueError(
-                f"`{name}` must be as in the checkpoint, since it says what the network's outputs "
-                f"mean: got {own!r}, and {saved[name]!r} there; set it to that, or begin with new "
-                "weights"
-            )
-
-
 def priority_of(settings: Mapping[str, Any]) -> str:
     """What goes back to replay where `priority` says nothing: of Rainbow's, or |δ|."""
     given: str | None = settings.get("priority")

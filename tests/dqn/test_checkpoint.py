@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An algorithm's checkpoint is whole or refused by the name of what is not."""
 
+import functools
 import shutil
 import time
 
@@ -18,6 +19,7 @@ from rllib_per import ApexDQNConfig
 from rllib_per.checkpoints.archive import ArchiveWriter
 from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.checkpoints.folders import MANIFEST, REPLACED, AtomicFolder, verify
+from rllib_per.dqn.checkpoint import weights_in
 from rllib_per.replay import TrainingDivergedError
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
@@ -408,6 +410,35 @@ def test_another_capacity_is_refused_and_nothing_changes(trained, build, tmp_pat
     now = smaller.learner_group.get_weights()["default_policy"]
     for name in before:
         np.testing.assert_array_equal(before[name], now[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"dueling": False}, "the weights are of another network: with q_network.head.value"),
+        ({"optimizer": {"type": "rmsprop"}}, "`optimizer` must be as in the checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("way", ["a checkpoint", "a state"])
+def test_what_does_not_fit_a_network_or_optimizer_is_refused_and_nothing_changes(
+    way, changes, complaint, trained, build, tmp_path
+):
+    other = build(config(**changes))
+    before = other.get_state(not_components="eval_env_runner")
+    if way == "a state":
+        state = trained.get_state()
+        restore = functools.partial(other.set_state, state)
+    else:
+        trained.save_to_path(tmp_path)
+        restore = functools.partial(other.restore_from_path, tmp_path)
+    with pytest.raises(ValueError, match=complaint):
+        restore()
+    now = other.get_state(not_components="eval_env_runner")
+    assert now["apex_dqn"]["progress"] == before["apex_dqn"]["progress"]
+    assert len(other.replay) == 0
+    weights, same = (weights_in(state) for state in (before, now))
+    for name in weights:
+        np.testing.assert_array_equal(weights[name], same[name])
 
 
 def test_weights_whose_outputs_mean_something_else_are_refused_and_nothing_changes(build, tmp_path):

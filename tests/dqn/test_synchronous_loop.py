@@ -16,7 +16,7 @@ class Parts:
     batch_size = 4
 
     def __init__(self, num_updates, broadcast_interval):
-        self.done, self.num_updates = [], 0
+        self.done, self.num_updates, self.num_remembered = [], 0, 0
         self.broadcast_interval = broadcast_interval
         self.replay_ratio = SimpleNamespace(take_updates=lambda: num_updates)
 
@@ -40,6 +40,9 @@ class Parts:
     def broadcast(self):
         self.done.append("broadcast")
 
+    def remember_weights(self):
+        self.num_remembered += 1
+
 
 @pytest.mark.parametrize(("interval", "num_broadcasts"), [(1, 2), (3, 2), (4, 1), (9, 0)])
 def test_weights_are_handed_out_once_a_round_when_they_are_due(interval, num_broadcasts):
@@ -52,5 +55,6 @@ def test_weights_are_handed_out_once_a_round_when_they_are_due(interval, num_bro
     updates = ["collect", "update", "update", "update"]
     assert [step for step in parts.done if step != "broadcast"] == 2 * updates
     assert parts.done.count("broadcast") == num_broadcasts
+    assert parts.num_remembered == 1 + num_broadcasts, "those of the start among them"
     if interval == 1:
         assert parts.done == 2 * [*updates, "broadcast"]

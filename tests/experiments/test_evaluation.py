@@ -101,9 +101,9 @@ def test_the_same_seed_plays_the_same_episodes_and_another_does_not(policy):
 
 def test_weights_of_another_network_are_refused(policy):
     state = {name: np.zeros(3) for name in policy.state_names}
-    with pytest.raises(ValueError, match="must have shape"):
+    with pytest.raises(ValueError, match="has the shape"):
         policy.set_state(state)
-    with pytest.raises(ValueError, match="not of this network"):
+    with pytest.raises(ValueError, match="of another network"):
         policy.set_state({})
 
 

@@ -377,4 +377,4 @@ def test_a_policy_of_another_network_in_an_archive_is_one_line(cartpole, tmp_pat
     config = yaml.safe_dump(SETTINGS["vector"] | {"model": {"hiddens": [9]}}).encode()
     policy = (cartpole / "policy.safetensors").read_bytes()
     zipped(ARCHIVE)(tmp_path / "run.zip", {"config.yaml": config, "policy.safetensors": policy})
-    refused(call("evaluate", tmp_path / "run.zip"), "not of this network")
+    refused(call("evaluate", tmp_path / "run.zip"), "of another network")

@@ -69,17 +69,26 @@ def distance(state, other):
     return np.sqrt(sum(np.square(a - b).sum() for a, b in zip(leaves, others, strict=True)))
 
 
-def test_a_batch_whose_learners_died_is_learned_by_the_new_ones(build):
-    config = two_learners().env_runners(num_env_runners=0)
+@pytest.mark.parametrize(
+    ("num_learners", "doomed"), [(2, [1]), (2, [0, 1]), (1, [0])], ids=["one", "all", "the only"]
+)
+def test_a_batch_whose_learners_died_is_learned_by_the_new_ones(build, num_learners, doomed):
+    config = apex_config().learners(num_learners=num_learners).env_runners(num_env_runners=0)
     config.training(replay_buffer_config={"type": "prioritized", "capacity": 20_000})
     algorithm = build(config)
     train_for(algorithm, 500)
-    kill(process_of(algorithm.learner_group._workers[1]))
+    before = states(algorithm)[0]["rl_module"]
+    processes = [process_of(learner) for learner in algorithm.learner_group._workers]
+    for learner in doomed:
+        kill(processes[learner])
     result = train_for(algorithm, 500)
     replay = result["replay_buffer"]
     assert replay["num_learner_restarts_lifetime"] == 1
     assert replay["num_updates_lost_lifetime"] == 0
-    assert_in_step(algorithm)
+    after = states(algorithm)[0]["rl_module"]
+    assert distance(after, before) < 0.5 * distance(before, None)
+    if num_learners > 1:
+        assert_in_step(algorithm)
 
 
 def test_a_learner_that_hangs_is_named_after_the_deadline_and_does_not_hold_up_the_end(build):

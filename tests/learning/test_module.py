@@ -289,6 +289,31 @@ def test_a_learners_whole_state_can_be_restored():
     )
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "named"),
+    [
+        ({}, {"dueling": False}, "with q_network.head.value.0.bias"),
+        ({"dueling": False}, {}, "without q_network.head.value.0.bias"),
+        ({}, {"layer_norm": True}, "without q_network.head.advantage.1.bias"),
+        ({"spectral_norm": True}, {}, r"with q_network\..*\.u, "),
+        ({}, {"spectral_norm": True}, r"without q_network\..*\.u, "),
+        ({}, {"hiddens": [7]}, r"has the shape \(256, .*\) there, \(7, .*\) here"),
+    ],
+)
+@pytest.mark.parametrize("inference_only", [False, True])
+def test_weights_of_another_network_are_refused_and_nothing_changes(
+    there, here, named, inference_only
+):
+    size = {"network": "impala", "channels": [2], "hiddens": [256]}
+    space = images(4, 42, 42)
+    source = module(space, size | there)
+    mine = module(space, size | here, inference_only=inference_only)
+    before = {name: value.clone() for name, value in mine.state_dict().items()}
+    with pytest.raises(ValueError, match=f"of another network: .*{named}"):
+        mine.set_state(source.get_state())
+    assert all(torch.equal(before[name], value) for name, value in mine.state_dict().items())
+
+
 def test_inference_is_greedy():
     each, batch = module(), {"obs": observations(VECTOR, 50)}
     q_values = each.compute_q_values(batch)["qf_preds"]
