@@ -172,6 +172,8 @@ class EpisodeFragmenter:
         if stack is None:
             return obs
         stack.check(obs[:-1], obs[1:], np.zeros(len(episode), np.bool_))
+        if episode.t_started == 0:
+            stack.check(obs[:1], obs[:1], np.ones(1, np.bool_))
         return obs[:, -1]
 
 

@@ -144,6 +144,11 @@ def test_stacks_are_taken_apart_and_checked():
     episode.set_observations(new_data=list(stacks[:, ::-1].astype(np.float32)))
     with pytest.raises(ValueError, match="older frames differ"):
         built.fragments([episode])
+    episode = episode_of(3, 3)
+    repeated = np.stack([np.concatenate([frames[:1], frames[:-1]]), frames], axis=1)
+    episode.set_observations(new_data=list(repeated.astype(np.float32)))
+    with pytest.raises(ValueError, match="`frame_stack_padding` is 'zero', but the first"):
+        built.fragments([episode])
 
 
 def test_observations_that_a_connector_changed_only_for_the_module_are_refused():

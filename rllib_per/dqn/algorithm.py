@@ -57,7 +57,7 @@ from rllib_per.dqn.rollouts import (
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
-from rllib_per.envs.statistics import Statistics, pooled
+from rllib_per.envs.statistics import Statistics, pooled, share_of
 from rllib_per.learning.learners import Learners
 from rllib_per.replay import RowSpec
 from rllib_per.settings.replay import Sharded, replay_of, without_effect
@@ -251,7 +251,8 @@ class ApexDQN(SaveableDQN):
             begin_later(env_runner_group, restored, self.progress.env_steps)
         statistics = self.env_statistics() if restored else {}
         if statistics:
-            give_env_statistics(env_runner_group, statistics, restored)
+            num_runners = max(self.settings.runners.num_env_runners, 1)
+            give_env_statistics(env_runner_group, share_of(statistics, num_runners), restored)
         return restored
 
     def step(self) -> Any:

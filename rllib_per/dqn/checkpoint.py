@@ -47,7 +47,6 @@ from rllib_per.replay import PrioritizedReplayBuffer
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.replay import Sharded
 from rllib_per.settings.restored import check_kept, kept_settings
-from rllib_per.settings.section import as_dict
 from rllib_per.sharding import ShardedReplay
 
 _STATE = "apex_dqn"
@@ -145,7 +144,7 @@ class SaveableDQN(DQN):
             state[_STATE] = {
                 "progress": asdict(self.progress),
                 "replay_ratio": self.replay_ratio.state(),
-                _KEPT: kept_settings(as_dict(self.settings.training)),
+                _KEPT: kept_settings(self.settings),
                 _NETWORK: shapes_of(weights_in(state)),
             }
             if self._check_component(RANDOM_STATES, None, not_components):
@@ -175,7 +174,7 @@ class SaveableDQN(DQN):
     def _check_fits(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of another network, or of an optimizer of another kind."""
         saved = state.get(_STATE, {})
-        check_kept(saved.get(_KEPT), as_dict(self.settings.training))
+        check_kept(saved.get(_KEPT), self.settings)
         network = saved.get(_NETWORK)  # Old checkpoints do not say.
         if network:
             require_same_network(network, self.learners.read_shapes())

@@ -303,7 +303,10 @@ class ApexDQNConfig(DQNConfig):
         return float(self.total_train_batch_size / (rows * max(self.num_env_runners, 1)))
 
     def get_reward_clip(self) -> float | None:
-        """RLlib's `clip_rewards`: True clips at ±1, a number at ± itself."""
+        """RLlib's `clip_rewards`: a number clips at ± itself, True at ±1.
+
+        RLlib's True says sign(r), which differs where rewards are fractions.
+        """
         if self.clip_rewards is None or self.clip_rewards is False:
             return None
         return float(self.clip_rewards)

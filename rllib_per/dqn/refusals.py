@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
@@ -41,6 +42,7 @@ def find_refusals(config: ApexDQNConfig) -> Iterator[str]:
     yield from _catalog(config)
     yield from _own_exploration(config)
     yield from _noise(config)
+    yield from _own_training(config)
     yield from _action_distributions(config)
     yield from _needs_episodes(config)
     yield from _model_config(config)
@@ -158,6 +160,21 @@ def _noise(config: ApexDQNConfig) -> Iterator[str]:
             yield (
                 f"`noisy` has no effect on {kind.__name__}._forward_{name}, whose passes through "
                 "the network are its own: set noisy=False, or leave the method out"
+            )
+
+
+def _own_training(config: ApexDQNConfig) -> Iterator[str]:
+    """Who does training's passes through the network by himself does them as they are written."""
+    kind = _module_class(config)
+    if kind is None or not (
+        has_own_forward(kind, "train") or issubclass(kind, SelfSupervisedLossAPI)
+    ):
+        return
+    for name in ("mixed_precision", "compile_module"):
+        if getattr(config, name):
+            yield (
+                f"`{name}` has no effect on {kind.__name__}, whose passes through the network are "
+                f"its own in training: set {name}=False, or let it have none"
             )
 
 

@@ -21,7 +21,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.action_masks import ACTION_MASK, has_mask
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
-from rllib_per.envs.statistics import Statistics, pooled
+from rllib_per.envs.statistics import Statistics, pooled, share_of
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
 from rllib_per.learning.learners import Learners
@@ -284,7 +284,8 @@ def set_random_states(
         timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
     """
 
-    together = pooled([state.get(ENV_STATISTICS, {}) for state in states.values()])
+    statistics = pooled([state.get(ENV_STATISTICS, {}) for state in states.values()])
+    together = share_of(statistics, max(len(states), 1))
 
     def restore(runner: Any) -> None:
         if not isinstance(runner, ApexEnvRunner):

@@ -96,6 +96,17 @@ def thaw_statistics(frozen: Sequence[Any]) -> None:
         wrapper.update_running_mean = True
 
 
+def share_of(statistics: Statistics, num_shares: int) -> Statistics:
+    """The same means and variances, counted by one of so many.
+
+    Who begins with all counts and counts on beside the others would have them pooled twice.
+    """
+    return {
+        key: value / num_shares if key.endswith(".count") else value
+        for key, value in statistics.items()
+    }
+
+
 def pooled(several: Sequence[Mapping[str, Array]]) -> Statistics:
     """As if all had been counted by one (Chan et al. 1979)."""
     together: Statistics = {}

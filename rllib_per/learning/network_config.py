@@ -200,10 +200,15 @@ def _rllibs_sizes(given: Mapping[str, Any], network: str) -> dict[str, Any]:
     they are given by our names.
     """
     names = _RLLIB_HEAD_NAMES | (_RLLIB_MLP_NAMES if network == "mlp" else _RLLIB_CNN_NAMES)
-    sizes = {ours: given[rllibs] for ours, rllibs in names.items() if given.get(rllibs) is not None}
+    defaults = DefaultModelConfig()
+    sizes = {
+        ours: given[rllibs]
+        for ours, rllibs in names.items()
+        if given.get(rllibs) is not None
+        and not (given.get(ours) is not None and given[rllibs] == getattr(defaults, rllibs))
+    }
     # `conv_filters` is a name of ours as well.
     if sizes.keys() - {"conv_filters"}:
-        defaults = DefaultModelConfig()
         for ours, rllibs in names.items():
             default = getattr(defaults, rllibs)
             if given.get(ours) is None and given.get(rllibs) is None and default is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tree
 from gymnasium.vector import SyncVectorEnv
 
 
@@ -21,7 +22,7 @@ def env_random_states(env: Any) -> list[Any] | None:
     generators: list[Any] = [getattr(one.unwrapped, "_np_random", None) for one in inner.envs]
     if not all(isinstance(generator, np.random.Generator) for generator in generators):
         return None
-    return [generator.bit_generator.state for generator in generators]
+    return [state_of(generator) for generator in generators]
 
 
 def set_env_random_states(env: Any, states: list[Any] | None) -> bool:
@@ -31,6 +32,24 @@ def set_env_random_states(env: Any, states: list[Any] | None) -> bool:
         return False
     for one, state in zip(inner.envs, states, strict=True):
         generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
-        generator.bit_generator.state = state
+        set_state_of(generator, state)
         one.unwrapped.np_random = generator
     return True
+
+
+def state_of(generator: np.random.Generator) -> dict[str, Any]:
+    """The state of a generator; its words of 128 bits, which msgpack has no number for, as text."""
+    return tree.map_structure(_as_text, dict(generator.bit_generator.state))
+
+
+def set_state_of(generator: np.random.Generator, state: dict[str, Any]) -> None:
+    """Let a generator go on from `state_of` another one of its kind."""
+    generator.bit_generator.state = tree.map_structure(_as_number, state)
+
+
+def _as_text(value: Any) -> Any:
+    return hex(value) if isinstance(value, int) and value >= 2**63 else value
+
+
+def _as_number(value: Any) -> Any:
+    return int(value, 16) if isinstance(value, str) and value.startswith("0x") else value

@@ -59,8 +59,8 @@ class ApexEnvRunner(SaveableRunner):
         self._writer: FragmentWriter | None = None
         self._mask_source = self._settings.runners.action_masks
         self._place = Place.of(self._settings.runners, self.worker_index)
-        if self._seed is not None:  # RLlib's would be that of the next runner's first environment.
-            self._first_seed = self._seed - (self.worker_index or 0) + self._place.first_stream
+        if self._first_seed is not None:
+            self._first_seed += self._place.first_stream
         num_env_runners = self._settings.runners.num_env_runners
         self._runner_metrics = RunnerMetrics(
             self._settings.play, num_env_runners, self.metrics, self._place.first_low_epsilon_env
@@ -273,19 +273,24 @@ class ApexEnvRunner(SaveableRunner):
         epsilon = sampling_epsilon(self._settings, env_step, explore, random_actions)
         explores = self._settings.explore if explore is None else explore
         own = self._own_actions(explores, random_actions)
-        self._require_env().is_noisy = explores
+
+        def begin(*, anew: bool = False) -> Collector:
+            if anew:
+                self._purpose = None
+            collector = self._begin("sample")  # Another one, where environments were made anew.
+            collector.is_noisy = explores
+            return collector
+
         with self._runner_metrics.sampling(), self._anew_after_an_error():
             if force_reset or num_episodes is not None:
                 self._purpose = None
             if num_episodes is not None:
                 bound = longest_episode(self.env, self._settings.play.max_env_steps_per_episode)
-                samples = play_exactly(self._begin_sampling, num_episodes, epsilon, bound, own)
+                samples = play_exactly(begin, num_episodes, epsilon, bound, own)
                 num_steps, finished = sum(map(len, samples)), samples
                 self._purpose = None
             else:
-                samples, num_steps = play_steps(
-                    self._begin_sampling, num_timesteps or 0, epsilon, own
-                )
+                samples, num_steps = play_steps(begin, num_timesteps or 0, epsilon, own)
                 finished = self._streams.pop_finished()
             self._runner_metrics.add(num_steps, finished)
             self._callbacks("on_sample_end", samples=samples)
@@ -325,11 +330,6 @@ class ApexEnvRunner(SaveableRunner):
             self._streams.reset(self._reset_env)
             self._require_env().begin()
         return self._require_env()
-
-    def _begin_sampling(self, *, anew: bool = False) -> Collector:
-        if anew:
-            self._purpose = None
-        return self._begin("sample")
 
     def _reset_env(self) -> Any:
         answer, self._first_answer = self._first_answer, None

@@ -23,10 +23,15 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 
 from rllib_per.action_masks import ACTION_MASK
 from rllib_per.envs.statistics import Statistics, load_statistics, statistics_of
-from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
+from rllib_per.runners.env_randomness import (
+    env_random_states,
+    set_env_random_states,
+    set_state_of,
+    state_of,
+)
 from rllib_per.runners.mask_connector import add_mask_connector
 from rllib_per.runners.masked_env import MaskedVectorEnv
-from rllib_per.seeds import EXPLORATION, stream_seed
+from rllib_per.seeds import EXPLORATION, env_seed, stream_seed
 
 EXPLORATION_RNG = "exploration_rng"
 ENV_RNG = "env_rng"
@@ -48,8 +53,11 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._shares_module = False
         self._weights_seq_no = 0
         self._num_env_steps_since = 0  # The driver's last word on num_env_steps_sampled_lifetime.
-        self._rng = np.random.default_rng(stream_seed(self._seed, EXPLORATION))
-        self._first_seed = self._seed
+        self._number = self.worker_index or 0
+        # RLlib's `_seed` has the runner's number in it, so that runs of neighbouring seeds share.
+        self._run_seed = None if self._seed is None else self._seed - self._number
+        self._rng = np.random.default_rng(stream_seed(self._run_seed, EXPLORATION, self._number))
+        self._first_seed = env_seed(self._run_seed)
         self._is_seeded = False
         # (observations, infos) of a reset whose episodes nobody has begun yet.
         self._first_answer: tuple[Any, dict[str, Any]] | None = None
@@ -132,7 +140,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         Beside them stand the statistics by which environments normalize.
         """
         return {
-            EXPLORATION_RNG: self._rng.bit_generator.state,
+            EXPLORATION_RNG: state_of(self._rng),
             ENV_RNG: env_random_states(self.env),
             ENV_STATISTICS: self.env_statistics(),
         }
@@ -142,7 +150,9 @@ class SaveableRunner(EnvRunner, Checkpointable):
         return statistics_of(self.env)
 
     def take_env_statistics(self, statistics: Statistics) -> None:
-        """Normalize by these from now on."""
+        """Normalize by these from now on; what was shown before is not by them."""
+        if statistics:
+            self._first_answer = None
         load_statistics(self.env, statistics)
 
     def set_random_state(self, state: dict[str, Any], env_steps: int) -> None:
@@ -152,7 +162,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         training is.
         """
         self._first_answer = None
-        self._rng.bit_generator.state = state[EXPLORATION_RNG]
+        set_state_of(self._rng, state[EXPLORATION_RNG])
         self._seed_anew(env_steps)
         self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
         self.take_env_statistics(state.get(ENV_STATISTICS, {}))
@@ -162,16 +172,14 @@ class SaveableRunner(EnvRunner, Checkpointable):
         """Draw other numbers than at the first start, as this runner was started again."""
         self._first_answer = None
         self._seed_anew(env_steps)
-        seed = stream_seed(self._seed, EXPLORATION, env_steps)
+        seed = stream_seed(self._run_seed, EXPLORATION, self._number, env_steps)
         self._rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self._purpose = None
 
     def _seed_anew(self, env_steps: int) -> None:
         """Let the next reset seed the environments, otherwise than the first one did."""
         self._is_seeded = False
-        if self._seed is not None:
-            words = np.random.SeedSequence([self._seed, env_steps])
-            self._first_seed = int(words.generate_state(1)[0])
+        self._first_seed = env_seed(self._run_seed, 1 + self._number, env_steps)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What RLlib makes a new runner from."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -147,10 +147,9 @@ def make_vector_env(
         made: gym.vector.VectorEnv = ColumnSyncVectorEnv(
             [lambda: _make_single(spec, kwargs, drop_leaves, around) for _ in range(num_envs)]
         )
-        share_statistics(made)
     elif mode is VectorizeMode.ASYNC:
         make = partial(_make_checked, spec, kwargs, drop_leaves, around)
-        made = AsyncVectorEnv([partial(make, i) for i in range(num_envs)])
+        made = _make_async([partial(make, i) for i in range(num_envs)])
         made.spec = replace(spec, kwargs=spec.kwargs | kwargs)
     elif drop_leaves:
         raise ValueError(
@@ -165,8 +164,17 @@ def make_vector_env(
     else:
         made = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
     _check(made, num_envs)
+    share_statistics(made)
     is_users = mode is VectorizeMode.VECTOR_ENTRY_POINT and type(made) is not AtariGames
     return CheckedVectorEnv(made) if is_users else made
+
+
+def _make_async(makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> AsyncVectorEnv:
+    """Gymnasium's; observations come through pipes if there is no shared memory of their dtype."""
+    try:
+        return AsyncVectorEnv(makers)
+    except TypeError:  # Of float16, before any process has begun.
+        return AsyncVectorEnv(makers, shared_memory=False)
 
 
 def _make_checked(

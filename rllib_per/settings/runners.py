@@ -28,7 +28,8 @@ class EnvRunners(Section):
     per_env_epsilon: bool = False
     """Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018)."""
     frame_stack: Positive | None = None
-    """Frames per observation; null finds it from the environment, 1 stores observations whole."""
+    """Frames per observation; null finds it from the environment, but not on RLlib's env runner; 1
+    stores observations whole."""
     frame_stack_padding: Literal["zero", "repeat"] = "zero"
     """What the environment puts before an episode's first frame."""
     action_masks: Literal["auto", "info", "observation", "none"] = "auto"

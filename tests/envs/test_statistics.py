@@ -11,6 +11,7 @@ from rllib_per.envs.statistics import (
     freeze_statistics,
     load_statistics,
     pooled,
+    share_of,
     share_statistics,
     statistics_of,
     thaw_statistics,
@@ -127,3 +128,14 @@ def test_statistics_of_another_environment_are_refused():
                   own | {"observation0.mean": np.full(3, np.nan)}):  # fmt: skip
         with pytest.raises(ValueError, match=r"not of this environment: observation0\.\w+ must be"):
             check_statistics(own, wrong)
+
+
+def test_shares_of_statistics_are_all_of_them_together():
+    whole = {
+        "observation0.mean": np.array([3.0, -1.0]),
+        "observation0.var": np.array([2.0, 0.5]),
+        "observation0.count": np.array(1000.0),
+    }
+    together = pooled([share_of(whole, 4)] * 4)
+    for key, value in whole.items():
+        np.testing.assert_allclose(together[key], value)

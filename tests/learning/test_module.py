@@ -135,6 +135,17 @@ def test_rllibs_model_config_keeps_its_network_sizes(as_dict):
 
 
 @pytest.mark.parametrize(
+    "theirs", [{"fcnet_hiddens": [32]}, DefaultModelConfig(fcnet_hiddens=[32])]
+)
+def test_a_size_of_ours_wins_over_what_rllibs_dataclass_has_by_default(theirs):
+    config = ApexDQNConfig().environment("CartPole-v1").training(hiddens=[16])
+    config.rl_module(model_config=theirs)
+    network = config.get_rl_module_spec(env=gym.make("CartPole-v1")).build().q_network
+    assert linear_shapes(network.encoder) == [(32, 4)]
+    assert linear_shapes(network.head.value) == [(16, 32), (1, 16)]
+
+
+@pytest.mark.parametrize(
     "model_config",
     [
         {"fcnet_hiddens": [64, 64]},

@@ -16,6 +16,7 @@ from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.objectives import Expected
 from rllib_per.objectives.noise import NoisyLinear, noisy_layers
+from rllib_per.runners.collector import Collector
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.learner import (
     START,
@@ -350,3 +351,39 @@ def test_a_head_of_ones_own_must_have_noisy_layers():
 def test_the_encoder_has_no_noise():
     encoder = net(noisy_learner()).q_network.encoder
     assert not any(isinstance(layer, NoisyLinear) for layer in encoder.modules())
+
+
+class FailsOnce(gym.Env):
+    """Raises in its fifth step, and never again."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Discrete(2)
+    num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        type(self).num_steps += 1
+        self.t += 1
+        if self.num_steps == 5:
+            raise RuntimeError("an accident")
+        return np.zeros(2, np.float32), 0.0, self.t >= 10, False, {}
+
+
+def test_sampling_is_noisy_after_an_environment_was_made_anew(monkeypatch):
+    config = ApexDQNConfig().environment(FailsOnce).training(noisy=True, epsilon=0.0)
+    config.fault_tolerance(restart_failed_sub_environments=True)
+    runner = ApexEnvRunner(config=config)
+    are_noisy = []
+    plain = Collector.play_row
+
+    def play_row(collector, *args):
+        are_noisy.append(collector.is_noisy)
+        return plain(collector, *args)
+
+    monkeypatch.setattr(Collector, "play_row", play_row)
+    runner.sample(num_episodes=1, explore=True)
+    assert are_noisy == [True] * 15

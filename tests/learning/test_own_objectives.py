@@ -91,6 +91,10 @@ def wrong(**changes):
         (wrong(loss=torch.mean), r"one number per transition, \(8,\): `loss` has the shape \(\)"),
         (wrong(priority=lambda p: p[:, None]), r"`priority` has the shape \(8, 1\)"),
         (wrong(loss=torch.Tensor.detach), "must return a `loss` with a gradient"),
+        (
+            wrong(priority=lambda p: p.clone().requires_grad_()),
+            "must return `priority` without a gradient, since it leaves the network: detach it",
+        ),
     ],
 )
 def test_losses_of_another_shape_are_named(kind, message):

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 import gymnasium as gym
+import msgpack
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_per.observations import WrongDataError
+from rllib_per.runners.env_randomness import set_state_of, state_of
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.counting_env import NUM_ACTIONS, CountingEnv, counting_runner, runner_config
 
@@ -255,3 +257,13 @@ def test_sync_and_async_environments_give_the_same_fragment():
         runner.stop()
     for name in ("obs", "actions", "rewards", "terminated", "truncated", "reset"):
         np.testing.assert_array_equal(*(getattr(fragment, name) for fragment in fragments))
+
+
+def test_a_generators_state_has_no_number_that_msgpack_cannot_hold():
+    generator, twin = np.random.default_rng(2), np.random.default_rng(3)
+    generator.integers(7, size=3, dtype=np.int32)
+    state = msgpack.unpackb(msgpack.packb(state_of(generator)))
+    set_state_of(twin, state)
+    assert twin.bit_generator.state == generator.bit_generator.state
+    set_state_of(twin, generator.bit_generator.state)  # As older checkpoints have it.
+    assert twin.random() == generator.random()

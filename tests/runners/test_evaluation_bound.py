@@ -113,14 +113,32 @@ def test_seeds_that_numpy_made_reach_every_kind_of_environment(mode):
 
 @pytest.mark.parametrize("in_evaluation", [False, True])
 def test_no_two_environments_have_the_same_seed(in_evaluation):
-    """RLlib's is the run's + the runner's number, and + 1 for each of its environments."""
+    """RLlib's is the run's + the runner's number, and + 1 for each of its environments.
+
+    Nor have those of two runs whose seeds are neighbours.
+    """
     seeds = []
-    config = runner_config(Seeded, 3).env_runners(num_env_runners=3).debugging(seed=40)
-    config.in_evaluation = in_evaluation
-    for worker in (1, 2, 3):
-        fragment = ApexEnvRunner(config=config, worker_index=worker).collect(1, epsilon=0.0)
-        seeds += fragment.obs[0, :, 0].tolist()
-    assert seeds == [1_000_000 * in_evaluation + 40 + i for i in range(9)]
+    for seed in (40, 41, 42):
+        config = runner_config(Seeded, 3).env_runners(num_env_runners=3).debugging(seed=seed)
+        config.in_evaluation = in_evaluation
+        for worker in (1, 2, 3):
+            runner = ApexEnvRunner(config=config, worker_index=worker)
+            runner.collect(1, epsilon=0.0)
+            seeds += [env.unwrapped.seed for env in runner.env.unwrapped.envs]
+    assert len(set(seeds)) == 27
+    assert max(seeds) < 2**31
+    assert np.diff(np.reshape(seeds, (3, 9))).tolist() == [[1] * 8] * 3
+
+
+def test_no_two_runners_of_runs_with_neighbouring_seeds_explore_alike():
+    """RLlib's second runner of a run has the seed of the first one of the next run."""
+    actions = set()
+    for seed in (40, 41):
+        config = runner_config(Seeded, 3).env_runners(num_env_runners=3).debugging(seed=seed)
+        for worker in (1, 2, 3):
+            fragment = ApexEnvRunner(config=config, worker_index=worker).collect(40, epsilon=1.0)
+            actions.add(fragment.actions.tobytes())
+    assert len(actions) == 6
 
 
 def test_one_seed_that_numpy_made_is_counted_up_from():

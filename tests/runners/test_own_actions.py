@@ -2,6 +2,7 @@
 """A module that chooses actions by itself is asked for them, as by RLlib's env runner."""
 
 import logging
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +14,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.models.torch.torch_distributions import TorchCategorical
 
 from rllib_per import ApexDQNConfig
+from rllib_per.dqn.reconfiguration import can_change
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.runners.env_runner import ApexEnvRunner
@@ -177,6 +179,31 @@ def test_which_classes_act_by_themselves():
 def test_a_ladder_of_epsilons_and_an_exploration_of_ones_own_exclude_each_other():
     with pytest.raises(ValueError, match="`per_env_epsilon` has no effect on ByTime"):
         config(ByTime).env_runners(per_env_epsilon=True).validate()
+
+
+class OwnTraining(ApexDQNModule):
+    def _forward_train(self, batch, **kwargs):
+        return super()._forward_train(batch, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["mixed_precision", "compile_module"])
+def test_what_training_does_by_itself_is_done_as_it_is_written(name):
+    with pytest.raises(ValueError, match=f"`{name}` has no effect on OwnTraining, whose passes"):
+        config(OwnTraining).learners(**{name: True}).validate()
+    config(ApexDQNModule).learners(**{name: True}).validate()
+
+
+@pytest.mark.parametrize(("kind", "can_be"), [(ByTime, False), (ApexDQNModule, True)])
+def test_a_module_that_explores_by_itself_gets_a_new_epsilon_by_beginning_anew(kind, can_be):
+    given = config(kind)
+    algorithm = SimpleNamespace(
+        config=given,
+        settings=given.settings(),
+        replay=None,
+        get_module=lambda: object.__new__(kind),
+    )
+    assert can_change({"epsilon"}, algorithm) == can_be
+    assert can_change({"lr"}, algorithm)
 
 
 class Odd(gym.Env):

@@ -219,3 +219,20 @@ def test_multi_agent_environments_are_refused_by_name():
 
     with pytest.raises(ValueError, match=r"Two is a MultiAgentEnv.*not supported"):
         make(runner_config(lambda context: Two()))
+
+
+class Half(CountingEnv):
+    def __init__(self, config=None):
+        super().__init__(0, [3], np.float16)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_observations_of_half_precision_come_in_every_mode(mode):
+    env = make(runner_config(Half, 2, gym_env_vectorize_mode=mode))
+    try:
+        obs, _ = env.reset(seed=[1, 2])
+        assert (obs.dtype, len(obs)) == (np.float16, 2)
+        obs, *_ = env.step(np.zeros(2, np.int64))
+        assert obs.dtype == np.float16
+    finally:
+        env.close()

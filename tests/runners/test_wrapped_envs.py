@@ -4,6 +4,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RescaleObservation
 
 from rllib_per import ApexDQNConfig
@@ -135,3 +136,29 @@ def test_a_config_with_wrappers_comes_back_from_what_it_gave():
     asked = ApexDQNConfig().environment("CartPole-v1", wrappers=[STACK])
     asked.validate()
     assert ApexDQNConfig.from_dict(asked.to_dict()).wrappers == [STACK]
+
+
+def normalizing(context):
+    return SyncVectorEnv([lambda: NormalizeObservation(gym.make("CartPole-v1"))] * 3)
+
+
+def test_environments_that_a_creator_makes_together_share_their_statistics():
+    config = runner_config(normalizing, 3, gym_env_vectorize_mode="vector_entry_point")
+    trained, evaluating = (ApexEnvRunner(config=config) for _ in range(2))
+    trained.collect(50, epsilon=1.0)
+    statistics = trained.env_statistics()
+    assert statistics["observation0.count"] > 3 * 40
+    evaluating.take_env_statistics(statistics)
+    evaluating.sample(num_episodes=3, explore=False)
+    for env in evaluating.env.unwrapped.envs:
+        assert env.obs_rms.count == statistics["observation0.count"]
+
+
+def test_the_first_evaluation_begins_with_the_statistics_it_was_given():
+    config = runner_config("CartPole-v1", 2).environment(wrappers=["NormalizeObservation"])
+    runner = ApexEnvRunner(config=config)
+    mean, var = np.full(4, 5.0), np.full(4, 4.0)
+    given = {"observation0.mean": mean, "observation0.var": var, "observation0.count": 1000.0}
+    runner.take_env_statistics(given)
+    fragment = runner.collect(1, epsilon=0.0)
+    np.testing.assert_allclose(fragment.obs[0], -2.5, atol=0.1)
