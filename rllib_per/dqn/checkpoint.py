@@ -176,8 +176,9 @@ class SaveableDQN(DQN):
         saved = state.get(_STATE, {})
         check_kept(saved.get(_KEPT), self.settings)
         network = saved.get(_NETWORK)  # Old checkpoints do not say.
-        if network:
-            require_same_network(network, self.learners.read_shapes())
+        own = self.learners.read_shapes() if network else {}
+        if network and own:
+            require_same_network(network, own)
 
     def start_save(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rllib_per.dqn.config import ApexDQNConfig
+from rllib_per.dqn.refusals import module_class
 from rllib_per.own_forwards import has_own_forward
 from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.runners.env_runner import ApexEnvRunner
@@ -57,8 +58,9 @@ def can_change(changed: set[str], algorithm: Any) -> bool:
     """Whether the algorithm's parts can take these settings over as they are."""
     if "epsilon" in changed and not issubclass(algorithm.config.env_runner_cls, ApexEnvRunner):
         return False  # RLlib's own runner has a schedule of its own.
-    if "epsilon" in changed and has_own_forward(type(algorithm.get_module()), "exploration"):
-        return False  # So may the module have.
+    kind = module_class(algorithm.config)
+    if "epsilon" in changed and kind is not None and has_own_forward(kind, "exploration"):
+        return False  # So may a module of one's own.
     is_ours = isinstance(algorithm.settings.replay, Prioritized)
     if _ALPHA in changed and not (is_ours and _has_alpha(algorithm.replay)):
         return False

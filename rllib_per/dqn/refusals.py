@@ -107,7 +107,7 @@ def _several_modules(config: ApexDQNConfig) -> Iterator[str]:
 
 
 def _catalog(config: ApexDQNConfig) -> Iterator[str]:
-    spec, kind = _module_spec(config), _module_class(config)
+    spec, kind = _module_spec(config), module_class(config)
     if spec is None or spec.catalog_class is None or not issubclass(kind or object, ApexDQNModule):
         return
     yield (
@@ -131,7 +131,7 @@ def _shown(value: Any) -> str:
 
 def _own_exploration(config: ApexDQNConfig) -> Iterator[str]:
     """What a module that explores by itself leaves without an effect."""
-    kind = _module_class(config)
+    kind = module_class(config)
     if config.per_env_epsilon and kind is not None and has_own_forward(kind, "exploration"):
         yield (
             f"`per_env_epsilon` has no effect on {kind.__name__}, which chooses actions by its own "
@@ -141,7 +141,7 @@ def _own_exploration(config: ApexDQNConfig) -> Iterator[str]:
 
 def _noise(config: ApexDQNConfig) -> Iterator[str]:
     """Who does passes through the network by himself does them without noise."""
-    kind = _module_class(config)
+    kind = module_class(config)
     if config.sigma0 != Training.sigma0 and not config.noisy:
         yield (
             f"`sigma0` = {config.sigma0} has no effect without `noisy`: leave it out, or set "
@@ -165,7 +165,7 @@ def _noise(config: ApexDQNConfig) -> Iterator[str]:
 
 def _own_training(config: ApexDQNConfig) -> Iterator[str]:
     """Who does training's passes through the network by himself does them as they are written."""
-    kind = _module_class(config)
+    kind = module_class(config)
     if kind is None or not (
         has_own_forward(kind, "train") or issubclass(kind, SelfSupervisedLossAPI)
     ):
@@ -180,7 +180,7 @@ def _own_training(config: ApexDQNConfig) -> Iterator[str]:
 
 def _action_distributions(config: ApexDQNConfig) -> Iterator[str]:
     """RLlib's DQN module samples its greedy actions from them; Q-values need none."""
-    kind = _module_class(config)
+    kind = module_class(config)
     for name in ("exploration", "inference"):
         method = f"get_{name}_action_dist_cls"
         if kind is None or has_own_forward(kind, name) or not is_own(kind, method):
@@ -220,7 +220,7 @@ def _model_config(config: ApexDQNConfig) -> Iterator[str]:
                 f"`model_config[{name!r}]` = {_shown(given[name])} would not reach the learner: "
                 f"set it in `training({name}=...)`"
             )
-    kind = _module_class(config)
+    kind = module_class(config)
     if kind is not None and not issubclass(kind, ApexDQNModule):
         return
     errors = []
@@ -265,7 +265,7 @@ def _module_spec(config: ApexDQNConfig) -> Any:
     return spec
 
 
-def _module_class(config: ApexDQNConfig) -> type | None:
+def module_class(config: ApexDQNConfig) -> type | None:
     """The user's RLModule class; None if there is none."""
     kind = getattr(_module_spec(config), "module_class", None)
     return kind if isinstance(kind, type) and issubclass(kind, TorchRLModule) else None

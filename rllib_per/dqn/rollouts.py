@@ -275,7 +275,7 @@ def set_random_states(
 ) -> None:
     """Let every runner that is in `states` draw on from there; others don't repeat their start.
 
-    Those normalize as all that were saved did together.
+    Where there are more runners now, or fewer, all normalize as those that were saved did together.
 
     Args:
         group: The runners.
@@ -284,8 +284,9 @@ def set_random_states(
         timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
     """
 
-    statistics = pooled([state.get(ENV_STATISTICS, {}) for state in states.values()])
-    together = share_of(statistics, max(len(states), 1))
+    saved = [state[ENV_STATISTICS] for state in states.values() if state.get(ENV_STATISTICS)]
+    num_runners = max(group.num_remote_env_runners(), 1)
+    share = {} if len(saved) == num_runners else share_of(pooled(saved), num_runners)
 
     def restore(runner: Any) -> None:
         if not isinstance(runner, ApexEnvRunner):
@@ -294,7 +295,7 @@ def set_random_states(
             runner.set_random_state(states[runner.worker_index], env_steps)
         else:
             runner.begin_later(env_steps)
-            runner.take_env_statistics(together)
+        runner.take_env_statistics(share)
 
     group.foreach_env_runner(restore, timeout_seconds=timeout_s)
 

@@ -31,9 +31,6 @@ class GreedyPlay:
         algorithm: Whose weights are played; at the env steps where training begins or goes on.
         policy: Takes the weights and plays.
         should_stop: Whether a game that is under way is to be broken off.
-
-    Raises:
-        RuntimeError: Games are to be recorded, and the environment draws none.
     """
 
     def __init__(
@@ -46,10 +43,6 @@ class GreedyPlay:
         self._experiment, self._algorithm, self._policy = experiment, algorithm, policy
         self._should_stop = should_stop
         self._evaluated_at = self._filmed_at = algorithm.progress.env_steps
-        if experiment.evaluation.video_interval_env_steps is not None:
-            from rllib_per.experiments.video import check_drawing
-
-            check_drawing(policy)
 
     def evaluate(
         self, num_episodes: int, stream: int, report: Report | None = None

@@ -113,7 +113,9 @@ class ProgressDisplay:
             self.say(f"greedy return {return_text(mean)} over {num_episodes} episodes{cut}")
         path = shlex.quote(str(run.path))
         commands = [f"rllib-per play {path} --video game.mp4", f"rllib-per evaluate {path}"]
-        if ending in ("interrupted", "budget_ended"):
+        if ending == "interrupted":
+            commands.insert(0, f"rllib-per resume {path}")
+        if ending == "budget_ended":
             commands.insert(0, run.command_to_go_on(result, self._stop))
         for command in commands:
             self.say(f"next: {command}{option}")

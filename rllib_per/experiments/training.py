@@ -43,7 +43,9 @@ from rllib_per.experiments.run_folder import (
 from rllib_per.experiments.terminal import return_text
 from rllib_per.experiments.torch_threads import set_torch_threads
 from rllib_per.experiments.trackers import Tracker
+from rllib_per.learning.learner_actors import LearnersLostError
 from rllib_per.learning.update_metrics import QF_MEAN_KEY
+from rllib_per.replay import TrainingDivergedError
 
 # After a signal, what waits for other processes has this long, each: they may be dead.
 _PATIENCE_S = 5.0
@@ -78,6 +80,10 @@ class TrainingRun:
         self._algorithm: ApexDQN = config.build_algo()
         self._algorithm.should_stop = lambda: self._interruption.requested or self._is_over
         policy = GreedyPolicy(experiment)
+        if experiment.evaluation.video_interval_env_steps is not None:
+            from rllib_per.experiments.video import check_drawing
+
+            check_drawing(policy)
         set_torch_threads(experiment, policy)
         self._time_before_s = 0.0
         if checkpoint is not None:
@@ -240,6 +246,8 @@ class TrainingRun:
                 from rllib_per.experiments.video import as_gif
 
                 self._log.write_game(as_gif(path), self._env_steps)
+        except (TrainingDivergedError, LearnersLostError):
+            raise
         except (OSError, RuntimeError) as error:
             self._display.warn(f"a game could not be recorded: {error}; training goes on")
 

@@ -24,6 +24,7 @@ from ray.rllib.core import (
 )
 from ray.rllib.core.learner.learner import LR_KEY
 from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.metrics import (
     LAST_TARGET_UPDATE_TS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -372,8 +373,13 @@ class ApexDQNLearner(DQNTorchLearner):
         return self._weights_seq_no, state
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of all weights by name, those of the target network among them."""
-        return shapes_of(self._net.state_dict())
+        """The shapes of all weights by name, as they are saved.
+
+        None where the module has a `set_state` of its own.
+        """
+        if type(self._net).set_state is not TorchRLModule.set_state:
+            return {}
+        return shapes_of(self._net.get_state())
 
     def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
         raise NotImplementedError(

@@ -239,7 +239,10 @@ class Learners:
         return dict(weights)
 
     def read_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of all weights by name, those of the target network among them."""
+        """The shapes of all weights by name, as they are saved.
+
+        None where the module has a `set_state` of its own.
+        """
         return dict(self._ask_one("weight_shapes", "the shapes of weights"))
 
     def flush(self) -> PriorityUpdate | None:

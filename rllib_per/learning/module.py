@@ -75,16 +75,6 @@ class ApexDQNModule(TorchRLModule, QNetAPI, TargetNetworkAPI, InferenceOnlyAPI):
         # Of the learner that trains it.
         self.update_noise: UpdateNoise | None = None
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """RLlib's; raises ValueError, and takes nothing, if the weights are of another network."""
-        left_out = tuple(f"{name}." for name in self.get_non_inference_attributes())
-        saved, own = (
-            {name: value for name, value in weights.items() if not name.startswith(left_out)}
-            for weights in (state, self.state_dict())
-        )
-        require_same_network(shapes_of(saved), shapes_of(own))
-        super().set_state(state)
-
     @what_columns_do
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Of illegal actions too; `forward_inference` and `forward_exploration` pass those over."""
@@ -188,8 +178,8 @@ def _actions_from_zero(space: gym.Space[Any]) -> int:
 
 
 def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a module's weights, by name."""
-    return {name: tuple(array.shape) for name, array in weights.items()}
+    """The shapes of a module's weights, by name; a state of one's own may hold other things too."""
+    return {name: tuple(array.shape) for name, array in weights.items() if hasattr(array, "shape")}
 
 
 def require_same_network(
@@ -197,7 +187,8 @@ def require_same_network(
 ) -> None:
     """Raise ValueError if weights of these shapes, by name, are of another network than one's own.
 
-    PyTorch, asked by RLlib, passes over names that only one of them has.
+    RLlib's `set_state` passes over names that only one of them has, for parts that only learners
+    have, and for a start with the weights of a part.
     """
     missing, unknown = [name for name in own if name not in saved], set(saved) - set(own)
     found = [

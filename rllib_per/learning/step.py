@@ -209,15 +209,15 @@ class UpdateStep:
                     f"{name}.losses must return one number per transition, {expected}: `{part}` "
                     f"has the shape {tuple(values.shape)}; take no mean, the learner does"
                 )
-            if part != "loss" and values.requires_grad:
-                raise ValueError(
-                    f"{name}.losses must return `{part}` without a gradient, since it leaves the "
-                    "network: detach it"
-                )
         if not losses.loss.requires_grad:
             raise ValueError(
                 f"{name}.losses must return a `loss` with a gradient: it was detached, or made of "
                 "the target network alone"
+            )
+        if losses.priority.requires_grad:
+            raise ValueError(
+                f"{name}.losses must return a `priority` without a gradient, since it goes back to "
+                "replay: detach it"
             )
         self._is_checked = True
 

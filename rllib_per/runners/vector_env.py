@@ -173,7 +173,9 @@ def _make_async(makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> AsyncVecto
     """Gymnasium's; observations come through pipes if there is no shared memory of their dtype."""
     try:
         return AsyncVectorEnv(makers)
-    except TypeError:  # Of float16, before any process has begun.
+    except TypeError as error:
+        if "has no size" not in str(error):  # Of float16, by ctypes, before any process has begun.
+            raise
         return AsyncVectorEnv(makers, shared_memory=False)
 
 

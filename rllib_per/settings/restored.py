@@ -34,7 +34,7 @@ def kept_settings(settings: Settings) -> dict[str, Any]:
     moments = {name: True for name in _MOMENTS if optimizer.get(name)}
     return {name: training[name] for name in names} | {
         "distribution": outputs,
-        "optimizer": {"type": optimizer["type"], **moments},
+        "optimizer": {"type": optimizer["type"].replace("adamw", "adam"), **moments},
         "clip_rewards": settings.transitions.reward_clip,
     }
 

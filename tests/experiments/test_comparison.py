@@ -269,7 +269,9 @@ def test_a_folder_gives_back_the_runs_that_were_planned(tmp_path):
     assert folder.compared_runs() == compared_runs
 
 
-@pytest.mark.parametrize("name", ["ours.py:Mine", "some/../../ours.py:Mine", "..", "/ours.py:Mine"])
+@pytest.mark.parametrize(
+    "name", ["ours.py:Mine", "some/../../ours.py:Mine", "..", "", "/ours.py:Mine"]
+)
 def test_no_buffers_name_leads_out_of_the_folder(name, tmp_path):
     (compared_run,), target = plan_comparison(CONFIG, ["uniform"], 1)
     planned = [dataclasses.replace(compared_run, replay=each) for each in (name, "a.Buffer")]

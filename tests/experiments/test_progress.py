@@ -124,6 +124,8 @@ def test_the_end_says_how_it_went_and_what_to_do_next(ending, commands):
     assert first == f"{ending.replace('_', ' ')} after 2,000 env steps in 0:01:01: a run"
     assert second.startswith("greedy return 480.0 over 100 episodes, 2 of which were cut")
     assert [line.split()[2] for line in others] == commands
+    # What was interrupted needs no larger budget.
+    assert ("--set stop." in others[0]) == (ending == "budget_ended")
     assert all("'a run'" in line for line in others), "words of a shell"
     assert all(line.endswith(" --allow-custom-classes") for line in others)
 

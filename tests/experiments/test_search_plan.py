@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from ray.tune.search.optuna import OptunaSearch
 
 from rllib_per.experiments.terminal import PlainConsole
 from rllib_per.experiments.tuning.display import TuningDisplay
+from rllib_per.experiments.tuning.optuna_search import PatientOptunaSearch
 from rllib_per.experiments.tuning.plan import experiment_of, load_plan, parameters
 from rllib_per.experiments.tuning.space import SearchValue
 from rllib_per.experiments.yaml_source import ConfigError
@@ -272,3 +274,23 @@ def test_a_metric_that_no_result_has_is_told_of_once(capsys, monkeypatch):
         "tune.metric: a result is without env_runners/episode_len_maen; did you mean "
         "env_runners/episode_len_mean?"
     ]
+
+
+def test_a_display_of_a_search_that_was_begun_before_modes_shows_the_largest():
+    state = TuningDisplay("a search", (), "score", "max").__getstate__()
+    del state["_mode"]
+    display = TuningDisplay.__new__(TuningDisplay)
+    vars(display).update(state)
+    display._results = {"x_0": {"score": 1.0}, "x_1": {"score": 2.0}}
+    assert display._best() == "2"
+    assert not display._has_warned
+
+
+def test_optuna_is_told_of_what_there_is(monkeypatch):
+    told = []
+    monkeypatch.setattr(OptunaSearch, "on_trial_result", lambda _, *given: told.append(given))
+    search = PatientOptunaSearch.__new__(PatientOptunaSearch)
+    search._metric = "learners/loss"
+    search.on_trial_result("x_0", {"env_steps": 5})
+    search.on_trial_result("x_0", {"env_steps": 9, "learners/loss": 0.5})
+    assert told == [("x_0", {"env_steps": 9, "learners/loss": 0.5})]

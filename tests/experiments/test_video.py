@@ -17,6 +17,9 @@ from rllib_per.experiments import video
 from rllib_per.experiments.evaluation import EvaluationStoppedError, GreedyPolicy
 from rllib_per.experiments.experiment import load_experiment
 from rllib_per.experiments.greedy_play import GreedyPlay
+from rllib_per.experiments.training import TrainingRun
+from rllib_per.learning.learner_actors import LearnersLostError
+from rllib_per.replay import TrainingDivergedError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -126,7 +129,6 @@ def test_of_a_game_that_cannot_be_recorded_nothing_is_left(error, tmp_path, monk
         raise error
 
     monkeypatch.setattr(video, "record_games", fail)
-    monkeypatch.setattr(video, "check_drawing", lambda policy: None)
     monkeypatch.setattr(GreedyPlay, "_bring_up_to_date", lambda play: None)
     progress = SimpleNamespace(env_steps=0)
     wish = ["evaluation.video_interval_env_steps=9"]
@@ -140,6 +142,32 @@ def test_of_a_game_that_cannot_be_recorded_nothing_is_left(error, tmp_path, monk
         with pytest.raises(type(error), match=str(error)):
             play.record_game_if_due(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (RuntimeError("it draws no more"), True),
+        (OSError("full"), True),
+        (TrainingDivergedError("NaN"), False),
+        (LearnersLostError("gone"), False),
+    ],
+)
+def test_training_goes_on_without_a_game_and_not_without_weights(error, goes_on):
+    def fail(folder):
+        raise error
+
+    told = []
+    run = TrainingRun.__new__(TrainingRun)
+    run._greedy_play = SimpleNamespace(record_game_if_due=fail)
+    run._run = SimpleNamespace(videos=None)
+    run._display = SimpleNamespace(warn=told.append)
+    if goes_on:
+        run._write_game_if_due()
+        assert told == [f"a game could not be recorded: {error}; training goes on"]
+    else:
+        with pytest.raises(type(error)):
+            run._write_game_if_due()
 
 
 def test_an_environment_that_draws_is_played(play, monkeypatch, tmp_path):

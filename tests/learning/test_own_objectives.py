@@ -93,7 +93,7 @@ def wrong(**changes):
         (wrong(loss=torch.Tensor.detach), "must return a `loss` with a gradient"),
         (
             wrong(priority=lambda p: p.clone().requires_grad_()),
-            "must return `priority` without a gradient, since it leaves the network: detach it",
+            "must return a `priority` without a gradient, since it goes back to replay",
         ),
     ],
 )

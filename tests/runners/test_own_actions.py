@@ -200,7 +200,6 @@ def test_a_module_that_explores_by_itself_gets_a_new_epsilon_by_beginning_anew(k
         config=given,
         settings=given.settings(),
         replay=None,
-        get_module=lambda: object.__new__(kind),
     )
     assert can_change({"epsilon"}, algorithm) == can_be
     assert can_change({"lr"}, algorithm)

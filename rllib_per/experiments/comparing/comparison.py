@@ -68,7 +68,7 @@ class ComparedRun:
 
 def run_name(replay: str, seed: int) -> str:
     """Of a run's folder; of a buffer that is named by a file too, no path leads out of it."""
-    folder = re.sub(r"^\.+|[^A-Za-z0-9_.]", "_", replay)
+    folder = re.sub(r"^\.+|[^A-Za-z0-9_.]", "_", replay) or "_"
     return f"{folder}/seed-{seed}"
 
 

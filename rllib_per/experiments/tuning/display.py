@@ -40,10 +40,13 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         mode: "max" or "min": which values of it are good.
     """
 
+    # Of searches that were begun before there were these.
+    _mode = "max"
+    _has_warned = False
+
     def __init__(self, title: str, values: Sequence[SearchValue], metric: str, mode: str) -> None:
         self._title, self._values, self._metric = title, tuple(values), metric
-        self._best_of = max if mode == "max" else min
-        self._has_warned = False
+        self._mode = mode
         self.was_interrupted = False
         self._console: Console | None = None
         self._live: Live | None = None
@@ -142,7 +145,8 @@ class TuningDisplay(Callback):  # type: ignore[misc]
     def _best(self) -> str:
         scores = [self._score(result) for result in self._results.values()]
         known = [s for s in scores if isinstance(s, float | int) and math.isfinite(s)]
-        return show(self._best_of(known)) if known else "–"
+        best = max if self._mode == "max" else min
+        return show(best(known)) if known else "–"
 
     def _warn_once(self, result: Mapping[str, Any]) -> None:
         """A number of learners may come later, one that is misspelt never does."""

@@ -181,9 +181,9 @@ def _search(plan: SearchPlan) -> dict[str, Any]:
     seed, most = plan.config.seed, plan.tune.max_concurrent
     if plan.tune.search.type == "random":
         return {"search_alg": BasicVariantGenerator(max_concurrent=most or 0, random_state=seed)}
-    from ray.tune.search.optuna import OptunaSearch
+    from rllib_per.experiments.tuning.optuna_search import PatientOptunaSearch
 
-    return {"search_alg": OptunaSearch(seed=seed), "max_concurrent_trials": most}
+    return {"search_alg": PatientOptunaSearch(seed=seed), "max_concurrent_trials": most}
 
 
 def _stop(plan: SearchPlan) -> dict[str, float]:
