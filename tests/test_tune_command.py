@@ -135,7 +135,7 @@ def test_optuna_proposes_the_values(tmp_path):
 def test_resume_goes_on_with_a_training_run_as_train_does(tmp_path):
     config = CONFIGS.parent / "cartpole.yaml"
     assert command("train", config, "--smoke", "--runs", tmp_path).returncode == 0
-    (run,) = (tmp_path / "cartpole").glob("20*")
+    run = tmp_path / "cartpole" / "latest"
     before = (run / "result.json").read_text()
     resumed = command("resume", run)
     assert resumed.returncode == 0, resumed.stderr
