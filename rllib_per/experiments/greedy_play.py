@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,13 @@ class GreedyPlay:
         self._bring_up_to_date()
         path = folder / f"step-{env_steps:012d}.mp4"
         seed, should_stop = self._experiment.seed, self._should_stop
-        try:
-            record_games(self._policy, path, num_games=1, seed=seed, should_stop=should_stop)
-        except Exception as error:
-            path.unlink(missing_ok=True)  # Half a game.
-            if isinstance(error, EvaluationStoppedError):
+        with ExitStack() as unless_whole:
+            unless_whole.callback(path.unlink, missing_ok=True)
+            try:
+                record_games(self._policy, path, num_games=1, seed=seed, should_stop=should_stop)
+            except EvaluationStoppedError:
                 return None
-            raise
+            unless_whole.pop_all()
         return path
 
     def save_policy(self, path: Path) -> None:

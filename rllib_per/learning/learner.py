@@ -375,7 +375,7 @@ class ApexDQNLearner(DQNTorchLearner):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all weights by name, as they are saved.
 
-        None where the module has a `set_state` of its own.
+        Empty where the module has a `set_state` of its own, which decides what fits.
         """
         if type(self._net).set_state is not TorchRLModule.set_state:
             return {}

@@ -241,7 +241,7 @@ class Learners:
     def read_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all weights by name, as they are saved.
 
-        None where the module has a `set_state` of its own.
+        Empty where the module has a `set_state` of its own, which decides what fits.
         """
         return dict(self._ask_one("weight_shapes", "the shapes of weights"))
 

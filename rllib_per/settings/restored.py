@@ -31,10 +31,11 @@ def kept_settings(settings: Settings) -> dict[str, Any]:
     if distribution is not None:
         named = ("type", "num_quantiles")
         outputs = {key: distribution[key] for key in named if key in distribution}
+    kind = "adam" if optimizer["type"] == "adamw" else optimizer["type"]  # They remember the same.
     moments = {name: True for name in _MOMENTS if optimizer.get(name)}
     return {name: training[name] for name in names} | {
         "distribution": outputs,
-        "optimizer": {"type": optimizer["type"].replace("adamw", "adam"), **moments},
+        "optimizer": {"type": kind, **moments},
         "clip_rewards": settings.transitions.reward_clip,
     }
 

@@ -11,6 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
+from rllib_per.learning.module import ApexDQNModule
 from rllib_per.replay import TransitionBatch
 from tests.support.learner import (
     ALWAYS,
@@ -346,3 +347,20 @@ def test_every_result_says_how_many_parameters_there_are():
         learner.update_from_replay(random_batch(seed), timesteps=START)
         count = learner.pop_metrics()["default_policy"]["num_trainable_parameters"].peek()
         assert count == sum(p.numel() for p in network.parameters())
+
+
+class Migrates(ApexDQNModule):
+    """Takes states of another form, as its own `set_state` says."""
+
+    def set_state(self, state):
+        super().set_state(state)
+
+
+def test_the_shapes_of_a_module_that_restores_itself_are_not_compared():
+    names = build_learner().get_state("rl_module")["rl_module"]["default_policy"]
+    assert build_learner().weight_shapes() == {name: names[name].shape for name in names}
+    config = learner_config()
+    config.rl_module(
+        rl_module_spec=RLModuleSpec(module_class=Migrates, model_config={"hiddens": [8]})
+    )
+    assert build_from(config).weight_shapes() == {}

@@ -51,6 +51,12 @@ def test_what_an_optimizer_does_not_remember_may_differ_from_a_checkpoint():
     check_kept(kept_settings(saved), own)
 
 
+def test_adamw_remembers_what_adam_does():
+    adam, adamw = (settings(optimizer=Optimizer.of({"type": t})) for t in ("adam", "adamw"))
+    check_kept(kept_settings(adam), adamw)
+    check_kept(kept_settings(adamw), adam)
+
+
 def test_a_checkpoint_that_does_not_say_is_taken():
     saved = kept_settings(settings())
     del saved["optimizer"]
