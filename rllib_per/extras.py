@@ -23,9 +23,18 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def how_to_install(extra: str) -> str:
-    """The command that installs it, from wherever this package was installed."""
-    return f"pip install 'rllib-per[{extra}]'"
+# The pygame-ce of one and the pygame of the other replace each other's files; either draws.
+_APART = {"minigrid": "video", "video": "minigrid"}
+
+
+def how_to_install(*extras: str) -> str:
+    """The command that installs them, from wherever this package was installed."""
+    if _APART.keys() <= set(extras):
+        others = [extra for extra in extras if extra != "video"]
+        return f"pip install 'rllib-per[{','.join(others)}]' imageio imageio-ffmpeg"
+    command = f"pip install 'rllib-per[{','.join(extras)}]'"
+    apart = [_APART[extra] for extra in extras if extra in _APART]
+    return f"{command}, where `{apart[0]}` is not installed" if apart else command
 
 
 def missing(extra: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from rllib_per.cli import main
-from rllib_per.extras import EXTRAS, import_extra, missing
+from rllib_per.extras import EXTRAS, how_to_install, import_extra, missing
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 FOR_WORK_ON_IT = {"bench", "dev"}
@@ -43,6 +43,14 @@ def test_every_extra_for_use_is_known():
     assert EXTRAS.keys() == extras["optional-dependencies"].keys() - FOR_WORK_ON_IT
 
 
+def test_extras_that_break_each_other_are_not_advised_together():
+    assert "where `video` is not installed" in how_to_install("minigrid")
+    assert "where `minigrid` is not installed" in how_to_install("video")
+    both = how_to_install("minigrid", "video", "tune")
+    assert both == "pip install 'rllib-per[minigrid,tune]' imageio imageio-ffmpeg"
+    assert how_to_install("tune") == "pip install 'rllib-per[tune]'"
+
+
 def test_a_module_that_is_there_is_imported_and_not_missing():
     assert import_extra("atari", "ale_py", "Pong") is sys.modules["ale_py"]
     assert missing("atari") == []
@@ -72,7 +80,7 @@ def test_train_and_init_name_the_extra_and_leave_nothing_behind(missed, tmp_path
 
 def test_list_names_the_extra_that_an_experiment_lacks(missed):
     _, extra = missed
-    said = f"(needs pip install 'rllib-per[{extra}]')"
+    said = f"(needs {how_to_install(extra)})"
     lines = call("list").output.splitlines()
     named = [line.split()[0] for line in lines if line.endswith(said)]
     shipped = {"atari": "atari/pong", "minatar": "minatar/per", "minigrid": "minigrid"}

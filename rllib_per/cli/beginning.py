@@ -15,7 +15,7 @@ from rllib_per.experiments.yaml_source import printable
 from rllib_per.extras import how_to_install
 
 
-@click.command("list")
+@click.command("list", short_help="List the experiments that come with it.")
 def list_experiments() -> None:
     """List the experiments that come with rllib-per: `train` and `config` take their names.
 
@@ -29,7 +29,7 @@ def list_experiments() -> None:
         click.echo(f"{name:{width}}  {title_of(name)}{needed}")
 
 
-@click.command()
+@click.command(short_help="Write a commented file for an environment.")
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--env", required=True, metavar="ID", help="What is to be learned.")
 @click.option(

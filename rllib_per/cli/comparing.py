@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 8.0
 
 
-@click.command()
+@click.command(short_help="Train with several replay buffers.")
 @click.argument("config", type=CONFIG)
 @click.option(
     "--replay",

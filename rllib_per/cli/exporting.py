@@ -14,7 +14,7 @@ from rllib_per.experiments.run_folder import RunFolder
 from rllib_per.experiments.yaml_source import printable
 
 
-@click.command()
+@click.command(short_help="Write the saved policy to one file.")
 @click.argument("run", type=FOLDER)
 @click.option(
     "--to",

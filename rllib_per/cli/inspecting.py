@@ -24,7 +24,7 @@ from rllib_per.experiments.yaml_source import printable, read_yaml
 SMOKE_ANSWER_S = 10.0
 
 
-@click.command()
+@click.command(short_help="Draw the learning curves of runs.")
 @click.argument("runs", type=FOLDER, nargs=-1, required=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--facet", is_flag=True, help="A panel for each environment.")
@@ -43,7 +43,7 @@ def plot(runs: tuple[Path, ...], out: Path, facet: bool, smoke: bool) -> None:
     click.echo(printable(str(out)))
 
 
-@click.command("config")
+@click.command("config", short_help="Print an experiment with every default.")
 @click.argument("path", type=CONFIG, metavar="CONFIG")
 @experiment_options
 def show_config(
@@ -61,7 +61,7 @@ def show_config(
     click.echo(experiment.to_yaml(), nl=False)
 
 
-@click.command()
+@click.command(short_help="Look for what an experiment would miss.")
 @click.argument("config", type=CONFIG, required=False)
 @cluster_address
 @click.option(

@@ -20,7 +20,7 @@ SMOKE_EPISODES = 2
 SMOKE_FRAMES = 100
 
 
-@click.command()
+@click.command(short_help="Play the saved policy for a score.")
 @saved_run
 @click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -61,7 +61,7 @@ def evaluate(
     PlainConsole().print(table)
 
 
-@click.command()
+@click.command(short_help="Watch the saved policy play.")
 @saved_run
 @click.option(
     "--video",

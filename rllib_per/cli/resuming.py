@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rllib_per.experiments.progress import Output
 
 
-@click.command()
+@click.command(short_help="Go on with a run where it stopped.")
 @click.argument("run", type=FOLDER)
 @changed_settings
 @smoke_option("Of a run of `train`: try one iteration on a copy, and throw it away.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rllib_per.experiments.tuning.plan import SearchPlan, TuningFolder
 
 
-@click.command()
+@click.command(short_help="Search for settings with Ray Tune.")
 @click.argument("config", type=CONFIG)
 @experiment_options
 @click.option(

@@ -35,7 +35,7 @@ _PATIENCE_S = 8.0
 _PATIENCE_AFTER_SIGNAL_S = 3.0
 
 
-@click.command()
+@click.command(short_help="Train an experiment into a run's folder.")
 @click.argument("config", type=CONFIG, required=False)
 @click.option("--env", metavar="ID", help="In place of CONFIG: this environment, with defaults.")
 @experiment_options

@@ -259,16 +259,21 @@ class SaveableDQN(DQN):
         RLlib's own files are unpickled, which can run any code: restore only what you trust.
 
         Args:
+            component: What alone is restored: `replay_buffer`, also where checkpoints leave it
+                out, or one of RLlib's; `path` is its folder then.
             is_verified: The checkpoint was just compared with its manifest.
         Raises:
             CheckpointError: It is damaged or not finished; nothing has changed.
-            ValueError: It is of another network, of outputs that mean something else, or of an
-                optimizer that remembers something else; as little has.
+            ValueError: There is no such component; or it is of another network, of outputs that
+                mean something else, or of an optimizer that remembers something else; as little
+                has.
         """
+        if component is not None:
+            self._require_component(component)
         with_replay = self.settings.saves_replay
         with local_copy(path, filesystem) as folder:
             replay = folder / _REPLAY
-            if component == _REPLAY and with_replay:
+            if component == _REPLAY:
                 verify(folder)
                 self._replay_archive.load(folder)
             elif component is not None:
@@ -288,6 +293,15 @@ class SaveableDQN(DQN):
             self.recover_shards_from(folder)
         keep_alpha(self.replay, self.settings.replay)
         self.loop.restart()
+
+    def _require_component(self, component: str) -> None:
+        """Raise ValueError if nothing would be restored; RLlib passes over such a name."""
+        known = [_REPLAY, *(name for name, _ in self.get_checkpointable_components())]
+        if component != _REPLAY and component.partition("/")[0] not in known[1:]:
+            raise ValueError(
+                f"component must be one of {', '.join(known)}, or a part of one of RLlib's "
+                f"({COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}, for example): got {component!r}"
+            )
 
 
 def weights_in(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -157,7 +157,7 @@ def _replay(config: ApexDQNConfig) -> Iterator[str]:
 def _relations(config: ApexDQNConfig) -> Iterator[str]:
     """What only a whole set of settings can have wrong."""
     training = {name: getattr(config, name) for name in names_of(Training)}
-    yield from problems_of_objective(training)
+    yield from (sentence for _, sentence in problems_of_objective(training))
     initial = config.replay_buffer_config.get("initial_priority")
     if initial == "td_error" and priority_of(training) != "td_error":
         yield f"`replay_buffer_config['initial_priority']` {OTHER_UNIT}"

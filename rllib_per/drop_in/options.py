@@ -29,13 +29,13 @@ class BufferOptions(Priorities):
     capacity: Capacity = 10_000
     """Rows kept: env steps, and one more per episode for its last observation."""
     alpha: Alpha = 1.0
-    """mass = priority^alpha."""
+    """α: mass = priority^α."""
     beta: Unit | None = Exponents.beta
-    """Exponent of the importance weights, at the beginning if it is annealed."""
+    """β, the exponent of the importance weights; where it is annealed, at the beginning."""
     beta_final: Unit = 1.0
-    """Its value after `beta_steps`."""
+    """β after `beta_steps`."""
     beta_steps: Positive | None = None
-    """Env steps over which beta goes linearly to `beta_final`; None: it stays."""
+    """Env steps over which β goes linearly to `beta_final`; None: it stays."""
     reward_clip: PositiveFloat | None = None
     """Rewards are clipped to [-reward_clip, reward_clip]; None: not."""
     frame_stack: Positive | None = None
@@ -44,11 +44,11 @@ class BufferOptions(Priorities):
     frame_stack_padding: Literal["zero", "repeat"] = "zero"
     """What stands before an episode's first frame."""
     n_step: Annotated[Any, Steps()] | None = None
-    """The windows; None: the algorithm's, or those of the first `sample`."""
+    """Steps of a transition; None: the algorithm's, or those of the first `sample`."""
     gamma: Unit | None = None
-    """The same of the discount."""
+    """Discount γ; None: the algorithm's, or that of the first `sample`."""
     seed: Count | None = None
-    """Of the draws; None: the algorithm's `debugging(seed=)`."""
+    """Seed of the draws; None: the algorithm's `debugging(seed=)`."""
     episodes: Literal["auto", "batch", "transitions"] = "auto"
     """"batch": `sample` gives one BatchEpisode; "transitions": an episode of one step per
     transition; "auto": the former where only RLlib's default learner connectors read it and
@@ -61,13 +61,14 @@ class BufferOptions(Priorities):
     keep_infos: bool = False
     """Keep the environment's infos, for `sample(include_infos=True)`."""
     keep_extra_model_outputs: bool = True
-    """The same for the module's outputs beside the action."""
+    """Keep the module's outputs beside the action, for
+    `sample(include_extra_model_outputs=True)`."""
     batch_size_B: Positive = 16  # noqa: N815 (RLlib's names)
-    """What `sample` draws if it isn't told."""
+    """Transitions that `sample` draws if it isn't told."""
     batch_length_T: int = 1  # noqa: N815
-    """Must be 0 or 1: sequences are not supported."""
+    """Length of sequences, which are not supported: 0 or 1."""
     metrics_num_episodes_for_smoothing: Positive = 100
-    """RLlib always gives it; not needed."""
+    """Has no effect; RLlib always gives it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,7 +23,14 @@ from rllib_per.experiments.named_classes import (
 )
 from rllib_per.experiments.smoke import shrink
 from rllib_per.experiments.unknown_keys import suggestion
-from rllib_per.experiments.yaml_source import ConfigError, KeyPath, Problem, Source, read_yaml
+from rllib_per.experiments.yaml_source import (
+    ConfigError,
+    KeyPath,
+    Problem,
+    Source,
+    read_yaml,
+    value_at,
+)
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
 from rllib_per.settings.objectives import OTHER_UNIT, priority_of
@@ -32,7 +39,7 @@ from rllib_per.settings.replay import (
     Prioritized,
     replay_buffer_config,
 )
-from rllib_per.settings.rules import Count, names_class
+from rllib_per.settings.rules import Count, RelationError, Rule, names_class, rules_of
 from rllib_per.settings.runners import EnvRunners, Reporting
 from rllib_per.settings.section import as_dict
 from rllib_per.settings.training import Training
@@ -46,6 +53,11 @@ _CAPACITY = ("replay", "capacity")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 # Where pydantic's paths have the type of a section that may be one of several.
 _BY_TYPE: tuple[KeyPath, ...] = (("replay",), ("training", "distribution"))
+# Two keys of one name: what one does not take may be meant for the other.
+_NAMESAKES: dict[KeyPath, tuple[str, Rule]] = {
+    ("replay", "priority"): ("training.priority", rules_of(Training)["priority"]),
+    ("training", "priority"): ("replay.priority", rules_of(Prioritized)["priority"]),
+}
 _SELF_CONTAINED = (*_UNKNOWN, "missing", "custom_class", "relation")
 
 
@@ -64,7 +76,7 @@ class ExperimentConfig(sections.ExperimentSection):
     stop: sections.Stop
     checkpoint: sections.Checkpoint = sections.Checkpoint()
     seed: Count = 0
-    """Of everything that is random."""
+    """Seed of everything that is random."""
     import_from: str | None = None
     """Folder that classes of your own are imported from, behind --allow-custom-classes; null: that
     of this file. A run's own copy has it, so that the run finds them again."""
@@ -291,24 +303,40 @@ def _problems(
         path = _path_of(detail, source.data)
         message = _message(detail, path, model)
         messages.setdefault(path, []).append(message)
-        if detail["type"] not in _SELF_CONTAINED and ": got " not in message:
+        says_enough = detail["type"] in _SELF_CONTAINED or ": got " in message
+        if not (says_enough or _is_about_keys(detail)):
             given[path] = f": got {detail['input']!r}"
     for path, alternatives in messages.items():
         dotted = ".".join(map(str, path)) or "the experiment"
         message = " or ".join(dict.fromkeys(alternatives)).replace(" or must be ", " or ")
-        yield Problem(source.place(path), f"{dotted}: {message}{given.get(path, '')}")
+        meant = _meant_for_its_namesake(path, source)
+        yield Problem(source.place(path), f"{dotted}: {message}{given.get(path, '')}{meant}")
+
+
+def _meant_for_its_namesake(path: KeyPath, source: Source) -> str:
+    other, rule = _NAMESAKES.get(path, ("", None))
+    value = value_at(source.data, path)
+    return f"; {other} takes it" if rule is not None and rule.admits(value) else ""
+
+
+def _is_about_keys(detail: ErrorDetails) -> bool:
+    """Whether it is about how the keys of a section go together, not about one value."""
+    return detail["type"] == "value_error" and isinstance(detail["input"], dict)
 
 
 def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
     """The error's location without what pydantic adds to it, such as a union's member."""
-    if "path" in detail.get("ctx", {}):
-        told: KeyPath = detail["ctx"]["path"]
+    context = detail.get("ctx", {})
+    if "path" in context:
+        told: KeyPath = context["path"]
         return told
     path: KeyPath = detail["loc"]
     for parent in _BY_TYPE:
         length = len(parent)
         if path[:length] == parent:
             path = (*parent, *path[length + 1 :])
+    if isinstance(context.get("error"), RelationError):
+        path = (*path, context["error"].key)
     for length, key in enumerate(path):
         old = OLD_NAMES.get(str(key), "")
         if isinstance(data, dict) and old in data and key not in data:
@@ -327,4 +355,7 @@ def _message(detail: ErrorDetails, path: KeyPath, model: type[ExperimentConfig])
     if kind == "missing":
         return "is required"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = re.sub(
+        r"a (valid )?dictionary( or (an )?instance of \w+)?", "a mapping of keys", message
+    )
     return re.sub("^should be ", "must be ", message)

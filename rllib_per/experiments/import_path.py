@@ -14,6 +14,8 @@ import rllib_per
 
 # Folders that a configuration's classes are imported from.
 _entered: set[str] = set()
+# The current folder, as it was entered.
+_current: str | None = None
 
 
 def leave_current_folder() -> None:
@@ -29,16 +31,22 @@ def leave_current_folder() -> None:
 
 def enter_current_folder() -> None:
     """Import from it what is found nowhere else."""
+    global _current
     if not any(map(_is_current, sys.path)):
-        sys.path.append(os.getcwd())
+        _current = os.getcwd()
+        sys.path.append(_current)
 
 
 def enter_folder(folder: os.PathLike[str]) -> None:
-    """Import from it what is found nowhere else, here and in Ray's workers of later sessions."""
+    """Import from it what is found nowhere else but in the current folder, which comes last.
+
+    Ray's workers of later sessions do so too.
+    """
     path = os.path.realpath(folder)
     _entered.add(path)
     if path not in sys.path:
-        sys.path.append(path)
+        has_current = bool(sys.path) and sys.path[-1] == _current
+        sys.path.insert(len(sys.path) - has_current, path)
 
 
 def worker_path() -> list[str]:

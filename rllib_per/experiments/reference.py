@@ -11,7 +11,9 @@ from textwrap import fill
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
+from rllib_per.drop_in.options import BufferOptions
 from rllib_per.experiments.tuning.plan import SearchConfig
 
 _INTRODUCTION = """\
@@ -41,16 +43,25 @@ Programs need no YAML: `rllib_per.ApexDQNConfig` is a `DQNConfig`, and the docst
 `{type: linear, initial: 1.0, final: 0.05, steps: 10000}`.
 
 **Classes.** Reading a file runs nobody's code: `package.module.Class` and `file.py:Class` are
-refused without `--allow-custom-classes`. With it, modules are also looked for in the current folder
-and in the file's own (or in the one that `import_from` names), after all others, by the command and
-by its actors alike. A run's `config.yaml` says which folder that was, so `resume`, `evaluate`,
-`play` and `export` find them too. Without it nothing is imported from there, unless PYTHONPATH
-names the folder.
+refused without `--allow-custom-classes`. With it, modules are also looked for in the file's folder
+(or in the one that `import_from` names) and then in the current one, after all others, by the
+command and by its actors alike. A run's `config.yaml` says which folder that was, so `resume`,
+`evaluate`, `play` and `export` find them too. Without it nothing is imported from there, unless
+PYTHONPATH names the folder.
 
 **Searches.** A file with a section `tune` is for `rllib-per tune`. In `training`, `replay`, `model`
 and `env_runners`, and for `seed`, it may have `{uniform: [low, high]}`,
 `{quniform: [low, high, step]}`, `{loguniform: [low, high]}`, `{randint: [low, high]}`,
 `{choice: [...]}` or `{grid: [...]}` where the value would stand.
+"""
+
+_DROP_IN = """
+## The drop-in buffer
+
+What `replay_buffer_config` takes beside
+`"type": "rllib_per.FastPrioritizedEpisodeReplayBuffer"`, in
+[RLlib's own DQN and SAC](migration.md#swap-only-the-buffer). These are keys of a Python dictionary,
+not of a YAML file; `null` is None.
 """
 
 _BOUNDS = {
@@ -72,6 +83,8 @@ def reference() -> str:
     for name in keys:
         if name not in plain:
             parts += _chapter(name, keys[name], schema, level=2)
+    buffer = TypeAdapter(BufferOptions).json_schema()
+    parts += [_DROP_IN, *_table("", buffer, buffer)]
     return "\n".join(parts) + "\n"
 
 

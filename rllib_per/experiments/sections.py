@@ -35,7 +35,14 @@ from rllib_per.settings.replay import (
     section_of,
     with_new_names,
 )
-from rllib_per.settings.rules import Positive, PositiveFloat, as_float, names_class, rules_of
+from rllib_per.settings.rules import (
+    Positive,
+    PositiveFloat,
+    RelationError,
+    as_float,
+    names_class,
+    rules_of,
+)
 from rllib_per.settings.runners import RewardClip
 from rllib_per.settings.section import names_of
 
@@ -62,7 +69,7 @@ class Environment(ExperimentSection):
     """Keywords of `gymnasium.make`, `max_episode_steps` among them, or of a class of your own; one
     whose first parameter is `config` gets all of it there, as with RLlib."""
     wrappers: list[str | dict[str, Any]] = []
-    """What is put around it, the first innermost: Gymnasium's wrappers by name, each alone or as
+    """Wrappers around the environment, the first innermost: Gymnasium's by name, each alone or as
     `{TimeLimit: {max_episode_steps: 500}}`; or behind --allow-custom-classes your own, named like
     an environment (docs/own_environment.md)."""
     clip_rewards: RewardClip = None
@@ -99,7 +106,10 @@ class Environment(ExperimentSection):
 
 def _tag(settings: Any) -> str:
     """Which class reads a `replay` section."""
-    kind = settings.get("type", Prioritized.type) if isinstance(settings, dict) else settings.type
+    if isinstance(settings, dict):
+        kind = settings.get("type", Prioritized.type)
+    else:  # A section that was made already, or what is none, which the class of any refuses.
+        kind = getattr(settings, "type", Prioritized.type)
     return kind if isinstance(kind, str) and kind in REPLAY_SECTIONS else _OWN
 
 
@@ -116,10 +126,13 @@ def _taken_by_its_type(settings: Any) -> Any:
     if changed and is_known:
         of_shards = [name for name in changed if name not in _OF_ONE_PROCESS]
         if of_shards:
-            raise ValueError(f"{', '.join(of_shards)} can be set only with type: sharded")
-        raise ValueError(
+            raise RelationError(
+                of_shards[0], f"{', '.join(of_shards)} can be set only with type: sharded"
+            )
+        raise RelationError(
+            changed[0],
             f"{', '.join(changed)} can't be set with type: {kind}, which has "
-            f"{', '.join(name for name in taken if name != 'type')}"
+            f"{', '.join(name for name in taken if name != 'type')}",
         )
     return {name: value for name, value in settings.items() if name not in others}
 
@@ -158,21 +171,21 @@ class Evaluation(ExperimentSection):
     """Greedy play, whose episodes never go into replay."""
 
     interval_env_steps: Positive | None = None
-    """Play greedily this often; null judges training by its own episodes."""
+    """Env steps between two greedy evaluations; null: training is judged by its own episodes."""
     num_episodes: Positive = 20
-    """Episodes of such an evaluation."""
+    """Episodes of an evaluation on the way."""
     final: Literal["auto"] | bool = "auto"
     """Play greedily at the end; "auto" does where there is `interval_env_steps`, or
     `stop.target_return`, which it decides."""
     final_num_episodes: Positive = 100
-    """Episodes of that evaluation."""
+    """Episodes of the evaluation at the end."""
     num_envs: Positive = 10
-    """Environments in which they are played together."""
+    """Environments in which an evaluation's episodes are played together."""
     max_env_steps_per_episode: Positive | None = None
     """Longer episodes are cut there and counted as `num_episodes_cut`; null is 27,000 for Atari
     (108,000 frames), else the environment's own time limit, else 100,000."""
     video_interval_env_steps: Positive | None = None
-    """Record a game this often, into the run's `videos` and TensorBoard."""
+    """Env steps between two recorded games, in the run's `videos` and TensorBoard; null: none."""
     env_config: dict[str, Any] = {}
     """What differs from `environment.env_config` while evaluating."""
 
@@ -217,9 +230,9 @@ class Checkpoint(ExperimentSection):
     """What is saved on the way."""
 
     every_env_steps: Positive | None = 25_000
-    """null saves at the end only."""
+    """Env steps between two checkpoints; null: there is one at the end only."""
     keep: Positive = 2
-    """Newest checkpoints that stay."""
+    """How many checkpoints stay, the newest."""
     buffer: bool = True
     """Save the replay buffer too, so that a resumed run goes on where it was."""
     max_failures: Positive = 3

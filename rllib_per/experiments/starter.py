@@ -65,7 +65,7 @@ training:
   grad_clip: 10
 
 replay:
-  capacity: {capacity}                  # transitions
+  capacity: {capacity}                  # rows; an episode of L steps takes L + 1
   alpha: 0.6                        # 0 is uniform replay
   beta: {{type: linear, initial: 0.4, final: 1.0, steps: {steps}}}  # 1 corrects all of the bias
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Learners in actors: asked with a deadline, and started anew together when one of them dies."""
+"""Learners in actors: asked with a deadline, and started again together when one of them dies."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class LearnerActors:
     Args:
         group: RLlib's, with remote learners.
         rebuild: Makes another like it once its actors are gone.
-        timeout_s: How long they may take for an answer, and to start anew.
-        max_restarts: How often they may be started anew; after that a death is an error.
+        timeout_s: How long they may take for an answer, and to start again.
+        max_restarts: How often they may be started again; after that a death is an error.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class LearnerActors:
         """
         if self.num_restarts >= self._max_restarts:
             raise LearnersLostError(
-                f"{cause}; learners were started anew {self.num_restarts} times and may be "
+                f"{cause}; learners were started again {self.num_restarts} times and may be "
                 f"{self._max_restarts} times (max_learner_restarts): resume from a checkpoint, as "
                 "Tune does by itself with FailureConfig(max_failures=...)"
             ) from cause
@@ -140,7 +140,7 @@ class LearnerActors:
         given = ray.put(state)
         self.get([learner.take_over.remote(given) for learner in self], "the new state")
         logger.error(
-            "%s; all %d learners were started anew from %s, in %.1f s",
+            "%s; all %d learners were started again from %s, in %.1f s",
             cause,
             len(self),
             source,
@@ -192,7 +192,7 @@ class LearnerActors:
         if not result:
             raise TimeoutError(
                 f"waited {self._timeout_s:g} s for {self._group.config.num_learners} learners to "
-                "start anew; see whether there are CPUs and GPUs for them, or raise "
+                "start again; see whether there are CPUs and GPUs for them, or raise "
                 "learner_timeout_s"
             )
         (group,) = result

@@ -50,7 +50,7 @@ class Update:
 class Learners:
     """A local learner, or N remote ones in lock step on equal slices of the batch.
 
-    Remote ones that die are started anew (`LearnerActors`); what they had under way is lost.
+    Remote ones that die are started again (`LearnerActors`); what they had under way is lost.
 
     Attributes:
         num_updates_lost_lifetime: Gradient steps that died with their learners.
@@ -93,7 +93,7 @@ class Learners:
 
     @property
     def num_restarts(self) -> int:
-        """How often remote learners were started anew."""
+        """How often remote learners were started again."""
         return 0 if self._remote is None else self._remote.num_restarts
 
     # -- gradient steps ----------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Learners:
     ) -> PriorityUpdate | None:
         """Take one gradient step; on a GPU the TD errors returned are those of the step before.
 
-        Learners that die meanwhile are started anew, and take it then.
+        Learners that die meanwhile are started again, and take it then.
         """
         if self._local is not None:
             return self._local.update_from_replay(batch, timesteps=timesteps, lr=lr)
@@ -214,7 +214,7 @@ class Learners:
                 self._weights = weights
 
     def remember_weights(self) -> None:
-        """Let remote learners that die all at once be started anew from the weights of now."""
+        """Let remote learners that die all at once be started again from the weights of now."""
         if self._remote is not None:
             self._take_weights()
             self.ask_for_weights()
@@ -275,7 +275,7 @@ class Learners:
         return results
 
     def _ask_one(self, method: str, what: str) -> Any:
-        """The answer of a learner, be they started anew for it."""
+        """The answer of a learner, even if learners have to be started again for it."""
         if self._local is not None:
             return getattr(self._local, method)()
         actors = self._require_remote()
@@ -287,7 +287,7 @@ class Learners:
                 self._restart(error)
 
     def _ask_all(self, method: str, what: str) -> list[Any]:
-        """The answers of all learners; none if they had to be started anew."""
+        """The answers of all learners; none if they had to be started again."""
         actors = self._require_remote()
         try:
             return actors.get([getattr(learner, method).remote() for learner in actors], what)

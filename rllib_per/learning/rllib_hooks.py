@@ -44,7 +44,6 @@ CLIPPING_HOOKS = frozenset(
 APPLYING_HOOKS = frozenset({"apply_gradients"})
 OPTIMIZER_HOOKS = frozenset({"configure_optimizers", "configure_optimizers_for_module"})
 HOOKS_OF_A_STEP = LOSS_HOOKS | GRADIENT_HOOKS | CLIPPING_HOOKS | APPLYING_HOOKS | OPTIMIZER_HOOKS
-HOOKS_AROUND_A_STEP = frozenset({"before_gradient_based_update", "after_gradient_based_update"})
 
 # What nothing here calls: why, and what to override in its place.
 NEVER_CALLED: dict[str, str] = {

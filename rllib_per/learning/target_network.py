@@ -22,7 +22,7 @@ class TargetClock:
         self.last = 0
 
     def is_due(self, counts: Mapping[str, int]) -> bool:
-        """Whether the time has come, of lifetime `counts` by unit; if so, the wait starts anew.
+        """Whether the time has come, of lifetime `counts` by unit; if so, the wait starts again.
 
         Raises:
             KeyError: `counts` does not have this clock's unit.

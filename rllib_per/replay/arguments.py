@@ -21,9 +21,12 @@ def check_choices(
     prioritization: str, initial_priority: str, normalization: str | None, rows: RowSpec
 ) -> None:
     """What a buffer is made with."""
-    if prioritization != "uniform":
-        check(Prioritized, prioritization=prioritization)
-    check(Prioritized, initial_priority=initial_priority, weight_normalization=normalization)
+    check(
+        Prioritized,
+        prioritization=prioritization,
+        initial_priority=initial_priority,
+        weight_normalization=normalization,
+    )
     if initial_priority == "given" and rows.extras.get("priority", ((1,),))[0] != ():
         raise ValueError(
             "initial_priority='given' needs the extra column 'priority' of shape (): declare it in "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from rllib_per.replay.arguments import (
 )
 from rllib_per.replay.columns import check_fragment, require_fragment
 from rllib_per.replay.contents import ReplayContents, new_lineage
-from rllib_per.replay.draw import Drawn, Proportional, Uniform, weigh
+from rllib_per.replay.draw import Drawn, Proportional, weigh
 from rllib_per.replay.fair_lock import FairLock
 from rllib_per.replay.fragment import Fragment, RowSpec, TransitionBatch
 from rllib_per.replay.leaves import Observations
@@ -38,7 +38,7 @@ from rllib_per.settings.rules import Bound, Count, rule_of
 _FIRST_ID = Bound(0, 2**63 - 2**40, is_integer=True)
 _SEED = rule_of(Count | None)
 
-DRAWS: dict[str, type[Proportional]] = {draw.NAME: draw for draw in (Proportional, Rank, Uniform)}
+DRAWS: dict[str, type[Proportional]] = {draw.NAME: draw for draw in (Proportional, Rank)}
 
 
 class PrioritizedReplayBuffer(ReplayContents):
@@ -56,7 +56,7 @@ class PrioritizedReplayBuffer(ReplayContents):
         gamma: γ in [0, 1].
         prioritization, alpha, priority_epsilon, priority, priority_clip, initial_priority,
         max_priority_decay, weight_normalization, stratified, gather_threads: As
-            `settings.replay.Prioritized` says. "uniform" is a prioritization, too.
+            `settings.replay.Prioritized` says.
         reward_clip: Clip stored rewards to ± this; None: as they come.
         seed: Of the draws.
         first_id: The id of the first row ever; of a shard, `ids.first_id` makes it.
@@ -67,6 +67,9 @@ class PrioritizedReplayBuffer(ReplayContents):
         ValueError, TypeError: An argument is out of range.
         MemoryError: The capacity can't fit; the message has the bytes that it needs.
     """
+
+    # Of a buffer that draws by nothing that `prioritization` names.
+    _DRAW: ClassVar[type[Proportional] | None] = None
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class PrioritizedReplayBuffer(ReplayContents):
     ) -> None:
         rule = PriorityRule(alpha, priority_epsilon, priority, priority_clip)
         check_choices(prioritization, initial_priority, weight_normalization, rows)
-        draw_class = DRAWS[prioritization]
+        draw_class = self._DRAW or DRAWS[prioritization]
         _FIRST_ID.check("first_id", first_id)
         _SEED.check("seed", seed)
         self._allocate = RecyclingAllocator() if allocator is None else allocator

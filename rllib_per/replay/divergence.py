@@ -8,7 +8,7 @@ from typing import Any
 
 
 class TrainingDivergedError(RuntimeError):
-    """TD errors keep being NaN or infinite."""
+    """TD errors keep being NaN or infinite, or weights are."""
 
 
 class DivergenceGuard:

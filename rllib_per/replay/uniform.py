@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rllib_per.arrays import Allocator
 from rllib_per.replay.buffer import PrioritizedReplayBuffer
+from rllib_per.replay.draw import Proportional
+from rllib_per.replay.draw import Uniform as UniformDraw
 from rllib_per.replay.fragment import RowSpec
 from rllib_per.settings.replay import TransitionSettings, Uniform
 
@@ -16,6 +20,8 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
     priorities alone. TD errors are taken, checked for divergence, and change no draw. Arguments as
     there.
     """
+
+    _DRAW: ClassVar[type[Proportional] | None] = UniformDraw
 
     def __init__(
         self,
@@ -36,7 +42,6 @@ class UniformReplayBuffer(PrioritizedReplayBuffer):
             rows,
             n_step=n_step,
             gamma=gamma,
-            prioritization="uniform",
             reward_clip=reward_clip,
             stratified=stratified,
             gather_threads=gather_threads,

@@ -166,7 +166,7 @@ class Collector:
         self._may_forbid = module is not None and has_own_q_values(type(module))
 
     def _draw(self, num_rows: int, epsilon: float) -> tuple[Bools, Int64s]:
-        """The random numbers of so many rows, those that the noise is drawn from among them."""
+        """The random numbers of `num_rows` rows, and what the noise is drawn from."""
         drawn = self._policy.draw(num_rows, epsilon)
         if self._has_noise and self.is_noisy:
             self._generator = torch.Generator(self.device)
@@ -174,7 +174,7 @@ class Collector:
         return drawn
 
     def _noise(self) -> AbstractContextManager[None]:
-        """Of one step of every environment."""
+        """The noise of one step of every environment."""
         if not (self._has_noise and self.is_noisy):
             return nullcontext()
         exploring: AbstractContextManager[None] = self._module.exploring(

@@ -18,17 +18,17 @@ class LearnerSettings(Section):
     num_gpus_per_learner: NotNegative = 0
     """GPUs of each learner; 0 computes on the CPU."""
     fused_optimizer: bool = True
-    """PyTorch's fused step."""
+    """Take PyTorch's fused step of the optimizer."""
     mixed_precision: bool = False
-    """Networks compute in bfloat16; values plus advantages, and losses, in float32."""
+    """Compute networks in bfloat16; values plus advantages, and losses, stay in float32."""
     compile_module: bool = False
     """Compile the network with torch.compile."""
     channels_last: bool = False
-    """Memory layout of images that some convolutions prefer."""
+    """Keep the channels of images last in memory, which some convolutions prefer."""
     learner_timeout_s: PositiveFloat = 120.0
-    """Seconds that learners may take for an update, or to start anew."""
+    """Seconds that learners may take for an update, or to start again."""
     max_learner_restarts: Count = 3
-    """How often actors may be started anew after one of them died; 0 ends the run instead."""
+    """How often actors may be started again after one of them died; 0 ends the run instead."""
     num_torch_threads: Positive | None = None
-    """Of PyTorch in the driver; null is 1 for small networks, which are fastest so, and PyTorch's
-    own choice for screens and wide layers."""
+    """PyTorch's threads in the driver; null is 1 for small networks, which are fastest so, and
+    PyTorch's own choice for screens and wide layers."""

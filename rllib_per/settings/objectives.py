@@ -24,7 +24,7 @@ class Quantile(Section):
     """Values of fixed fractions of all returns (QR-DQN, Dabney et al. 2018a)."""
 
     type: Literal["quantile"] = "quantile"
-    """Which distribution."""
+    """Kind of distribution."""
     num_quantiles: Positive = 200
     """Values for each action."""
     kappa: NotNegative = 1.0
@@ -36,7 +36,7 @@ class ImplicitQuantile(Section):
     """Values of fractions that are drawn at random (IQN, Dabney et al. 2018b)."""
 
     type: Literal["implicit_quantile"] = "implicit_quantile"
-    """Which distribution."""
+    """Kind of distribution."""
     num_taus: Positive = 64
     """N: fractions of each transition whose values learn."""
     num_target_taus: Positive = 64
@@ -107,52 +107,71 @@ def priority_of(settings: Mapping[str, Any]) -> str:
     return given or ("kl" if settings["num_atoms"] > 1 else "td_error")
 
 
-def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each key of `training` that contradicts another, or has no effect beside it.
+def chosen_by(objective: Any) -> str | None:
+    """What to do where `objective` names one that another key chooses; None: it does not."""
+    key = _KEYS.get(objective) if isinstance(objective, str) else None
+    if key is None:
+        return None
+    return f"`objective` = {objective!r} has a key of its own: leave it out, and set {key}"
+
+
+def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys of `training` that contradict another, or have no effect beside it, and a sentence each.
 
     Args:
         settings: Values that the keys may have, each by itself.
     """
     has_atoms = settings["num_atoms"] > 1
     own = _own_objective(settings)
-    if isinstance(own, str) and own in _KEYS:
-        yield f"`objective` = {own!r} has a key of its own: leave it out, and set {_KEYS[own]}"
+    is_chosen_by_key = chosen_by(own)
+    if is_chosen_by_key:
+        yield "objective", is_chosen_by_key
         return
     kinds = {
         "num_atoms": has_atoms,
         "distribution": settings["distribution"] is not None,
         "objective": own is not None,
     }
-    chosen = [f"`{name}`" for name, is_given in kinds.items() if is_given]
+    chosen = [name for name, is_given in kinds.items() if is_given]
     if len(chosen) > 1:
-        yield f"{' and '.join(chosen)} each say what is learned: give one of them"
+        names = " and ".join(f"`{name}`" for name in chosen)
+        yield chosen[-1], f"{names} each say what is learned: give one of them"
     if has_atoms and settings["v_min"] >= settings["v_max"]:
         yield (
+            "v_min",
             f"`v_min` must be less than `v_max`: got {settings['v_min']:g} and "
-            f"{settings['v_max']:g}"
+            f"{settings['v_max']:g}",
         )
     for name, default in _OF_ATOMS.items():
         if not has_atoms and settings[name] != default:
             yield (
+                name,
                 f"`{name}` belongs to a distribution on atoms: leave it out, or set `num_atoms`, "
-                "51 for example"
+                "51 for example",
             )
     if settings["munchausen"] is not None and (has_atoms or kinds["objective"]):
         other = "num_atoms" if has_atoms else "objective"
         yield (
+            "munchausen",
             f"`munchausen` belongs to Q-values and quantiles, and can't be had with `{other}`: "
-            "leave one of them out"
+            "leave one of them out",
         )
     if settings["priority"] == "kl" and not has_atoms:
-        yield "`priority` = 'kl' needs a distribution on atoms: set `num_atoms`, or leave it out"
+        yield (
+            "priority",
+            "`priority` = 'kl' needs a distribution on atoms: set `num_atoms`, or leave it out",
+        )
     if settings["priority"] == "quantile_td_errors" and not kinds["distribution"]:
         yield (
-            "`priority` = 'quantile_td_errors' needs quantiles: set `distribution`, or leave it out"
+            "priority",
+            "`priority` = 'quantile_td_errors' needs quantiles: set `distribution`, or leave it "
+            "out",
         )
     if settings["td_error_loss_fn"] != "huber" and (has_atoms or kinds["distribution"]):
         yield (
+            "td_error_loss_fn",
             f"`td_error_loss_fn` = {settings['td_error_loss_fn']!r} has no effect on a "
-            "distribution, which has a loss of its own: leave it out"
+            "distribution, which has a loss of its own: leave it out",
         )
 
 

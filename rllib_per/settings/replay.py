@@ -15,6 +15,7 @@ from rllib_per.settings.rules import (
     NotNegative,
     Positive,
     PositiveFloat,
+    RelationError,
     Share,
     Steps,
     Unit,
@@ -38,11 +39,11 @@ class TransitionSettings(Section):
     n_step: Annotated[Any, Steps()] = 1
     """Steps of a window, or an inclusive range."""
     gamma: Unit = 0.99
-    """γ."""
+    """Discount γ."""
     reward_clip: PositiveFloat | None = None
     """Rewards are clipped to ± this; None: as they come."""
     seed: Count | None = None
-    """Of the draws."""
+    """Seed of the draws."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Exponents(Section):
     """Of prioritized replay."""
 
     alpha: Alpha = 0.6
-    """How much priorities matter; 0 draws uniformly."""
+    """α: how much priorities matter; 0 draws uniformly."""
     beta: UnitSchedule = 0.4
-    """Exponent of the importance weights; 1 corrects the draw in full."""
+    """β, the exponent of the importance weights; 1 corrects the draw in full."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Priorities(Section):
     """From δ, which `training.priority` says: |δ| + ε, Huber of δ, + ε, or |δ| + ε and at most
     `priority_clip`."""
     priority_clip: PositiveFloat = 1.0
-    """The bound of "clipped"."""
+    """Bound of priorities that are "clipped"."""
     max_priority_decay: Share = 1.0
     """The maximum so far is multiplied by it at every update; 1 never forgets it."""
     weight_normalization: Literal["buffer", "batch"] | None = "batch"
@@ -97,8 +98,8 @@ class Prioritized(Priorities, Exponents, ReplaySettings):
     prioritization: Literal["proportional", "rank"] = "proportional"
     """mass = priority^α, or rank^-α (Schaul et al. 2016, §3.3), which shards can't have."""
     initial_priority: Literal["max", "td_error", "given"] = "max"
-    """Of a new transition: the maximum so far, its own n-step TD error, or the extra column
-    `priority` of an env runner class of your own, which only Python can name."""
+    """Priority of a new transition: the maximum so far, its own n-step TD error, or the extra
+    column `priority` of an env runner class of your own, which only Python can name."""
 
     @property
     def records_q(self) -> bool:
@@ -120,14 +121,14 @@ class ShardLimits(Section):
     max_requests_in_flight: Positive = 8
     """Batches asked for ahead of the learners."""
     max_bytes_in_flight: Positive = 256_000_000
-    """Of these batches, and of each env runner's fragments on their way. One batch or fragment may
-    exceed it, but only by itself."""
+    """Bytes of batches asked for ahead of the learners, and of each env runner's fragments on their
+    way. One batch or fragment may exceed it, but only by itself."""
     max_calls_in_flight: Positive = 8
-    """From one process to one shard; at most 256 are made, as a shard remembers no more."""
+    """Unanswered calls from one process to one shard; at most 256, as a shard remembers no more."""
     priority_flush_updates: Positive = 8
     """Updates whose TD errors are collected before they are sent."""
     priority_flush_s: NotNegative = 0.1
-    """Seconds after which they are sent anyway."""
+    """Seconds after which TD errors are sent, however few they are."""
     max_mass_staleness_s: NotNegative = 1.0
     """Masses older than this are asked for again before a draw."""
     shard_timeout_s: NotNegative = 60.0
@@ -143,20 +144,21 @@ class Sharded(ShardLimits, Prioritized):
 
     type: Literal["sharded"] = "sharded"  # type: ignore[assignment]
     num_shards: Annotated[int, Bound(1, MAX_SHARDS, is_integer=True)] = 1
-    """Actors."""
+    """Actors that share the capacity."""
     shard_num_cpus: NotNegative = 1.0
     """CPUs that each actor reserves."""
     shard_memory_bytes: Count = 0
     """Memory that each actor reserves."""
     shard_placement: Literal["anywhere", "spread", "node"] = "anywhere"
-    """Over the nodes, or on the driver's; a Tune trial places them itself."""
+    """Where shards are: wherever there is room, over the nodes, or on the driver's; a Tune trial
+    places them itself."""
     shard_recovery: Literal["empty", "checkpoint"] = "empty"
     """How a shard begins that lost its content: its part of the newest checkpoint, or empty."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prioritization == "rank":
-            raise ValueError(RANK_IN_SHARDS)
+            raise RelationError("prioritization", RANK_IN_SHARDS)
 
 
 RANK_IN_SHARDS = (

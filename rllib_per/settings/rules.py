@@ -22,6 +22,18 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 CLASS_IN_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 
 
+class RelationError(ValueError):
+    """A setting that contradicts another of its section, or has no effect beside it.
+
+    Attributes:
+        key: The setting.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
 class Rule:
     """Which values a setting may have; `str` says it in words."""
 

@@ -19,12 +19,12 @@ class EnvRunners(Section):
     num_env_runners: Count = 0
     """Actors that collect experience; 0 collects in the driver."""
     num_envs_per_env_runner: Positive = 1
-    """Environments that each of them steps together."""
+    """Environments that each env runner steps together."""
     rollout_fragment_length: Literal["auto"] | Positive = "auto"
     """Rows that one runner collects per environment and round."""
     gym_env_vectorize_mode: Literal["sync", "async", "vector_entry_point"] = "sync"
-    """How they are stepped: one after the other, in processes, or by the environment's own vector
-    class."""
+    """How environments are stepped: one after the other, in processes, or by the environment's own
+    vector class."""
     per_env_epsilon: bool = False
     """Env i of N explores with ε^(1 + 7i/(N-1)) (Horgan et al. 2018)."""
     frame_stack: Positive | None = None

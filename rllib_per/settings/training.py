@@ -14,6 +14,7 @@ from rllib_per.settings.objectives import (
     V_MIN,
     Distribution,
     Munchausen,
+    chosen_by,
     distribution_from,
     problems_of_objective,
 )
@@ -25,6 +26,7 @@ from rllib_per.settings.rules import (
     NotNegative,
     Positive,
     PositiveFloat,
+    RelationError,
     Schedule,
     Share,
     Steps,
@@ -43,10 +45,21 @@ class Optimizer(OpenSection):
 
 
 @dataclass(frozen=True)
+class _OwnObjective(NameOrClass):
+    """A class, or what the keys beside it say."""
+
+    def _parse(self, value: str) -> str:
+        problem = chosen_by(value)
+        if problem is not None:
+            raise ValueError(problem)
+        return super()._parse(value)
+
+
+@dataclass(frozen=True)
 class ObjectiveChoice(OpenSection):
     """What is learned; further keys are those of the class."""
 
-    type: Annotated[Any, NameOrClass(("expected",))] = "expected"
+    type: Annotated[Any, _OwnObjective(("expected",))] = "expected"
     """"expected": what the keys beside `objective` say, which by default is Q(s, a); or behind
     --allow-custom-classes `module.Class` or `file.py:Class`, a path from this file
     (docs/objectives.md)."""
@@ -76,30 +89,30 @@ class Training(Section):
     n_step: Annotated[Any, Steps()] = TransitionSettings.n_step
     """Steps of a transition, or the inclusive range [low, high] that each draw takes one from."""
     double_q: bool = True
-    """The online network chooses the action whose value the target network gives."""
+    """Let the online network choose the action whose value the target network gives."""
     dueling: bool = True
-    """Streams of their own for the state's value and the actions' advantages."""
+    """Have a stream for the state's value, and one for the actions' advantages."""
     epsilon: UnitSchedule = ((0, 1.0), (10_000, 0.05))
     """Share of random actions."""
     noisy: bool = False
     """Explore with noise in the layers of the streams (Fortunato et al. 2018), and with `epsilon`,
     which may be 0 then."""
     sigma0: NotNegative = 0.5
-    """Of `noisy`: the noise before it is learned, σ = sigma0/√p in a layer of p inputs."""
+    """σ₀ of `noisy`: noise begins with σ = σ₀/√p in a layer of p inputs."""
     target_network_update_freq: Positive = 500
-    """Between two updates of the target network, in the unit below."""
+    """How often the target network is updated, in `target_network_update_unit`."""
     target_network_update_unit: Literal["env_steps", "updates", "episodes"] = "env_steps"
-    """What that counts."""
+    """What `target_network_update_freq` counts."""
     tau: Share = 1.0
     """Share of the online network in a target update; 1 copies it."""
     grad_clip: PositiveFloat | None = 40.0
     """Bound of the gradient; null: none."""
     grad_clip_by: Literal["global_norm", "norm", "value"] = "global_norm"
-    """What is bounded: the norm of all gradients, of each one, or every value."""
+    """What `grad_clip` bounds: the norm of all gradients, of each one, or every value."""
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
     """Loss of a TD error."""
     num_atoms: Positive = NUM_ATOMS
-    """1: Q(s, a); more: the distribution of returns on so many atoms (C51, Bellemare et al. 2017;
+    """1: Q(s, a); more: the distribution of returns on that many atoms (C51, Bellemare et al. 2017;
     theirs are 51)."""
     v_min: Finite = V_MIN
     """The lowest atom: no return should be less."""
@@ -136,11 +149,16 @@ class Training(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.replay_ratio is not None and self.training_intensity is not None:
-            raise ValueError("replay_ratio and training_intensity are the same: give one of them")
+            raise RelationError(
+                "training_intensity",
+                "replay_ratio and training_intensity are the same: give one of them",
+            )
         if self.sigma0 != Training.sigma0 and not self.noisy:
-            raise ValueError("sigma0 has no effect without noisy: leave it out, or set noisy too")
-        for problem in problems_of_objective(as_dict(self)):
-            raise ValueError(problem)
+            raise RelationError(
+                "sigma0", "sigma0 has no effect without noisy: leave it out, or set noisy too"
+            )
+        for key, problem in problems_of_objective(as_dict(self)):
+            raise RelationError(key, problem)
 
 
 # Keys that are sections of their own: each from a mapping, as `ApexDQNConfig.training` takes it.

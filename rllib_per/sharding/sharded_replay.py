@@ -161,10 +161,6 @@ class ShardedReplay:
         """How many more requests `max_requests_in_flight` and `max_bytes_in_flight` allow now."""
         return self._in_flight.room(batch_size)
 
-    def has_room(self, batch_size: int) -> bool:
-        """Whether `room` allows any."""
-        return self.room(batch_size) > 0
-
     def collect(self, request: BatchRequest) -> list[BatchPart]:
         """What each learner is to fetch, once all shards have drawn.
 

@@ -3,7 +3,7 @@
 
 A program is given by the settings that it makes, after `rllib/examples/algorithms` and
 `rllib/algorithms/dqn/tests` of Ray's repository. `test_rllibs_programs.py` runs what can run, and
-docs/migration.md has the table.
+docs/rllib_compatibility.md has the table.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tables of docs/migration.md that say what is called, has an effect, or is refused.
+"""The tables of docs/rllib_compatibility.md that say what is called, has an effect, or is refused.
 
 `python -m tests.called.tables` writes them; test_tables.py compares.
 """
@@ -19,7 +19,7 @@ from tests.called.rllibs_programs import (
 )
 from tests.called.test_result_keys import EXCEPT
 
-PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "rllib_compatibility.md"
 
 _METHODS = (
     ("called", verdicts.CALLED),
@@ -93,7 +93,7 @@ def written(page):
     """`page` with all tables as they are to be."""
     for name, make in TABLES.items():
         pattern = rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)"
-        assert re.search(pattern, page, re.DOTALL), f"docs/migration.md has no table of {name}"
+        assert re.search(pattern, page, re.DOTALL), f"{PAGE.name} has no table of {name}"
         table = make()
         page = re.sub(pattern, lambda m, t=table: m[1] + t + m[2], page, flags=re.DOTALL)
     return page

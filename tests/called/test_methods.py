@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from rllib_per import ApexDQN, ApexDQNConfig
 from rllib_per.learning.learner import ApexDQNLearner
 from rllib_per.learning.module import ApexDQNModule
-from rllib_per.learning.rllib_hooks import HOOKS_AROUND_A_STEP, HOOKS_OF_A_STEP
+from rllib_per.learning.rllib_hooks import HOOKS_OF_A_STEP
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.called.verdicts import (
     CALLED,
@@ -110,7 +110,7 @@ def test_rllibs_dqn_calls_nothing_that_we_do_not(tmp_path):
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.slow
 def test_hooks_are_called_in_learner_actors_also_of_a_class_written_for_rllibs_dqn():
-    hooks = HOOKS_OF_A_STEP | HOOKS_AROUND_A_STEP
+    hooks = HOOKS_OF_A_STEP | {"before_gradient_based_update", "after_gradient_based_update"}
     settings = config().env_runners(num_env_runners=1)
     settings.learners(num_learners=2, learner_class=counting(DQNTorchLearner, hooks))
     algorithm = settings.build_algo()

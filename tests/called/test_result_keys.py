@@ -8,7 +8,7 @@ from rllib_per import ApexDQNConfig
 
 pytestmark = pytest.mark.slow
 
-# By prefix or by ending: why there is none. docs/migration.md has them.
+# By prefix or by ending: why there is none. docs/rllib_compatibility.md has them.
 EXCEPT = {
     "connector": "nothing passes through connectors",
     "sum_episodes_length": "nothing passes through connectors",

@@ -2,8 +2,8 @@
 """What becomes of each method that RLlib lets a user override, and of each setting.
 
 The rows come from RLlib's classes by introspection: a method or setting that has no verdict here
-fails `test_methods.py` or `test_settings.py`, which also run every verdict. docs/migration.md has
-the same in words.
+fails `test_methods.py` or `test_settings.py`, which also run every verdict.
+docs/rllib_compatibility.md has the same in words.
 """
 
 

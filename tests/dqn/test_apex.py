@@ -130,7 +130,7 @@ def test_td_errors_of_two_learners_all_come_to_their_own_transitions(build, monk
     train_for(algorithm, 1500)
     algorithm.replay.flush()
     assert len(learned) >= 20
-    while not algorithm.replay.has_room(2000):
+    while not algorithm.replay.room(2000):
         algorithm.replay.collect(algorithm.loop._requests.popleft())
     (part,) = algorithm.replay.collect(algorithm.replay.request(2000, 1.0))
     for block in ray.get(list(part.blocks)):

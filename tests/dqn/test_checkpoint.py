@@ -195,6 +195,23 @@ def test_the_buffer_alone_can_be_restored(trained, other, tmp_path):
     assert other.progress == progress
 
 
+def test_a_buffer_by_itself_is_restored_where_checkpoints_leave_it_out(trained, build, tmp_path):
+    trained.save_to_path(tmp_path)
+    other = build(config(store_buffer_in_checkpoints=False))
+    other.restore_from_path(tmp_path / "replay_buffer", component="replay_buffer")
+    assert len(other.replay) == len(trained.replay) > 0
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError):
+        other.restore_from_path(tmp_path / "empty", component="replay_buffer")
+
+
+def test_a_component_that_there_is_not_is_refused(trained, tmp_path):
+    trained.save_to_path(tmp_path)
+    with pytest.raises(ValueError, match=r"replay_buffer, learner_group, .*: got 'lerner_group'"):
+        trained.restore_from_path(tmp_path / "learner_group", component="lerner_group")
+    trained.restore_from_path(tmp_path / "learner_group", component="learner_group")
+
+
 def test_a_given_state_is_saved_in_place_of_its_own(trained, other, tmp_path):
     state = trained.get_state()
     other.save_to_path(tmp_path, state=state)

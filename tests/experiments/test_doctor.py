@@ -21,6 +21,7 @@ from rllib_per.experiments.doctor.checks import GIB, MIB, Finding, Status, over_
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts, gather_facts
 from rllib_per.experiments.doctor.report import as_table, exit_code
 from rllib_per.experiments.needed_extras import needed_extras
+from rllib_per.extras import how_to_install
 
 ROOT = Path(__file__).parents[2]
 
@@ -197,7 +198,7 @@ def test_an_experiment_is_told_of_the_packages_that_it_lacks_and_of_no_others():
     assert finding.status == Status.ERROR
     assert "environment.env = MiniGrid-Empty-5x5-v0 needs minigrid; " in finding.found
     assert finding.found.endswith("video_interval_env_steps = 9 needs imageio, pygame")
-    assert finding.remedy == "pip install 'rllib-per[minigrid,video]'"
+    assert finding.remedy == "pip install 'rllib-per[minigrid]' imageio imageio-ffmpeg"
 
 
 @pytest.mark.parametrize("data", [None, [], {"environment": "x"}, {"environment": {"env": 3}}])
@@ -211,7 +212,7 @@ def test_doctor_takes_an_experiment(monkeypatch, tmp_path):
     done = CliRunner().invoke(main, arguments)
     rows = {row["check"]: row for row in json.loads(done.output)["findings"]}
     assert done.exit_code == 2
-    assert rows["experiment"]["remedy"] == "pip install 'rllib-per[minigrid]'"
+    assert rows["experiment"]["remedy"] == how_to_install("minigrid")
     assert "minigrid" in rows["extras"]["found"].partition("not installed: ")[2]
 
 

@@ -189,6 +189,41 @@ def test_keys_of_what_is_learned_that_contradict_each_other_are_refused(training
     assert message in problem
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.v_min=3", "`v_min` belongs to a distribution on atoms: leave it out, or set"),
+        ("training.sigma0=0.7", "sigma0 has no effect without noisy"),
+        ("training.objective=categorical", "`objective` = 'categorical' has a key of its own"),
+        ("training.training_intensity=2", "replay_ratio and training_intensity are the same"),
+        ("replay.num_shards=2", "num_shards can be set only with type: sharded"),
+        ("replay.priority=td_error", "must be 'absolute', 'huber' or 'clipped': got 'td_error'"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_told_where_they_were_set(override, message):
+    text = SOUND + "training: {gamma: 0.9, replay_ratio: 3}\nreplay: {capacity: 5000}\n"
+    (problem,) = problems(text, override)
+    key = override.partition("=")[0]
+    assert problem.startswith(f"--set {override}: {key}: {message}")
+    assert "gamma" not in problem  # Nor all the rest of the section.
+    assert "capacity" not in problem
+
+
+def test_a_value_for_the_key_of_the_same_name_is_sent_there():
+    (problem,) = problems(SOUND, "replay.priority=td_error")
+    assert problem.endswith("; training.priority takes it")
+    (problem,) = problems(SOUND, "training.priority=huber")
+    assert problem.endswith("; replay.priority takes it")
+    (problem,) = problems(SOUND, "training.priority=entropy")
+    assert "takes it" not in problem
+
+
+@pytest.mark.parametrize("section", ["stop", "training", "replay", "training.munchausen"])
+def test_a_section_that_is_none_must_be_a_mapping(section):
+    (problem,) = problems(SOUND, f"{section}=3")
+    assert problem == f"--set {section}=3: {section}: must be a mapping of keys: got 3"
+
+
 def test_a_distribution_is_a_type_or_a_section_and_keeps_its_defaults():
     for written in ("quantile", "{type: quantile}", "{type: quantile, kappa: 1}"):
         experiment = read(SOUND + f"training: {{distribution: {written}}}")

@@ -13,6 +13,7 @@ from ray.core.generated.common_pb2 import JobConfig
 from rllib_per.experiments import import_path, ray_session
 from rllib_per.experiments.import_path import (
     enter_current_folder,
+    enter_folder,
     leave_current_folder,
     worker_path,
 )
@@ -51,6 +52,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(import_path, "_entered", set())
+    monkeypatch.setattr(import_path, "_current", None)
     return tmp_path
 
 
@@ -106,6 +108,18 @@ def test_a_checkout_of_this_package_stays(folder, monkeypatch):
 def test_the_current_folder_is_searched_last_and_workers_search_alike(folder):
     enter_current_folder()
     assert sys.path[-1] == str(folder)
+    assert worker_path() == sys.path
+
+
+def test_the_folder_of_the_file_comes_before_the_current_one(folder):
+    """Whichever is entered first: the command line enters the current one as it is parsed."""
+    installed = list(sys.path)
+    enter_current_folder()
+    for name in ("of_the_file", "import_from"):
+        (folder / name).mkdir()
+        enter_folder(folder / name)
+    expected = [str(folder / "of_the_file"), str(folder / "import_from"), str(folder)]
+    assert sys.path == [*installed, *expected]
     assert worker_path() == sys.path
 
 

@@ -52,7 +52,7 @@ def test_killed_learners_are_replaced_and_go_on_in_step(build, caplog, doomed):
     assert result["replay_buffer"]["num_learner_restarts_lifetime"] == bool(doomed)
     assert (result["replay_buffer"]["num_updates_lost_lifetime"] > 0) == bool(doomed)
     assert_in_step(algorithm)
-    took_s = re.findall(r"all 2 learners were started anew .* in ([\d.]+) s", caplog.text)
+    took_s = re.findall(r"all 2 learners were started again .* in ([\d.]+) s", caplog.text)
     assert len(took_s) == bool(doomed)
     assert all(float(s) < RESTART_S for s in took_s)
     # A few updates from where they were, which is nowhere near a new network's parameters.

@@ -91,7 +91,7 @@ def test_a_slow_learner_fills_no_queue_and_misses_no_transition(build, monkeypat
 
 def share_of_planted(algorithm, learned):
     """Of the transitions that were learned from, how many have the mass that was planted."""
-    while not algorithm.replay.has_room(2000):
+    while not algorithm.replay.room(2000):
         algorithm.replay.collect(algorithm.loop._requests.popleft())
     algorithm.replay.flush()
     (part,) = algorithm.replay.collect(algorithm.replay.request(2000, 1.0))

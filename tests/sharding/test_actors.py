@@ -339,7 +339,7 @@ def test_a_small_object_store_never_spills_and_would_without_bounds(make_shards)
     before = num_spilled_bytes()
     requests, depths = [], []
     for _ in range(40):
-        while shards.has_room(batch_size):
+        while shards.room(batch_size):
             requests.append(shards.request(batch_size, 0.5))
         depths.append(len(requests))
         (part,) = shards.collect(requests.pop(0))

@@ -98,11 +98,11 @@ def test_the_driver_passes_batches_on_without_reading_them():
 def test_requests_in_flight_are_bounded_in_number():
     shards = filled(limits=ShardLimits(max_requests_in_flight=2))
     requests = [shards.request(8, 0.5) for _ in range(2)]
-    assert not shards.has_room(8)
+    assert not shards.room(8)
     with pytest.raises(RuntimeError, match=r"max_requests_in_flight \(2\)"):
         shards.request(8, 0.5)
     shards.collect(requests[0])
-    assert shards.has_room(8)
+    assert shards.room(8)
     with pytest.raises(ValueError, match="collected already"):
         shards.collect(requests[0])
 
@@ -113,10 +113,10 @@ def test_requests_in_flight_are_bounded_in_bytes_but_one_may_always_go():
     row_bytes = 2 * 4 + 8 + 8 + 20
     request = shards.request(20, 0.5)
     assert shards.metrics()["num_batch_bytes_in_flight"] == 20 * row_bytes
-    assert shards.has_room(2)
-    assert not shards.has_room(3)
+    assert shards.room(2)
+    assert not shards.room(3)
     shards.collect(request)
-    assert shards.has_room(1000)
+    assert shards.room(1000)
 
 
 @pytest.mark.parametrize(("batch_size", "beta"), [(0, 0.5), (8, -0.1), (8, 1.1), (8, np.nan)])

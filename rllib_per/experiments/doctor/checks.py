@@ -80,7 +80,7 @@ def check_packages(facts: NodeFacts) -> Finding:
     ]
     if wrong or missing:
         return Finding(
-            ERROR, "; ".join(wrong + missing), "install rllib-per anew: pip resolves them"
+            ERROR, "; ".join(wrong + missing), "install rllib-per again: pip resolves them"
         )
     shown = {name: facts.versions[name] for name in _SHOWN_PACKAGES if name in facts.versions}
     return Finding(OK, ", ".join(f"{name} {version}" for name, version in shown.items()))
@@ -109,7 +109,7 @@ def check_needed(needed: Mapping[str, str], facts: NodeFacts) -> Finding:
     if not lacking:
         return Finding(OK, "all packages that it needs are installed")
     found = [f"{needed[name]} needs {', '.join(facts.missing_modules[name])}" for name in lacking]
-    return Finding(ERROR, "; ".join(found), how_to_install(",".join(lacking)))
+    return Finding(ERROR, "; ".join(found), how_to_install(*lacking))
 
 
 def check_atari(facts: NodeFacts) -> Finding:

@@ -76,7 +76,7 @@ def write_report(
     ending: Ending, trials: Sequence[TrialOutcome], plan: SearchPlan, folder: TuningFolder
 ) -> None:
     """Leave the best experiment, the pictures and every trial's result in the search's folder."""
-    write_text(folder.best, _best_yaml(trials[0], plan))
+    write_text(folder.best, _best_yaml(trials, plan))
     _plot_curves(trials, folder.curves, plan.metric, plan.target)
     _plot_parameters(trials, folder.parameters, plan.metric, plan.values)
     result = {
@@ -110,10 +110,12 @@ def outcome_table(trials: Sequence[TrialOutcome], plan: SearchPlan, most: int) -
     return table
 
 
-def _best_yaml(best: TrialOutcome, plan: SearchPlan) -> str:
-    """The best trial's experiment, every default written out."""
+def _best_yaml(trials: Sequence[TrialOutcome], plan: SearchPlan) -> str:
+    """The experiment of the first, which is the best, every default written out."""
+    best = trials[0]
     found = ", ".join(f"{name} {show(value)}" for name, value in best.found.items())
     return (
+        f"# {plan.config.environment.game}, the best of {len(trials)} trials of a search.\n"
         f"# Trial {best.number}: {plan.metric} {show(best.score)} after {best.num_env_steps:,} env "
         f"steps.\n# Found: {found}\n{experiment_of(best.config).to_yaml()}"
     )

@@ -202,15 +202,15 @@ class Scheduler(ExperimentSection):
     """"asha" stops the worse trials early (Li et al. 2020); "pbt" lets them go on from the better
     ones' checkpoints with perturbed settings (Jaderberg et al. 2017)."""
     grace_env_steps: Positive = 5000
-    """Of "asha": no trial is stopped before."""
+    """Env steps before which "asha" stops no trial."""
     reduction_factor: Annotated[Float, Field(gt=1)] = 3.0
-    """Of "asha": one trial in this many goes on at each rung, which is this many times longer."""
+    """One trial in this many goes on at each rung of "asha", which is this many times longer."""
     interval_env_steps: Positive = 10_000
-    """Of "pbt": how often trials are compared."""
+    """Env steps between two comparisons of the trials of "pbt"."""
     quantile_fraction: Annotated[Float, Field(gt=0, le=0.5)] = 0.25
-    """Of "pbt": share of the trials that are replaced, and of those that replace them."""
+    """Share of the trials that "pbt" replaces, and of those that replace them."""
     resample_probability: Unit = 0.25
-    """Of "pbt": a setting is drawn anew with it; else it is multiplied by 1.2 or 0.8."""
+    """Probability with which "pbt" draws a setting again; else it is multiplied by 1.2 or 0.8."""
 
     @model_validator(mode="after")
     def _keys_belong_to_the_type(self) -> Scheduler:
@@ -238,7 +238,7 @@ class Tracker(ExperimentSection):
     callback_class: str
     """The dotted path of a Ray Tune logger callback, behind --allow-custom-classes."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Its keywords; secrets come from the environment only."""
+    """Keywords of the callback; secrets come from environment variables only."""
 
     @field_validator("options")
     @classmethod
@@ -263,7 +263,7 @@ class Tune(ExperimentSection):
     """`episode_return_mean`, `evaluation_return_mean`, or a number of RLlib's result, such as
     `env_runners/episode_len_mean`; null: the greedy return if `evaluation` asks for it."""
     mode: Literal["max", "min"] = "max"
-    """Which values of it are good."""
+    """Whether great or small values of `metric` are good."""
     scheduler: Scheduler = Scheduler()
     """Who stops trials early, or lets them go on from others."""
     search: Search = Search()
@@ -273,4 +273,4 @@ class Tune(ExperimentSection):
     max_failures: Count = 2
     """How often a trial that fails goes on from its checkpoint."""
     trackers: list[Tracker] = Field(default_factory=list)
-    """Beside TensorBoard, CSV and JSON."""
+    """Loggers beside TensorBoard, CSV and JSON."""
