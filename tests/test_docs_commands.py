@@ -34,6 +34,16 @@ QUICK = (
     "evaluation.final_num_episodes=1",
 )
 ANYWHERE = {"/shared/runs": "shared", "RUN": "runs/cartpole/latest"}
+# What the commands of a page take, and the command that makes it.
+MADE_BY = {
+    "my.yaml": "rllib-per init my.yaml --env Acrobot-v1",
+    "runs/config/latest": (
+        "rllib-per train benchmarks/evidence/minatar/500k/breakout-per-0/config.yaml"
+    ),
+    "runs/gated/latest": "rllib-per train gated.yaml --allow-custom-classes",
+    "runs/grid/latest": "rllib-per train grid.yaml --allow-custom-classes",
+    "runs/tune/cartpole/latest": "rllib-per tune configs/tune/cartpole.yaml",
+}
 NOTHING_TO_CHECK = {"cd", "chmod", "export", "ssh"}
 
 FOUND = list(dict.fromkeys([*commands(), *inline_commands()]))
@@ -138,7 +148,8 @@ def shell(tmp_path_factory):
     """A folder with the configs and one run, and a Ray for all commands."""
     ray = pytest.importorskip("ray")
     folder = tmp_path_factory.mktemp("reader")
-    (folder / "configs").symlink_to(ROOT / "configs")
+    for name in ("benchmarks", "configs"):
+        (folder / name).symlink_to(ROOT / name)
     for name, text in files().items():
         (folder / name).write_text(text)
     ray.init(
@@ -163,12 +174,10 @@ def shell(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")  # RLlib's buffers and Tune warn of what is deprecated.
 @pytest.mark.parametrize("command", RUNS)
 def test_a_command_runs(shell, command):
-    if "runs/tune/cartpole/latest" in command.words:
-        shell.run(Command(ROOT, ("rllib-per", "tune", "configs/tune/cartpole.yaml")))
-    for own in ("grid", "gated"):
-        if f"runs/{own}/latest" in command.words:
-            train = ("rllib-per", "train", f"{own}.yaml", "--allow-custom-classes")
-            shell.run(Command(ROOT, train))
+    for word in command.words:
+        if word in MADE_BY and command.words[1] != "init":
+            made = shell.run(Command(ROOT, tuple(shlex.split(MADE_BY[word]))))
+            assert made.exit_code == 0, made.output
     done = shell.run(command)
     if command.shown:
         assert done.exit_code == 2

@@ -288,7 +288,7 @@ class ApexDQNLearner(DQNTorchLearner):
             self._last_obs = columns.obs
         elif noise is not None:  # `forward_train` has drawn from it.
             noise.begin(self._weights_seq_no + 1)
-        loss, self._losses = UpdateStep.evaluate(self._step, columns)
+        loss, self._losses = self._step.objective_loss(columns)
         if not self._is_in_step:
             log_losses(self.metrics, self.module_id, loss.detach(), self._losses)
         return loss

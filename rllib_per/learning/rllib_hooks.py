@@ -150,7 +150,7 @@ class HookedStep(UpdateStep):
 
     def evaluate(self, columns: TensorBatch) -> tuple[Tensor, Losses]:
         if not self._hooks & LOSS_HOOKS:
-            return super().evaluate(columns)
+            return self.objective_loss(columns)
         return self._learner.evaluate_by_hooks(columns)
 
     def descend(self, loss: Tensor) -> Tensor | None:

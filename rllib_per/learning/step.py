@@ -187,10 +187,14 @@ class UpdateStep:
         return self._transfer.hand_over(batch, losses.priority)
 
     def begin_update(self, counts: Mapping[str, int]) -> None:
-        """Calls of `evaluate` belong to the update of lifetime `counts` from now on."""
+        """Calls of `objective_loss` belong to the update of lifetime `counts` from now on."""
         self._networks.begin_update(counts)
 
     def evaluate(self, columns: TensorBatch) -> tuple[Tensor, Losses]:
+        """What is descended, and what it is the mean of: the objective's."""
+        return self.objective_loss(columns)
+
+    def objective_loss(self, columns: TensorBatch) -> tuple[Tensor, Losses]:
         """The importance-weighted mean loss, with its gradient, and what it is the mean of."""
         losses = self._objective.losses(columns, self._networks)
         if not self._is_checked:

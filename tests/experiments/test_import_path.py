@@ -196,10 +196,9 @@ def test_the_package_runs_as_a_module_without_the_current_folder(folder):
 
 
 @pytest.fixture
-def own(folder):
+def own(folder, tmp_path_factory):
     """A YAML, with its modules beside it, in another folder than the current one."""
-    project = folder.parent / "project"
-    project.mkdir()
+    project = tmp_path_factory.mktemp("project")
     for name in ("my_env.py", "my_helper.py"):
         (folder / name).rename(project / name)
     wrappers = [{"TimeLimit": {"max_episode_steps": 40}}, "NormalizeObservation"]
