@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,18 @@ def test_a_run_leaves_everything_in_its_folder(run):
 
 
 @pytest.mark.ray
+def test_rates_are_those_of_an_iteration(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 1
+    for last, row in pairwise(rows):
+        num_env_steps = int(row["env_steps"]) - int(last["env_steps"])
+        took_s = num_env_steps / float(row["env_steps_per_s"])
+        passed_s = float(row["time_s"]) - float(last["time_s"])
+        assert 0 < took_s < passed_s + 0.01  # They have one digit, and writing takes time too.
+
+
+@pytest.mark.ray
 def test_the_priorities_that_a_run_saved_are_those_of_its_buffer(run):
     with (run / "metrics.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
@@ -338,6 +351,7 @@ def test_resume_goes_on_where_the_run_was(run):
     assert 0 < int(resumed["env_steps"]) - int(before[-1]["env_steps"]) < 600
     assert int(resumed["buffer_size"]) > int(before[-1]["buffer_size"])
     assert int(resumed["updates"]) > int(before[-1]["updates"])
+    assert float(resumed["time_s"]) > float(before[-1]["time_s"])
     assert json.loads((run / "result.json").read_text())["env_steps"] >= 2000
     assert yaml.safe_load((run / "config.yaml").read_text())["stop"]["env_steps"] == 2000
     assert len((run / "command.txt").read_text().splitlines()) == 2

@@ -18,6 +18,7 @@ from rllib_per.checkpoints.folders import verify
 from rllib_per.cli import main
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.greedy_play import GreedyPlay
+from rllib_per.experiments.sections import Stop
 from rllib_per.experiments.training import TrainingRun
 from tests.support.full_disk import files_of_at_most
 from tests.support.processes import descendants, stop
@@ -223,6 +224,36 @@ def test_a_finished_run_goes_on_with_a_larger_budget(finished, tmp_path):
     done = call("resume", copy, "--set", "stop.env_steps=1000")
     assert done.exit_code == 0, done.output
     assert json.loads((copy / "result.json").read_text())["env_steps"] >= 1000
+
+
+# -- targets -----------------------------------------------------------------------------------
+
+EARLY = (
+    "stop={env_steps: 5000, target_return: 1}",
+    "reporting.metrics_num_episodes_for_smoothing=5",
+)
+
+
+def test_a_target_ends_a_run_once_a_final_evaluation_confirms_it(ray_is_there, tmp_path):
+    """Training episodes say when to evaluate, since this run plays no evaluation on the way."""
+    done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, *arguments(*EARLY))
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "cartpole" / "latest" / "result.json").read_text())
+    assert result["ending"] == "target_met"
+    assert result["env_steps"] < 5000
+
+
+def test_a_final_evaluation_below_the_target_lets_training_go_on(
+    ray_is_there, tmp_path, monkeypatch
+):
+    answers = [False, True]
+    monkeypatch.setattr(Stop, "is_met", lambda stop, mean: answers.pop(0))
+    done = call("train", CONFIGS / "cartpole.yaml", "--runs", tmp_path, *arguments(*EARLY))
+    assert done.exit_code == 0, done.output
+    assert "training goes on" in done.output
+    assert answers == []
+    result = json.loads((tmp_path / "cartpole" / "latest" / "result.json").read_text())
+    assert result["ending"] == "target_met"
 
 
 # -- errors ------------------------------------------------------------------------------------

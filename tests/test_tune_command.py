@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.run_lock import run_lock
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "tune"
 RLLIB_PER = [sys.executable, "-c", "from rllib_per.cli import main; main()"]
@@ -91,6 +92,10 @@ def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(tmp_path, sent):
     assert code == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
     (run,) = (tmp_path / "cartpole").glob("20*")
 
+    with run_lock(run):
+        refused = command("resume", run)
+    assert refused.returncode == 2
+    assert "is in use by process" in refused.stderr
     resumed = command("resume", run)
 
     assert resumed.returncode == 0, resumed.stderr

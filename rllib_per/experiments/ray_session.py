@@ -64,7 +64,7 @@ def ray_session(
         _start(experiment)
     else:
         connect(address)
-        _warn_if_too_small(num_cpus(experiment))
+        warn_if_too_small(num_cpus(experiment))
     if log is not None:
         _keep_output(log)
     try:
@@ -228,7 +228,7 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _warn_if_too_small(num_cpus: int) -> None:
+def warn_if_too_small(num_cpus: int) -> None:
     """A cluster may still grow, so this is no error."""
     import ray
 

@@ -9,9 +9,11 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
 
 from rllib_per import ApexDQNConfig, PrioritizedReplayBuffer, UniformReplayBuffer
+from rllib_per.buffers.build import buffer_keywords
 from rllib_per.buffers.rllib_replay import RLlibReplay
 from rllib_per.buffers.types import REPLAY_TYPES, replay_class
 from rllib_per.dqn.validation import find_problems
+from rllib_per.settings.replay import Prioritized, TransitionSettings
 from rllib_per.sharding import ShardedReplay
 from tests.support.own_buffer import NewestBuffer
 
@@ -58,6 +60,15 @@ def test_a_buffer_without_room_for_all_windows_is_refused(build, ray_runtime):
     tight = config("prioritized", capacity=100).env_runners(num_envs_per_env_runner=64)
     with pytest.raises(ValueError, match="must be at least 320 rows: got 100, for num_envs = 64"):
         build(tight.training(num_steps_sampled_before_learning_starts=50))
+
+
+def test_the_seed_of_a_run_decides_that_of_its_draws():
+    def seed(of_run):
+        return buffer_keywords(Prioritized(), TransitionSettings(seed=of_run), None)["seed"]
+
+    assert seed(3) == seed(3) != seed(4)
+    assert seed(3) is not None
+    assert seed(None) is None
 
 
 def test_keywords_of_a_class_of_ones_own_reach_its_base(build, ray_runtime):

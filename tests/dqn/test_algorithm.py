@@ -110,6 +110,15 @@ def test_results_carry_rllibs_keys_and_those_of_replay(build):
 
 
 @pytest.mark.ray
+def test_priorities_that_change_no_draw_are_told_of(build, caplog):
+    buffer = {"type": "uniform", "capacity": 2000, "alpha": 0.3}
+    build(config(replay_buffer_config=buffer))
+    (told,) = [record.getMessage() for record in caplog.records if "alike" in record.message]
+    assert "replay of the type 'uniform' draws all transitions alike" in told
+    assert "replay.alpha: leave" in told
+
+
+@pytest.mark.ray
 def test_learning_changes_the_priorities(build):
     algorithm = build(config())
     algorithm.train()

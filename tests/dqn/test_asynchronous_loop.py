@@ -169,3 +169,21 @@ def test_batches_under_way_at_a_restore_are_due_once_more():
     loop.loop.restart()
     assert loop.ratio.num_due == 2
     assert loop.replay.metrics()["num_requests_in_flight"] == 0
+
+
+def test_batches_are_asked_for_in_one_call_once_half_of_their_room_is_free():
+    """It is of 20 here; several in a call cost a shard little more than one."""
+    loop = Loop()
+    loop.earn(16)
+    assert len(loop.loop._requests) == 16
+    loop.earn(10)  # There is room for 4 of them.
+    assert len(loop.loop._requests) == 16
+    for _ in range(5):
+        assert loop.learn()
+        loop.prioritize()
+        loop.earn(0)
+    assert len(loop.loop._requests) == 11
+    assert loop.learn()
+    loop.prioritize()
+    loop.earn(0)
+    assert len(loop.loop._requests) == 20

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_per.dqn.training_clock import ReplayRatio
+from rllib_per.dqn.training_clock import Progress, ReplayRatio, TrainingClock
 
 
 def test_nothing_is_due_before_learning_starts():
@@ -88,3 +88,12 @@ def test_the_first_transition_can_start_learning(learning_starts):
     assert ratio.take_updates() == 0
     ratio.add(1)
     assert ratio.take_updates() == 1
+
+
+def test_the_clock_counts_steps_episodes_and_updates():
+    progress = Progress()
+    clock = TrainingClock(progress, None, ReplayRatio(1.0, 4, 1), broadcast_interval=2)
+    clock.count_steps(30, 2)
+    clock.count_steps(5, 1)
+    assert [clock.count_update() for _ in range(3)] == [False, True, False]
+    assert clock.timesteps() == {"env_steps": 35, "episodes": 3, "updates": 3}

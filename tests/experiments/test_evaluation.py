@@ -2,6 +2,7 @@
 """Evaluation counts whole episodes, the same number whatever their length."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +15,7 @@ from rllib_per.experiments.evaluation import (
 )
 from rllib_per.experiments.experiment import build_experiment
 from rllib_per.experiments.exporting import _traced
+from rllib_per.experiments.greedy_play import FINAL, PERIODIC, GreedyPlay
 from rllib_per.experiments.policy_file import save_policy
 from rllib_per.experiments.yaml_source import parse_yaml
 from rllib_per.learning.module import ApexDQNModule
@@ -304,3 +306,21 @@ stop: {env_steps: 1}
         _traced(policy)
     with pytest.raises(ValueError, match=r"Illegal\._forward_inference must give legal actions"):
         policy_of("Illegal").evaluate(4, 2, seed=0)
+
+
+def test_no_two_evaluations_of_a_run_have_the_same_seeds():
+    """Of its experiment, purpose and env steps; another seed of the experiment has others."""
+    asked = []
+    policy = SimpleNamespace(
+        update=lambda *weights: None,
+        evaluate=lambda episodes, envs, seed, stop, report=None: asked.append(tuple(seed)),
+    )
+    for seed in (0, 1):
+        experiment = SimpleNamespace(seed=seed, evaluation=SimpleNamespace(num_envs=2))
+        for env_steps in (0, 1000):
+            algorithm = SimpleNamespace(progress=SimpleNamespace(env_steps=env_steps))
+            play = GreedyPlay(experiment, algorithm, policy)
+            play._bring_up_to_date = lambda: None
+            for purpose in (PERIODIC, FINAL):
+                play.evaluate(3, purpose)
+    assert len(set(asked)) == len(asked) == 8

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from tensorboardX.proto.event_pb2 import SessionLog
 
 from rllib_per.experiments import plotting
+from rllib_per.experiments.episode_log import spread
 from rllib_per.experiments.metrics_log import (
     MetricsLog,
     MetricsRow,
@@ -176,6 +177,12 @@ def test_only_finite_numbers_are_kept():
         "g": np.array(3),
     }
     assert dict(flatten_numbers(result)) == {"a": 1.5, "b/c": 2, "g": 3}
+
+
+def test_episodes_of_an_iteration_are_spread_over_its_env_steps():
+    rows = spread([(9.0, 20), (5.0, 30), (7.0, 10)], 100, 190)
+    assert list(rows) == [(130, 9.0, 20), (160, 5.0, 30), (190, 7.0, 10)]
+    assert list(spread([], 100, 190)) == []
 
 
 def test_the_moving_mean_starts_with_what_there_is():

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 import yaml
 from ray.tune.search.optuna import OptunaSearch
@@ -14,6 +15,8 @@ from rllib_per.experiments.terminal import PlainConsole
 from rllib_per.experiments.tuning.display import TuningDisplay
 from rllib_per.experiments.tuning.optuna_search import PatientOptunaSearch
 from rllib_per.experiments.tuning.plan import experiment_of, load_plan, parameters
+from rllib_per.experiments.tuning.report import outcomes
+from rllib_per.experiments.tuning.search import ending_of
 from rllib_per.experiments.tuning.space import SearchValue
 from rllib_per.experiments.yaml_source import ConfigError
 
@@ -247,6 +250,53 @@ def test_the_metric_is_the_greedy_return_where_there_is_one(tmp_path):
     assert plan_of(tmp_path, SEARCH).metric == "episode_return_mean"
     greedy = plan_of(tmp_path, SEARCH, "evaluation.interval_env_steps=1000")
     assert greedy.metric == "evaluation_return_mean"
+
+
+def results_of(plan, *trials):
+    """What Tune tells of trials, each with its last score and env steps; a score None: none."""
+    told = []
+    for number, (score, env_steps) in enumerate(trials):
+        rows = [] if score is None else [{"env_steps": env_steps, plan.metric: score}]
+        told.append(
+            SimpleNamespace(
+                config=plan.variants[0].model_dump(mode="json"),
+                error=None,
+                metrics={"trial_id": f"x_{number:05d}"},
+                metrics_dataframe=pandas.DataFrame(rows, columns=["env_steps", plan.metric]),
+                path=f"trial_{number:05d}",
+            )
+        )
+    return told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "order"),
+    [
+        ((), [1, 2, 0, 3]),
+        (("tune.mode=min",), [0, 2, 1, 3]),
+        # Of those that reached the target, the one that needed the fewest env steps.
+        (("stop.target_return=90",), [2, 1, 0, 3]),
+    ],
+)
+def test_the_best_trial_comes_first_and_one_without_a_score_last(tmp_path, overrides, order):
+    plan = plan_of(tmp_path, SEARCH, *overrides)
+    found = outcomes(results_of(plan, (10, 100), (200, 900), (100, 500), (None, 0)), plan)
+    assert [int(trial.number) for trial in found] == order
+
+
+@pytest.mark.parametrize(
+    ("overrides", "score", "interrupted", "ending"),
+    [
+        ((), 100, False, "finished"),
+        (("stop.target_return=90",), 100, False, "target_met"),
+        (("stop.target_return=90",), 80, False, "budget_ended"),
+        (("stop.target_return=90",), 100, True, "interrupted"),
+    ],
+)
+def test_a_search_ends_as_its_best_trial_did(tmp_path, overrides, score, interrupted, ending):
+    plan = plan_of(tmp_path, SEARCH, *overrides)
+    (best,) = outcomes(results_of(plan, (score, 500)), plan)
+    assert ending_of(best, plan, interrupted=interrupted) == ending
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", "200"), ("min", "10")])

@@ -8,7 +8,7 @@ import ray
 import torch
 
 from rllib_per.experiments.experiment import load_experiment
-from rllib_per.experiments.ray_session import num_cpus, ray_session
+from rllib_per.experiments.ray_session import num_cpus, ray_session, warn_if_too_small
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LARGE = CONFIGS / "atari" / "pong_apex_cluster.yaml"
@@ -73,3 +73,13 @@ def test_local_is_a_ray_of_its_own_with_a_place_for_every_actor():
     experiment = load_experiment(LARGE, ["learners.num_gpus_per_learner=0"])
     with ray_session(experiment, "local"):
         assert ray.cluster_resources()["CPU"] > num_cpus(experiment)
+
+
+@pytest.mark.parametrize(("available", "is_told"), [(3, True), (4, False)])
+def test_a_cluster_with_too_few_cpus_is_told_of_and_waited_for(
+    available, is_told, monkeypatch, caplog
+):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": available})
+    warn_if_too_small(4)
+    assert ("the cluster has 3 CPUs and the experiment's actors need 4" in caplog.text) == is_told

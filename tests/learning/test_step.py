@@ -16,7 +16,7 @@ from rllib_per.learning import update_metrics
 from rllib_per.learning.step import NetworkPair, UpdateStep
 from rllib_per.learning.target_network import TargetClock, TargetNetworks
 from rllib_per.learning.transfer import make_transfer
-from rllib_per.objectives import Expected, ObjectiveSettings
+from rllib_per.objectives import Expected, ObjectiveSettings, Outputs
 from tests.support.learner import build_learner, random_batch
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,20 @@ def test_rllibs_learner_takes_this_step():
     for mine, theirs in ((online, net.q_network), (target, net.target_q_network)):
         for name, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name])
+
+
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_mixed_precision_computes_in_bfloat16_and_hands_out_float32(mixed_precision):
+    seen = []
+
+    def network(obs, mask, taus):
+        seen.append((obs @ obs.T).dtype)
+        return Outputs(obs @ obs.T)
+
+    networks = NetworkPair(network, network, torch.device("cpu"), mixed_precision=mixed_precision)
+    for values in (networks.online, networks.target):
+        assert values(torch.ones(2, 3)).q.dtype == torch.float32
+    assert seen == [torch.bfloat16 if mixed_precision else torch.float32] * 2
 
 
 WITHOUT_RAY = """

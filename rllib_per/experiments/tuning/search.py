@@ -111,7 +111,7 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
         if display.was_interrupted:
             return "interrupted"
         raise NoResultError(_why(results, plan, folder))
-    ending = _ending(trials[0], plan, interrupted=display.was_interrupted)
+    ending = ending_of(trials[0], plan, interrupted=display.was_interrupted)
     write_report(ending, trials, plan, folder)
     console = make_console()
     console.print(outcome_table(trials, plan, _SHOWN))
@@ -120,7 +120,8 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     return ending
 
 
-def _ending(best: TrialOutcome, plan: SearchPlan, *, interrupted: bool) -> Ending:
+def ending_of(best: TrialOutcome, plan: SearchPlan, *, interrupted: bool) -> Ending:
+    """How a search has ended, by its best trial."""
     if interrupted:
         return "interrupted"
     if plan.target is None:
