@@ -47,14 +47,10 @@ from rllib_per.dqn.reconfiguration import (
 from rllib_per.dqn.refusals import slower_runner
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.rllib_keys import RLlibCounts
-from rllib_per.dqn.rollouts import (
-    Rollouts,
-    begin_later,
-    build_module,
-    give_env_statistics,
-    give_weights,
-)
+from rllib_per.dqn.rollouts import Rollouts
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
+from rllib_per.dqn.runner_states import begin_later, give_env_statistics
+from rllib_per.dqn.runner_weights import build_module, load_weights
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
 from rllib_per.envs.statistics import Statistics, pooled, share_of
@@ -226,7 +222,7 @@ class ApexDQN(SaveableDQN):
             return super().get_module(module_id)
         weights = self.learners.read_weights()
         if self.env_runner is not None:
-            give_weights(self.env_runner, weights)
+            load_weights(self.env_runner, weights)
             return super().get_module(module_id)
         return build_module(self.config, self.spaces, weights)
 

@@ -33,12 +33,9 @@ from rllib_per.dqn.asynchronous import AsynchronousLoop
 from rllib_per.dqn.config import ApexDQNConfig
 from rllib_per.dqn.reconfiguration import keep_alpha
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
-from rllib_per.dqn.rollouts import (
-    RANDOM_STATES,
-    Rollouts,
-    hand_weights,
-    let_take_any_weights,
-)
+from rllib_per.dqn.rollouts import Rollouts
+from rllib_per.dqn.runner_states import RANDOM_STATES
+from rllib_per.dqn.runner_weights import let_take_any_weights, push_weights
 from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio
 from rllib_per.learning.learners import Learners
@@ -157,7 +154,7 @@ class SaveableDQN(DQN):
         self._check_fits(state)
         super().set_state(state)
         if COMPONENT_LEARNER_GROUP in state:
-            hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
+            push_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
         if _REPLAY in state:
             self.replay.load_state(state[_REPLAY])
             keep_alpha(self.replay, self.settings.replay)
@@ -288,7 +285,7 @@ class SaveableDQN(DQN):
                 if with_replay and replay.is_dir():
                     self._replay_archive.load(replay)
                 super().restore_from_path(str(folder.absolute()), **kwargs)
-                hand_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
+                push_weights(self.learners, self.env_runner_group, self.eval_env_runner_group)
         if component is None and folder.is_dir():  # A copy from elsewhere is gone by now.
             self.recover_shards_from(folder)
         keep_alpha(self.replay, self.settings.replay)

@@ -11,15 +11,11 @@ from ray.exceptions import RayError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from rllib_per.dqn.rollouts import (
-    RandomStates,
-    random_state,
-    row_spec_of_actors,
-    set_random_states,
-    share_module,
-)
+from rllib_per.dqn.rollouts import row_spec_of_actors
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.dqn.runner_health import OverdueCalls
+from rllib_per.dqn.runner_states import RandomStates, random_state, set_random_states
+from rllib_per.dqn.runner_weights import share_module
 from rllib_per.envs.statistics import Statistics
 from rllib_per.runners.replay_feed import Collected
 from rllib_per.runners.saveable_runner import ENV_STATISTICS

@@ -1,40 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""Experience out of RLlib's EnvRunnerGroup, as Fragments, whatever kind of runner it holds.
-
-It also gives env runners their weights, and saves their random generators: RLlib's checkpoints hold
-those of one runner only.
-"""
+"""Experience out of RLlib's EnvRunnerGroup, as Fragments, whatever kind of runner it holds."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
-from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.action_masks import ACTION_MASK, has_mask
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
-from rllib_per.envs.statistics import Statistics, pooled, share_of
+from rllib_per.dqn.runner_states import (
+    RandomStates,
+    env_statistics,
+    random_states,
+    set_random_states,
+)
+from rllib_per.dqn.runner_weights import share_module
+from rllib_per.envs.statistics import Statistics
 from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
-from rllib_per.learning.learners import Learners
 from rllib_per.replay import Fragment, RowSpec
-from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.runners.saveable_runner import ENV_STATISTICS
 from rllib_per.settings.algorithm import RunnerSettings
-
-# Under which name an algorithm's state has the random states of its env runners.
-RANDOM_STATES = "env_runners"
-
-# By worker index.
-RandomStates = dict[int, Any]
 
 
 class Rollouts:
@@ -97,7 +89,7 @@ class Rollouts:
     def env_statistics(self) -> list[Statistics]:
         """By which the environments of each runner normalize; actors' as they last reported."""
         if not self._remote:
-            return [_env_statistics(self._group.local_env_runner)]
+            return [env_statistics(self._group.local_env_runner)]
         return list(self._env_statistics.values())
 
     def random_states(self) -> RandomStates:
@@ -158,149 +150,5 @@ def _row_spec(runner: EnvRunner) -> RowSpec:
     return runner.row_spec
 
 
-# -- weights ---------------------------------------------------------------------------------
-
-
-def share_module(group: EnvRunnerGroup, learner_group: LearnerGroup, *, plays: bool) -> bool:
-    """Let the local runner of `group` compute with the learner's own module, if it can.
-
-    Then no weights are copied and none are ever old. It can if the runner is ours and the learner
-    is in this process. One that only keeps the module for `Algorithm.get_module`, while others
-    play, keeps it on the CPU.
-
-    Args:
-        plays: The local runner is the one that collects experience.
-    """
-    runner = group.local_env_runner
-    if not (isinstance(runner, ApexEnvRunner) and learner_group.is_local):
-        return False
-    module = learner_group._learner.module[DEFAULT_MODULE_ID]
-    if not plays and next(module.parameters()).device.type != "cpu":
-        return False
-    runner.share_module(module)
-    return True
-
-
-def give_weights(runner: Any, weights: dict[str, Any]) -> None:
-    """Let `runner` have these weights, a part of its state, be they older than its own."""
-    _forget_weights(runner)
-    runner.set_state(weights)
-
-
-def build_module(config: AlgorithmConfig, spaces: Any, weights: dict[str, Any]) -> RLModule:
-    """A module for inference with these weights, where there is no local runner to have one."""
-    module: RLModule = config.get_rl_module_spec(spaces=spaces, inference_only=True).build()
-    module.set_state(weights[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
-    return module
-
-
-def let_take_any_weights(*groups: EnvRunnerGroup | None) -> None:
-    """Let all runners of these groups take the weights that come next, be they older than theirs.
-
-    They go by RLlib's count of updates, which a restore may set back. Nobody waits for a runner:
-    Ray makes the calls to each in order.
-    """
-    for group in groups:
-        if group is not None:
-            group.foreach_env_runner(_forget_weights, timeout_seconds=0.0)
-
-
-def hand_weights(learners: Learners, *groups: EnvRunnerGroup | None) -> None:
-    """Give the learners' weights to all runners of these groups, be they older than theirs.
-
-    After a restore: RLlib's `sync_weights` leaves out a runner that has not answered two calls yet,
-    which would play on with the weights of before. Nobody waits for a runner here either.
-    """
-    give = functools.partial(give_weights, weights=learners.read_weights())
-    for group in groups:
-        if group is not None:
-            group.foreach_env_runner(give, timeout_seconds=0.0)
-
-
-def _forget_weights(runner: Any) -> None:
-    runner._weights_seq_no = 0
-
-
-# -- statistics of environments --------------------------------------------------------------
-
-
-def give_env_statistics(
-    group: EnvRunnerGroup, statistics: Statistics, runners: list[int] | None = None
-) -> None:
-    """Let environments of a group, or of some runners in it, normalize by these; nobody waits."""
-
-    def take(runner: Any) -> None:
-        if isinstance(runner, ApexEnvRunner):
-            runner.take_env_statistics(statistics)
-
-    group.foreach_env_runner(
-        take,
-        remote_worker_ids=runners,
-        local_env_runner=runners is None,
-        timeout_seconds=0.0,
-    )
-
-
-def _env_statistics(runner: Any) -> Statistics:
-    return runner.env_statistics() if isinstance(runner, ApexEnvRunner) else {}
-
-
 def _report(runner: Any) -> tuple[dict[str, Any], int, Statistics]:
-    return runner.get_metrics(), runner.worker_index, _env_statistics(runner)
-
-
-# -- random generators -----------------------------------------------------------------------
-
-
-def begin_later(group: EnvRunnerGroup, runners: list[int], env_steps: int) -> None:
-    """Let runners that were started again draw other numbers than at their start; nobody waits."""
-
-    def begin(runner: Any) -> None:
-        if isinstance(runner, ApexEnvRunner):
-            runner.begin_later(env_steps)
-
-    group.foreach_env_runner(
-        begin, remote_worker_ids=runners, local_env_runner=False, timeout_seconds=0.0
-    )
-
-
-def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
-    """Of all runners, without runners that are not ours, or don't answer in time."""
-    answers = group.foreach_env_runner(random_state, timeout_seconds=timeout_s)
-    return {index: state for index, state in answers if state is not None}
-
-
-def set_random_states(
-    group: EnvRunnerGroup, states: RandomStates, env_steps: int, timeout_s: float
-) -> None:
-    """Let every runner that is in `states` draw on from there; others don't repeat their start.
-
-    Where there are more runners now, or fewer, all normalize as those that were saved did together.
-
-    Args:
-        group: The runners.
-        states: Of some or all.
-        env_steps: How far training is.
-        timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
-    """
-
-    saved = [state[ENV_STATISTICS] for state in states.values() if state.get(ENV_STATISTICS)]
-    num_runners = max(group.num_remote_env_runners(), 1)
-    share = {} if len(saved) == num_runners else share_of(pooled(saved), num_runners)
-
-    def restore(runner: Any) -> None:
-        if not isinstance(runner, ApexEnvRunner):
-            return
-        if runner.worker_index in states:
-            runner.set_random_state(states[runner.worker_index], env_steps)
-        else:
-            runner.begin_later(env_steps)
-        runner.take_env_statistics(share)
-
-    group.foreach_env_runner(restore, timeout_seconds=timeout_s)
-
-
-def random_state(runner: Any) -> tuple[int, Any]:
-    """The runner's worker index, and the state of its generators; None if it is not ours."""
-    ours = isinstance(runner, ApexEnvRunner)
-    return runner.worker_index, runner.random_state() if ours else None
+    return runner.get_metrics(), runner.worker_index, env_statistics(runner)

@@ -20,7 +20,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.metrics import REPLAY_BUFFER_RESULTS
 
-from rllib_per.dqn.rollouts import RANDOM_STATES
+from rllib_per.dqn.runner_states import RANDOM_STATES
 
 logger = logging.getLogger(__name__)
 

@@ -367,7 +367,7 @@ class ApexDQNLearner(DQNTorchLearner):
         if COMPONENT_OPTIMIZER not in state:
             self._step.target_networks.follow(1.0)
 
-    def hand_out_weights(self) -> tuple[int, dict[str, Any]]:
+    def export_weights(self) -> tuple[int, dict[str, Any]]:
         """How many updates the weights have seen, and the weights as an env runner takes them."""
         state = self.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
         return self._weights_seq_no, state

@@ -197,7 +197,7 @@ class Learners:
         """A reference to the newest weights that are there, as an env runner takes them."""
         if self._local is not None:
             if self._weights is None:
-                self._weights = ray.put(self._local.hand_out_weights()[1])
+                self._weights = ray.put(self._local.export_weights()[1])
             return self._weights
         self._take_weights()
         assert self._weights is not None
@@ -225,7 +225,7 @@ class Learners:
             self._weights = None  # They are handed out when someone wants them, and not before.
             return
         actors = self._require_remote()
-        answered, weights = actors[0].hand_out_weights.options(num_returns=2).remote()
+        answered, weights = actors[0].export_weights.options(num_returns=2).remote()
         if not wait:
             self._asked.append((answered, weights))
             return
@@ -235,7 +235,7 @@ class Learners:
 
     def read_weights(self) -> dict[str, Any]:
         """The weights after all steps begun so far, as an env runner takes them; waits for them."""
-        _, weights = self._ask_one("hand_out_weights", "weights")
+        _, weights = self._ask_one("export_weights", "weights")
         return dict(weights)
 
     def read_shapes(self) -> dict[str, tuple[int, ...]]:

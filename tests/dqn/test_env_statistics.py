@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.rllib.algorithms.dqn.dqn import DQN
 
-from rllib_per.dqn.rollouts import set_random_states
+from rllib_per.dqn.runner_states import set_random_states
 from rllib_per.envs.statistics import pooled
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.apex import apex_config

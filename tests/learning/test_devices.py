@@ -72,7 +72,7 @@ def test_a_restored_learner_goes_on_exactly(gpus, settings, tmp_path):
 def test_weights_are_handed_out_as_arrays_of_the_host(gpus):
     learner = build_learner(num_gpus_per_learner=gpus)
     learn(learner, range(2))
-    updates, weights = learner.hand_out_weights()
+    updates, weights = learner.export_weights()
     assert updates == 2
     assert all(isinstance(leaf, np.ndarray) for leaf in tree.flatten(weights["rl_module"]))
 

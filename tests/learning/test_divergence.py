@@ -89,7 +89,7 @@ def test_weights_that_are_not_finite_are_given_to_no_one(tmp_path, value):
     with torch.no_grad():
         next(learner.module["default_policy"].unwrapped().q_network.parameters())[0] = value
     for way in (
-        learner.hand_out_weights,
+        learner.export_weights,
         learner.get_state,
         lambda: learner.get_state(components="rl_module"),
         lambda: learner.save_to_path(tmp_path / "after"),
@@ -98,4 +98,4 @@ def test_weights_that_are_not_finite_are_given_to_no_one(tmp_path, value):
             way()
     learner.get_state(components="optimizer")
     learner.restore_from_path(tmp_path / "before")
-    learner.hand_out_weights()
+    learner.export_weights()

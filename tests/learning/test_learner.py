@@ -332,11 +332,11 @@ def test_a_learner_leaves_the_state_that_it_takes_over_as_it_is():
 
 
 def test_a_learner_that_takes_over_weights_alone_has_a_target_network_of_the_same():
-    given = build_learner().hand_out_weights()[1]
+    given = build_learner().export_weights()[1]
     learner = build_learner(seed=8)
     learner.take_over(given)
     assert torch.equal(target_parameters(learner), parameters(learner))
-    taken = learner.hand_out_weights()[1]["rl_module"]
+    taken = learner.export_weights()[1]["rl_module"]
     tree.map_structure(np.testing.assert_array_equal, taken, given["rl_module"])
 
 

@@ -168,7 +168,7 @@ READ_AT_A_DOOR = {
     "dqn/reconfiguration.py": {
         "copy", "validate", "freeze", "to_dict", "reporting", "env_runner_cls",
     },
-    "dqn/rollouts.py": {"get_rl_module_spec"},
+    "dqn/runner_weights.py": {"get_rl_module_spec"},
     "dqn/runner_failures.py": {  # In an env runner of any class.
         "restart_failed_env_runners", "delay_between_env_runner_restarts_s",
     },
