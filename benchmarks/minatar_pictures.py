@@ -22,6 +22,7 @@ COLORS = {
     "per": "#0072B2",
     "base_huber": "#E69F00",
     "per_huber": "#E69F00",
+    "base_quarter_lr": "#F0E442",
     "per_schaul": "#F0E442",
     "rainbow": "#009E73",
     "iqn": "#CC79A7",

@@ -20,6 +20,7 @@ NAMES = {
     "per": "DQN+, prioritized",
     "base_huber": "DQN+, Huber's loss",
     "per_huber": "DQN+, Huber's loss, prioritized",
+    "base_quarter_lr": "DQN+, Huber's loss, a quarter of the rate",
     "per_schaul": "DQN+, Huber's loss, prioritized as in its paper",
     "rainbow": "Rainbow",
     "iqn": "Rainbow, IQN for C51",

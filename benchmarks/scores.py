@@ -50,6 +50,7 @@ PAIRS = (
     ("base", "per"),
     ("base_huber", "per_huber"),
     ("base", "per_huber"),
+    ("base_quarter_lr", "per_schaul"),
     ("base", "per_schaul"),
 )
 QUANTILE_NAMES = [f"{100 * quantile:g} %" for quantile in QUANTILES]

@@ -17,9 +17,11 @@ DQN = ("training.double_q=false", "training.n_step=1", "training.dueling=false")
 # Losses of distributions have no other choice. Games without bad rewards return less than 50,
 # discounted.
 HUBER = "training.td_error_loss_fn=huber"
-# Their table of hyper-parameters: α 0.6, β 1 when the run ends, and a quarter of the learning rate.
+# Their table of hyper-parameters: α 0.6, β 1 when the run ends, and a quarter of the learning rate,
+# which is given to uniform replay by itself, too.
+QUARTER_LR = "training.lr=6.25e-5"
 SCHAUL = (
-    "training.lr=6.25e-5",
+    QUARTER_LR,
     "replay.alpha=0.6",
     "replay.beta={type: linear, initial: 0.4, final: 1.0, steps: 500000}",
 )
@@ -44,6 +46,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "per": ("configs/minatar/per.yaml", ()),
     "base_huber": ("configs/minatar/base.yaml", (HUBER,)),
     "per_huber": ("configs/minatar/per.yaml", (HUBER,)),
+    "base_quarter_lr": ("configs/minatar/base.yaml", (HUBER, QUARTER_LR)),
     "per_schaul": ("configs/minatar/per.yaml", (HUBER, *SCHAUL)),
     "rainbow": ("configs/minatar/per.yaml", (*NOISE_ALONE, *ATOMS)),
     "iqn": ("configs/minatar/per.yaml", (*NOISE_AND_EPSILON, *IQN)),
@@ -216,7 +219,7 @@ SUITE = (
     *minatar("500k", FIRST_GAMES, ("base", "per"), range(3)),
     *minatar("500k", FIRST_GAMES, ("rainbow", "iqn"), range(3)),
     *minatar("500k", FIRST_GAMES, ("per_huber", "base_huber"), range(3)),
-    *minatar("500k", FIRST_GAMES, ("per_schaul",), range(3)),
+    *minatar("500k", FIRST_GAMES, ("per_schaul", "base_quarter_lr"), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
     *space_invaders_tutorial(),
     *(
