@@ -16,6 +16,7 @@ import pytest
 from benchmarks import evidence
 from benchmarks.suite import SUITE, minatar_name
 from rllib_per.experiments.experiment import load_experiment
+from rllib_per.extras import how_to_install
 from tests.support.documentation import ROOT
 
 
@@ -180,7 +181,7 @@ def test_a_run_whose_extra_is_missing_is_left_out_with_a_word(capsys, monkeypatc
     monkeypatch.setattr(evidence, "is_done", lambda run: False)
     monkeypatch.setattr(evidence, "execute", lambda run: pytest.fail("it was run"))
     evidence.main()
-    said = "minigrid-0: left out, for it needs pip install 'rllib-per[minigrid]'"
+    said = f"minigrid-0: left out, for it needs {how_to_install('minigrid')}"
     assert said in capsys.readouterr().out.splitlines()
 
 
