@@ -55,7 +55,9 @@ def test_mixed_precision_computes_in_bfloat16_and_hands_out_float32(mixed_precis
 
     networks = NetworkPair(network, network, torch.device("cpu"), mixed_precision=mixed_precision)
     for values in (networks.online, networks.target):
-        assert values(torch.ones(2, 3)).q.dtype == torch.float32
+        q = values(torch.ones(2, 3)).q
+        assert q.dtype == torch.float32
+        assert torch.equal(q, torch.full((2, 2), 3.0))
     assert seen == [torch.bfloat16 if mixed_precision else torch.float32] * 2
 
 
