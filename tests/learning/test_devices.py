@@ -2,6 +2,7 @@
 """What holds on a GPU as on a CPU."""
 
 from dataclasses import replace
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -41,8 +42,10 @@ def _ray():
 
 
 def learn(learner, seeds):
-    for seed in seeds:
-        learner.update_from_replay(random_batch(seed), timesteps=START)
+    """What goes back to replay, of all updates; on a GPU the last comes with `flush`."""
+    step = partial(learner.update_from_replay, timesteps=START)
+    updates = [*(step(random_batch(seed)) for seed in seeds), learner.flush()]
+    return np.concatenate([update.td_errors for update in updates if update is not None])
 
 
 @pytest.mark.parametrize(
@@ -90,9 +93,10 @@ def test_weights_are_handed_out_as_arrays_of_the_host(gpus):
 def test_precision_and_compilation_change_the_step_by_rounding_only(gpus, setting, objective):
     settings = OBJECTIVES[objective] | {"num_gpus_per_learner": gpus}
     plain, other = (build_learner(**settings, **{setting: value}) for value in (False, True))
-    for learner in (plain, other):
-        learn(learner, range(5))
-    assert (parameters(plain) - parameters(other)).abs().max() < 1e-2
+    exact, rounded = learn(plain, range(5)), learn(other, range(5))
+    # Numbers of bfloat16 have eight bits, so that each is off by at most 0.4 %.
+    np.testing.assert_allclose(exact, rounded, rtol=0, atol=0.01 * np.abs(exact).max())
+    assert setting == "compile_module" or not np.array_equal(exact, rounded)
 
 
 class ReadsNoted(TorchDispatchMode):
