@@ -14,9 +14,9 @@ GAMES = ("breakout", "asterix", "space_invaders", "seaquest", "freeway")
 LENGTHS = {"500k": 500_000, "1m": 1_000_000, "5m": 5_000_000}
 
 DQN = ("training.double_q=false", "training.n_step=1", "training.dueling=false")
-# Losses of distributions have no other choice. Games without bad rewards return less than 50,
-# discounted.
+# base.yaml has the squared loss, per.yaml Huber's.
 HUBER = "training.td_error_loss_fn=huber"
+SQUARED = "training.td_error_loss_fn=mse"
 # Their table of hyper-parameters: α 0.6, β 1 when the run ends, and a quarter of the learning rate,
 # which is given to uniform replay by itself, too.
 QUARTER_LR = "training.lr=6.25e-5"
@@ -26,8 +26,9 @@ SCHAUL = (
     "replay.beta={type: linear, initial: 0.4, final: 1.0, steps: 500000}",
 )
 # Hessel et al. 2018 explore by noise alone, Clark et al. 2025 with ε as well (decision 0081).
-NOISE_ALONE = ("training.noisy=true", "training.epsilon=0", HUBER)
-NOISE_AND_EPSILON = ("training.noisy=true", HUBER)
+NOISE_AND_EPSILON = ("training.noisy=true",)
+NOISE_ALONE = (*NOISE_AND_EPSILON, "training.epsilon=0")
+# Games without bad rewards return less than 50, discounted.
 ATOMS = ("training.num_atoms=51", "training.v_min=0", "training.v_max=50")
 # Eight fractions as in Clark et al. 2025: with the paper's 64 an update takes six times as long.
 FRACTIONS = "num_taus: 8, num_target_taus: 8, num_acting_taus: 8"
@@ -43,11 +44,11 @@ CARTPOLE_OF_LEAVES = (
 # Each variant of MinAtar: its configuration, and what is changed.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "base": ("configs/minatar/base.yaml", ()),
-    "per": ("configs/minatar/per.yaml", ()),
+    "per": ("configs/minatar/per.yaml", (SQUARED,)),
     "base_huber": ("configs/minatar/base.yaml", (HUBER,)),
-    "per_huber": ("configs/minatar/per.yaml", (HUBER,)),
+    "per_huber": ("configs/minatar/per.yaml", ()),
     "base_quarter_lr": ("configs/minatar/base.yaml", (HUBER, QUARTER_LR)),
-    "per_schaul": ("configs/minatar/per.yaml", (HUBER, *SCHAUL)),
+    "per_schaul": ("configs/minatar/per.yaml", SCHAUL),
     "rainbow": ("configs/minatar/per.yaml", (*NOISE_ALONE, *ATOMS)),
     "iqn": ("configs/minatar/per.yaml", (*NOISE_AND_EPSILON, *IQN)),
     "iqn_noise": ("configs/minatar/per.yaml", (*NOISE_ALONE, *IQN)),

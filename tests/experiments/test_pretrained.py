@@ -17,6 +17,7 @@ from rllib_per.cli.playing import load_policy
 from rllib_per.experiments.run_archive import opened
 from rllib_per.experiments.shipped import pretrained
 from rllib_per.experiments.terminal_games import Screen, picture, show_games
+from rllib_per.extras import how_to_install
 
 
 def call(*arguments):
@@ -48,7 +49,7 @@ def test_play_without_pygame_says_what_to_install_and_speaks_of_no_video(monkeyp
     assert done.exit_code == 2
     (line,) = done.output.splitlines()
     assert line == (
-        "error: CartPoleEnv draws with pygame, which is missing: pip install 'rllib-per[video]'"
+        f"error: CartPoleEnv draws with pygame, which is missing: {how_to_install('video')}"
     )
 
 
