@@ -152,8 +152,10 @@ def ray_runs():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, ray_runs):
     root = tmp_path_factory.mktemp("runs")
-    filming = "evaluation.video_interval_env_steps=1000"
-    done = call("train", CONFIG, "--smoke", "--seed", 3, "--runs", root, "--set", filming)
+    # A limit that is set takes the place of those of --smoke, one of which is a time.
+    settings = ("evaluation.video_interval_env_steps=1000", "stop.env_steps=1500")
+    changes = [word for setting in settings for word in ("--set", setting)]
+    done = call("train", CONFIG, "--smoke", "--seed", 3, "--runs", root, *changes)
     assert done.exit_code == 0, done.output
     return root / "cartpole" / "latest"
 

@@ -187,3 +187,18 @@ def test_batches_are_asked_for_in_one_call_once_half_of_their_room_is_free():
     loop.prioritize()
     loop.earn(0)
     assert len(loop.loop._requests) == 20
+
+
+def test_runners_are_called_for_two_rounds_ahead_and_no_more():
+    loop = Loop()
+    rollouts = loop.loop._rollouts
+    loop.loop._clock.schedules.epsilon = lambda steps: 0.1
+    rollouts.has_room, rollouts.collect = True, lambda *_: rollouts.calls.append(object())
+    for _ in range(10):
+        loop.loop._collect(Stopwatch())
+    assert len(rollouts.calls) == 2
+    rollouts.calls.clear()
+    loop.ratio.add(1 + 2 * BATCH_SIZE)  # Not learned from yet.
+    for _ in range(10):
+        loop.loop._collect(Stopwatch())
+    assert rollouts.calls == []

@@ -131,6 +131,7 @@ def test_an_interval_is_students_t_over_seeds():
     assert interval.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3), rel=1e-6)
     assert str(interval) == "3.0 ± 6.6"
     assert str(Interval.of([1234.5])) == "1,234.5"
+    assert Interval.of([1.0, 3.0]).half_width == pytest.approx(12.706205, rel=1e-6)
     assert interval.text(3) == "3.000 ± 6.572"
 
 

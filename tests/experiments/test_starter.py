@@ -224,3 +224,15 @@ def test_a_wheel_has_the_configs_and_its_commands_run_elsewhere(tmp_path):
     )  # fmt: skip
     assert done.stdout.startswith(str(site))
     assert "game: Pong" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "env_steps", "learning_starts"),
+    [("Acrobot-v1", 100_000, 1000), ("ALE/Pong-v5", 1_000_000, 10_000)],
+)
+def test_a_first_experiment_is_as_long_as_the_readme_says(env, env_steps, learning_starts):
+    experiment = load_starter(env)
+    assert experiment.stop.env_steps == experiment.replay.beta["steps"] == env_steps
+    assert experiment.replay.capacity == 100_000
+    assert experiment.training.num_steps_sampled_before_learning_starts == learning_starts
+    assert experiment.training.epsilon["steps"] == env_steps // 10
