@@ -60,8 +60,8 @@ FINDINGS = """**So far**, with three seeds: what prioritized draws are worth dep
 Beside Huber's they are better than uniform draws in Breakout and Space Invaders, with every pair of
 seeds, and need 0.7 times as many env steps there; in Asterix they are worse. Over all games the IQM
 of greedy returns is 1.43 with them and 1.16 without. Beside the squared loss they are worse, 0.96
-against 1.46: it weighs a large error twice. So the best of both are about equal, prioritized with
-Huber's loss and uniform with the squared one.
+against 1.46. So the best of both are about equal, prioritized with Huber's loss and uniform with
+the squared one.
 
 In Asterix DQN+ learns little within 500,000 env steps at its usual learning rate. At a quarter of
 it, which prioritized replay has in its paper, it returns 9.0 with uniform draws and 6.6 with

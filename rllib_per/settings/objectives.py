@@ -123,9 +123,9 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[tuple[str, st
     """
     has_atoms = settings["num_atoms"] > 1
     own = _own_objective(settings)
-    is_chosen_by_key = chosen_by(own)
-    if is_chosen_by_key:
-        yield "objective", is_chosen_by_key
+    problem = chosen_by(own)
+    if problem is not None:
+        yield "objective", problem
         return
     kinds = {
         "num_atoms": has_atoms,

@@ -100,7 +100,7 @@ class Training(Section):
     sigma0: NotNegative = 0.5
     """σ₀ of `noisy`: noise begins with σ = σ₀/√p in a layer of p inputs."""
     target_network_update_freq: Positive = 500
-    """How often the target network is updated, in `target_network_update_unit`."""
+    """Interval between updates of the target network, in `target_network_update_unit`."""
     target_network_update_unit: Literal["env_steps", "updates", "episodes"] = "env_steps"
     """What `target_network_update_freq` counts."""
     tau: Share = 1.0
