@@ -293,10 +293,10 @@ class SaveableDQN(DQN):
 
     def _require_component(self, component: str) -> None:
         """Raise ValueError if nothing would be restored; RLlib passes over such a name."""
-        known = [_REPLAY, *(name for name, _ in self.get_checkpointable_components())]
-        if component != _REPLAY and component.partition("/")[0] not in known[1:]:
+        rllibs = [name for name, _ in self.get_checkpointable_components()]
+        if component != _REPLAY and component.partition("/")[0] not in rllibs:
             raise ValueError(
-                f"component must be one of {', '.join(known)}, or a part of one of RLlib's "
+                f"component must be one of {', '.join([_REPLAY, *rllibs])}, or a part of one of RLlib's "
                 f"({COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}, for example): got {component!r}"
             )
 

@@ -37,7 +37,7 @@ def share_module(group: EnvRunnerGroup, learner_group: LearnerGroup, *, plays: b
 
 
 def load_weights(runner: Any, weights: dict[str, Any]) -> None:
-    """Let `runner` have these weights, a part of its state, be they older than its own."""
+    """Let `runner` have these weights, a part of its state, even if its own are newer."""
     _forget_weights(runner)
     runner.set_state(weights)
 
@@ -50,7 +50,7 @@ def build_module(config: AlgorithmConfig, spaces: Any, weights: dict[str, Any]) 
 
 
 def let_take_any_weights(*groups: EnvRunnerGroup | None) -> None:
-    """Let all runners of these groups take the weights that come next, be they older than theirs.
+    """Let all runners of these groups take the weights that come next, even if theirs are newer.
 
     They go by RLlib's count of updates, which a restore may set back. Nobody waits for a runner:
     Ray makes the calls to each in order.
@@ -61,7 +61,7 @@ def let_take_any_weights(*groups: EnvRunnerGroup | None) -> None:
 
 
 def push_weights(learners: Learners, *groups: EnvRunnerGroup | None) -> None:
-    """Give the learners' weights to all runners of these groups, be they older than theirs.
+    """Give the learners' weights to all runners of these groups, even if theirs are newer.
 
     After a restore: RLlib's `sync_weights` leaves out a runner that has not answered two calls yet,
     which would play on with the weights of before. Nobody waits for a runner here either.
