@@ -24,17 +24,19 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 
 
 # The pygame-ce of one and the pygame of the other replace each other's files; either draws.
-_APART = {"minigrid": "video", "video": "minigrid"}
+_APART = ("minigrid", "video")
+_VIDEO_BESIDE_MINIGRID = "imageio imageio-ffmpeg"
 
 
 def how_to_install(*extras: str) -> str:
     """The command that installs them, from wherever this package was installed."""
-    if _APART.keys() <= set(extras):
+    if set(_APART) <= set(extras):
         others = [extra for extra in extras if extra != "video"]
-        return f"pip install 'rllib-per[{','.join(others)}]' imageio imageio-ffmpeg"
+        return f"pip install 'rllib-per[{','.join(others)}]' {_VIDEO_BESIDE_MINIGRID}"
     command = f"pip install 'rllib-per[{','.join(extras)}]'"
-    apart = [_APART[extra] for extra in extras if extra in _APART]
-    return f"{command}, where `{apart[0]}` is not installed" if apart else command
+    if "video" in extras:
+        return f"{command}, or beside `minigrid`: pip install {_VIDEO_BESIDE_MINIGRID}"
+    return f"{command}, where `video` is not installed" if "minigrid" in extras else command
 
 
 def missing(extra: str) -> list[str]:

@@ -292,11 +292,12 @@ class SaveableDQN(DQN):
         self.loop.restart()
 
     def _require_component(self, component: str) -> None:
-        """Raise ValueError if nothing would be restored; RLlib passes over such a name."""
+        """Raise ValueError if there is none whose name it begins with: RLlib passes over such."""
         rllibs = [name for name, _ in self.get_checkpointable_components()]
         if component != _REPLAY and component.partition("/")[0] not in rllibs:
+            known = ", ".join([_REPLAY, *rllibs])
             raise ValueError(
-                f"component must be one of {', '.join([_REPLAY, *rllibs])}, or a part of one of RLlib's "
+                f"component must be one of {known}, or a part of one of RLlib's "
                 f"({COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}, for example): got {component!r}"
             )
 

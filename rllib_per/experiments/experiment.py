@@ -58,6 +58,10 @@ _NAMESAKES: dict[KeyPath, tuple[str, Rule]] = {
     ("replay", "priority"): ("training.priority", rules_of(Training)["priority"]),
     ("training", "priority"): ("replay.priority", rules_of(Prioritized)["priority"]),
 }
+# As pydantic calls a section.
+_DICTIONARY = re.compile(
+    r"a (valid )?dictionary( or (an )?instance of \w+| or object to extract fields from)?"
+)
 _SELF_CONTAINED = (*_UNKNOWN, "missing", "custom_class", "relation")
 
 
@@ -355,7 +359,5 @@ def _message(detail: ErrorDetails, path: KeyPath, model: type[ExperimentConfig])
     if kind == "missing":
         return "is required"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    message = re.sub(
-        r"a (valid )?dictionary( or (an )?instance of \w+)?", "a mapping of keys", message
-    )
+    message = _DICTIONARY.sub("a mapping of keys", message)
     return re.sub("^should be ", "must be ", message)

@@ -138,7 +138,7 @@ def problems_of_objective(settings: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield chosen[-1], f"{names} each say what is learned: give one of them"
     if has_atoms and settings["v_min"] >= settings["v_max"]:
         yield (
-            "v_min",
+            "v_max" if settings["v_min"] == V_MIN else "v_min",
             f"`v_min` must be less than `v_max`: got {settings['v_min']:g} and "
             f"{settings['v_max']:g}",
         )

@@ -209,6 +209,11 @@ def test_keys_that_do_not_go_together_are_told_where_they_were_set(override, mes
     assert "capacity" not in problem
 
 
+def test_bounds_of_atoms_are_told_where_one_was_set():
+    (problem,) = problems(SOUND, "training.num_atoms=51", "training.v_max=-20")
+    assert problem.startswith("--set training.v_max=-20: training.v_max: `v_min` must be less")
+
+
 def test_a_value_for_the_key_of_the_same_name_is_sent_there():
     (problem,) = problems(SOUND, "replay.priority=td_error")
     assert problem.endswith("; training.priority takes it")
@@ -218,7 +223,9 @@ def test_a_value_for_the_key_of_the_same_name_is_sent_there():
     assert "takes it" not in problem
 
 
-@pytest.mark.parametrize("section", ["stop", "training", "replay", "training.munchausen"])
+@pytest.mark.parametrize(
+    "section", ["stop", "training", "replay", "training.munchausen", "training.distribution"]
+)
 def test_a_section_that_is_none_must_be_a_mapping(section):
     (problem,) = problems(SOUND, f"{section}=3")
     assert problem == f"--set {section}=3: {section}: must be a mapping of keys: got 3"
