@@ -228,6 +228,7 @@ SUITE = (
         for seed in range(3)
     ),
     *(Run(f"pong-small-{seed}", "configs/atari/pong_small.yaml", seed, 20) for seed in (1, 2)),
+    Run("space-invaders-small-0", "configs/atari/space_invaders_small.yaml"),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),
     *minatar("500k", FIRST_GAMES, ("iqn_munchausen",), range(3)),
     *tutorials(),
