@@ -1,10 +1,31 @@
 # SPDX-License-Identifier: MIT
 import os
+import sys
 
 import pytest
 
 # Networks as small as these lose by threads, above all where several tests share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _clean_process():
+    """Give a test's environment variables and import paths back, Ray's and Tune's too."""
+    variables, paths = dict(os.environ), list(sys.path)
+    yield
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[:] = paths
+
+
+@pytest.fixture(scope="module")
+def one_ray(request):
+    """A Ray for a module, of its NUM_CPUS, or four; the next module may need another one."""
+    ray = pytest.importorskip("ray")
+    num_cpus = getattr(request.module, "NUM_CPUS", 4)
+    ray.init("local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

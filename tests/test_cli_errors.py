@@ -130,6 +130,16 @@ def test_a_run_that_another_process_trains_is_one_line(comparison, tmp_path):
     assert "is in use by process" in done.output
 
 
+def test_a_search_that_another_process_runs_is_one_line(searching, tmp_path):
+    searching(RuntimeError())
+    (folder,) = (tmp_path / "cartpole").glob("20*")
+    (folder / "trials").mkdir()  # Ray Tune would have made it.
+    with run_lock(folder):
+        done = call("resume", folder)
+    assert done.exit_code == 2
+    assert "is in use by process" in done.output
+
+
 def test_a_search_of_which_nothing_came_is_one_line(searching):
     expect_one_line(searching(search.NoResultError("all trials failed")), 1, "all trials failed")
 

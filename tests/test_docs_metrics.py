@@ -20,7 +20,7 @@ def documented(title):
 
 
 @pytest.fixture(scope="module")
-def results(ray_is_there):
+def results(one_ray):
     """One result with shards and actors, and one of a driver alone."""
     local = apex_config(replay_buffer_config={"type": "prioritized", "capacity": 1000})
     found = []
@@ -29,14 +29,6 @@ def results(ray_is_there):
         found.append(train_for(algorithm, 1500))
         algorithm.stop()
     return found
-
-
-@pytest.fixture(scope="module")
-def ray_is_there():
-    ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

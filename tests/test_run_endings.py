@@ -21,7 +21,7 @@ from rllib_per.experiments.greedy_play import GreedyPlay
 from rllib_per.experiments.sections import Stop
 from rllib_per.experiments.training import TrainingRun
 from tests.support.full_disk import files_of_at_most
-from tests.support.processes import descendants, stop
+from tests.support.processes import catches, descendants, stop
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -153,10 +153,13 @@ def test_without_its_shards_a_run_saves_what_the_driver_has(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1.0, 4.0])
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_run_starts_is_one_line_and_leaves_no_run(tmp_path, number, seconds):
     with start(tmp_path, "cartpole.yaml", ENDLESS, stderr=subprocess.PIPE, text=True) as process:
+        while not catches(process.pid, signal.SIGTERM):
+            assert process.poll() is None
+            time.sleep(0.01)
         time.sleep(seconds)
         process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE_S)

@@ -3,7 +3,6 @@
 
 import numpy as np
 import pytest
-import ray
 from gymnasium.utils.seeding import np_random
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
@@ -18,13 +17,6 @@ from rllib_per.sharding import ShardedReplay
 from tests.support.own_buffer import NewestBuffer
 
 OWN = "tests.support.own_buffer.NewestBuffer"
-
-
-@pytest.fixture(scope="module")
-def ray_runtime():
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config(kind, **options):
@@ -56,7 +48,7 @@ class Passing(Logged, PrioritizedReplayBuffer):
         super().__init__(capacity, rows, **kwargs)
 
 
-def test_a_buffer_without_room_for_all_windows_is_refused(build, ray_runtime):
+def test_a_buffer_without_room_for_all_windows_is_refused(build, one_ray):
     tight = config("prioritized", capacity=100).env_runners(num_envs_per_env_runner=64)
     with pytest.raises(ValueError, match="must be at least 320 rows: got 100, for num_envs = 64"):
         build(tight.training(num_steps_sampled_before_learning_starts=50))
@@ -71,7 +63,7 @@ def test_the_seed_of_a_run_decides_that_of_its_draws():
     assert seed(None) is None
 
 
-def test_keywords_of_a_class_of_ones_own_reach_its_base(build, ray_runtime):
+def test_keywords_of_a_class_of_ones_own_reach_its_base(build, one_ray):
     options = {"alpha": 0.9, "weight_normalization": None, "priority_epsilon": 0.5}
     built = config(Passing, **options).training(store_buffer_in_checkpoints=False)
     replay = build(built).replay
@@ -160,7 +152,7 @@ def test_a_range_that_rllib_takes_for_empty_is_refused():
         (OWN, NewestBuffer),
     ],
 )
-def test_cartpole_trains_with_every_kind(build, ray_runtime, kind, replay_type):
+def test_cartpole_trains_with_every_kind(build, one_ray, kind, replay_type):
     algorithm = build(config(kind))
     for _ in range(2):
         result = algorithm.train()
@@ -172,7 +164,7 @@ def test_cartpole_trains_with_every_kind(build, ray_runtime, kind, replay_type):
 
 
 @pytest.mark.ray
-def test_cartpole_trains_with_shards(build, ray_runtime):
+def test_cartpole_trains_with_shards(build, one_ray):
     algorithm = build(config("sharded").env_runners(num_env_runners=1))
     algorithm.train()
     assert type(algorithm.replay) is ShardedReplay
@@ -180,7 +172,7 @@ def test_cartpole_trains_with_shards(build, ray_runtime):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_td_errors_of_two_learners_reach_rllibs_buffer(build, ray_runtime):
+def test_td_errors_of_two_learners_reach_rllibs_buffer(build, one_ray):
     algorithm = build(config("rllib_prioritized", alpha=0.6).learners(num_learners=2))
     algorithm.train()
     buffer = algorithm.replay.buffer
@@ -191,7 +183,7 @@ def test_td_errors_of_two_learners_reach_rllibs_buffer(build, ray_runtime):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("kind", ["rllib_prioritized", "rllib_uniform"])
-def test_a_checkpoint_holds_rllibs_buffer_too(build, ray_runtime, tmp_path, kind):
+def test_a_checkpoint_holds_rllibs_buffer_too(build, one_ray, tmp_path, kind):
     first = build(config(kind).training(store_buffer_in_checkpoints=True))
     first.train()
     first.save_to_path(tmp_path / "checkpoint")

@@ -83,6 +83,7 @@ def metrics_url():
     """Where Prometheus would look, of a Ray that reports often."""
     pytest.importorskip("opencensus", reason="Ray's metrics need ray[default]: pip install it")
     ray.init(
+        "local",
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,

@@ -2,7 +2,6 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-import ray
 from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -11,14 +10,9 @@ from rllib_per import ApexDQNConfig
 from rllib_per.observations import WrongDataError
 from tests.support.wrong_env import WrongLater
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 LEARNING_STARTS = 100
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config(**training):
@@ -184,11 +178,16 @@ def test_evaluation_plays_the_episodes_asked_for_and_feeds_no_replay(build):
 
 @pytest.mark.ray
 def test_the_same_seed_gives_the_same_run(build):
-    def returns():
-        algorithm = build(config())
-        return [algorithm.train()["env_runners"]["episode_return_mean"] for _ in range(3)]
+    def run(seed):
+        algorithm = build(config().debugging(seed=seed))
+        returns = [algorithm.train()["env_runners"]["episode_return_mean"] for _ in range(3)]
+        weights = algorithm.learner_group.get_weights()["default_policy"]
+        values = np.concatenate([np.ravel(weights[name]) for name in sorted(weights)])
+        return returns, algorithm.replay.sample(64, 0.4).ids.tolist(), values.tolist()
 
-    assert returns() == returns()
+    first, again, other = run(3), run(3), run(4)
+    assert first == again
+    assert all(one != its for one, its in zip(first, other, strict=True))
 
 
 @pytest.mark.ray

@@ -28,14 +28,8 @@ from tests.support.apex import (
 from tests.support.masked_env import NUM_ACTIONS, MaskedEnvOfWorker, assert_masks_are_right
 from tests.support.planting_learner import PlantingLearner, planted
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=10, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+NUM_CPUS = 10
 
 
 @pytest.fixture(scope="module")

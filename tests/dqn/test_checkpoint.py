@@ -8,7 +8,6 @@ import time
 import gymnasium as gym
 import numpy as np
 import pytest
-import ray
 import torch
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -24,16 +23,9 @@ from rllib_per.replay import TrainingDivergedError
 from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 LEARNING_STARTS = 100
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config(num_env_runners=0, **training):

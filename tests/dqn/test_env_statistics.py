@@ -3,7 +3,6 @@
 
 import numpy as np
 import pytest
-import ray
 from ray.rllib.algorithms.dqn.dqn import DQN
 
 from rllib_per.dqn.runner_states import set_random_states
@@ -11,16 +10,10 @@ from rllib_per.envs.statistics import pooled
 from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.apex import apex_config
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+NUM_CPUS = 5
 
 COUNT = "observation0.count"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray():
-    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def build(**settings):

@@ -13,7 +13,7 @@ from rllib_per.dqn import algorithm
 from rllib_per.dqn.algorithm import ApexDQN
 from tests.support.apex import apex_config
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 NUM_CPUS = 4
 
@@ -48,13 +48,6 @@ class Fails:
 
     def __getattr__(self, name):
         raise StageError
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config():

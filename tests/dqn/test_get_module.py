@@ -5,23 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import ray
 from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQNConfig
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+NUM_CPUS = 8
 
 SHARDED = {"type": "sharded", "num_shards": 1, "shard_num_cpus": 0.1, "capacity": 2000}
 LOCAL = {"type": "prioritized", "capacity": 2000}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config(

@@ -2,7 +2,6 @@
 """`ApexDQN` in Ray Tune without our command line, on exactly the CPUs that it declares."""
 
 import pytest
-import ray
 from ray import tune
 
 import rllib_per  # noqa: F401  (so that Tune knows "ApexDQN")
@@ -13,14 +12,10 @@ from tests.support.tuner import fail_and_restore
 NUM_CPUS = 2
 
 # To find one algorithm by name Tune imports all of RLlib's, with what they warn of.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [
+    pytest.mark.usefixtures("one_ray"),
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
+]
 
 
 def config(alpha, **replay):

@@ -3,7 +3,6 @@
 
 import gymnasium as gym
 import pytest
-import ray
 import torch
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline
 from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
@@ -22,12 +21,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_per import ApexDQNConfig
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("one_ray")
+NUM_CPUS = 3
 
 
 @pytest.mark.ray

@@ -3,25 +3,17 @@
 
 import numpy as np
 import pytest
-import ray
 
 from rllib_per import ApexDQNConfig
 from rllib_per.learning import learner as learner_module
 from tests.support.late_transfer import LateTransfer
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 REPLAY_TYPES = {
     "in one process": {"type": "prioritized"},
     "in shards": {"type": "sharded", "num_shards": 2, "shard_num_cpus": 0},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

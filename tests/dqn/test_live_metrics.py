@@ -2,21 +2,19 @@
 """What the results of asynchronous training say about queues, lags and waiting."""
 
 import pytest
-import ray
 
 from tests.support.apex import AHEAD, apex_config, train_for
 
 pytestmark = pytest.mark.ray
+NUM_CPUS = 10
 
 
 @pytest.fixture(scope="module")
-def apex():
-    ray.init("local", num_cpus=10, include_dashboard=False, log_to_driver=False)
+def apex(one_ray):
     algorithm = apex_config().build_algo()
     train_for(algorithm, 1000)
     yield algorithm
     algorithm.stop()
-    ray.shutdown()
 
 
 def figures_after(algorithm, env_steps):

@@ -3,21 +3,14 @@
 
 import numpy as np
 import pytest
-import ray
 
 from tests.support.apex import apex_config, train_for
 from tests.support.learner import BEYOND_Q_VALUES
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+NUM_CPUS = 6
 
 REPLAY = {"type": "prioritized", "capacity": 2000, "alpha": 0.6, "beta": 0.4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def local(**settings):

@@ -5,20 +5,14 @@ import weakref
 
 import numpy as np
 import pytest
-import ray
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_per import ApexDQN, ApexDQNConfig
 from rllib_per.dqn.reconfiguration import CHANGEABLE, changed_settings, resolve
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 SHARDED = {"type": "sharded", "num_shards": 2, "shard_num_cpus": 0.1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config(replay=None, num_env_runners=0, **training):

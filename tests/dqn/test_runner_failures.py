@@ -204,14 +204,6 @@ def test_a_fragment_that_a_shard_refuses_is_no_trouble_of_rays():
 
 # -- training ------------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
-def ray_runtime():
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 ERRORS = {"step": (KeyError, "speed"), "reset": (RuntimeError, "the simulator is gone")}
 
 
@@ -235,7 +227,7 @@ def failing_config(loop, method, **context):
     ],
 )
 def test_an_environment_that_always_raises_ends_training_with_its_error(
-    build, ray_runtime, loop, method
+    build, one_ray, loop, method
 ):
     algorithm = build(failing_config(loop, method))
     kind, message = ERRORS[method]
@@ -251,9 +243,7 @@ def test_an_environment_that_always_raises_ends_training_with_its_error(
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["synchronous", "asynchronous"])
-def test_an_environment_that_raises_once_costs_its_runner_a_restart(
-    build, ray_runtime, tmp_path, loop
-):
+def test_an_environment_that_raises_once_costs_its_runner_a_restart(build, one_ray, tmp_path, loop):
     marker = tmp_path / "raised"
     config = failing_config(loop, "step", marker=str(marker))
     algorithm = build(config)

@@ -3,7 +3,6 @@ import copy
 
 import numpy as np
 import pytest
-import ray
 from ray.rllib.algorithms import sac
 from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -16,6 +15,7 @@ from tests.support.numbered_env import REWARD_STEP, NumberedEnv
 from tests.support.tuner import fail_and_restore
 
 pytestmark = [
+    pytest.mark.usefixtures("one_ray"),
     pytest.mark.ray,
     # Pendulum's bounds are doubles, and looking up "DQN" imports an environment of RLlib's that
     # Gymnasium finds fault with.
@@ -24,13 +24,6 @@ pytestmark = [
 ]
 
 TYPE = "rllib_per.FastPrioritizedEpisodeReplayBuffer"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config_with(buffer=None, *, env=NumberedEnv, env_config=None, **training):

@@ -288,29 +288,24 @@ def test_no_buffers_name_leads_out_of_the_folder(name, tmp_path):
 
 
 @pytest.mark.ray
-def test_compare_trains_all_and_resume_only_what_is_missing(tmp_path):
-    ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        arguments = ("compare", CONFIG, "--smoke", "--runs", tmp_path)
-        replays = ("--replay", "uniform,rllib_prioritized")
-        done = call(*arguments, *replays, "--set", "stop.env_steps=600")
-        assert done.exit_code == 0, done.output
-        assert "rllib_prioritized has no weight_normalization: left out." in done.output
-        assert "uniform has no alpha, beta, weight_normalization: left out." in done.output
-        (path,) = tmp_path.iterdir()
-        folder = ComparisonFolder(path)
-        results = json.loads(folder.results_json.read_text())
-        assert set(results["replays"]) == {"uniform", "rllib_prioritized"}
-        assert all(row["updates_per_s"]["mean"] > 0 for row in results["replays"].values())
-        kept, again = (folder.run(c) for c in folder.compared_runs())
-        before = kept.result.stat().st_mtime_ns
-        again.result.unlink()
-        folder.plot.unlink()
-        done = call("resume", path)
-        assert done.exit_code == 0, done.output
-        assert kept.result.stat().st_mtime_ns == before
-        assert again.result.is_file()
-        assert folder.plot.is_file()
-    finally:
-        ray.shutdown()
+def test_compare_trains_all_and_resume_only_what_is_missing(one_ray, tmp_path):
+    arguments = ("compare", CONFIG, "--smoke", "--runs", tmp_path)
+    replays = ("--replay", "uniform,rllib_prioritized")
+    done = call(*arguments, *replays, "--set", "stop.env_steps=600")
+    assert done.exit_code == 0, done.output
+    assert "rllib_prioritized has no weight_normalization: left out." in done.output
+    assert "uniform has no alpha, beta, weight_normalization: left out." in done.output
+    (path,) = tmp_path.iterdir()
+    folder = ComparisonFolder(path)
+    results = json.loads(folder.results_json.read_text())
+    assert set(results["replays"]) == {"uniform", "rllib_prioritized"}
+    assert all(row["updates_per_s"]["mean"] > 0 for row in results["replays"].values())
+    kept, again = (folder.run(c) for c in folder.compared_runs())
+    before = kept.result.stat().st_mtime_ns
+    again.result.unlink()
+    folder.plot.unlink()
+    done = call("resume", path)
+    assert done.exit_code == 0, done.output
+    assert kept.result.stat().st_mtime_ns == before
+    assert again.result.is_file()
+    assert folder.plot.is_file()

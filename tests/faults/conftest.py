@@ -6,13 +6,13 @@ import ray
 
 
 @pytest.fixture(scope="module")
-def ray_runtime():
-    ray.init(num_cpus=10, include_dashboard=False, log_to_driver=False)
+def one_ray():
+    ray.init("local", num_cpus=10, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
 
 @pytest.fixture
-def build(ray_runtime, build):
+def build(one_ray, build):
     """The same, on this Ray."""
     return build

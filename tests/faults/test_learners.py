@@ -113,7 +113,7 @@ def test_without_restarts_a_killed_learner_ends_training_with_what_to_do(build):
     assert time.monotonic() - began_s < RESTART_S
 
 
-@pytest.mark.usefixtures("ray_runtime")
+@pytest.mark.usefixtures("one_ray")
 def test_tune_resumes_a_trial_whose_learner_died_from_its_checkpoint(tmp_path):
     marker = tmp_path / "killed"
     config = two_learners(max_learner_restarts=0).callbacks(KillOnce)

@@ -23,6 +23,7 @@ BYTES_PER_BATCH = LARGE_BATCH * 2 * STACK * FRAME[0] * FRAME[1]
 @pytest.fixture
 def small_store():
     ray.init(
+        "local",
         num_cpus=10,
         object_store_memory=STORE_BYTES,
         include_dashboard=False,

@@ -7,7 +7,6 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
-import ray
 import torch
 import tree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,21 +23,14 @@ from tests.support.learner import (
     random_batch,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+NUM_CPUS = 6
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def gpus(request):
     """How many GPUs the learner is to have."""
     return int(request.param == "cuda")
-
-
-# RLlib looks a GPU up in Ray.
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def learn(learner, seeds):

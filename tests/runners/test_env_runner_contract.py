@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-import ray
 import torch
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.callbacks.callbacks import RLlibCallback
@@ -293,28 +292,24 @@ def test_a_summary_says_why_it_has_no_observations(runner):
 
 
 @pytest.mark.ray
-def test_a_group_of_remote_runners_collects_samples_and_takes_weights():
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    try:
-        config = runner_config("CartPole-v1", 2, num_env_runners=2)
-        config.env_runner_cls = ApexEnvRunner
-        group = EnvRunnerGroup(config=config, local_env_runner=True)
-        fragments = group.foreach_env_runner(
-            "collect", kwargs={"num_rows": 5, "epsilon": 1.0}, local_env_runner=False
-        )
-        assert sorted(i for f in fragments for i in f.stream_ids.tolist()) == [0, 1, 2, 3]
-        local = group.local_env_runner
-        local.set_state({"rl_module": weights_of(local, 0.5)})
-        group.sync_weights(policies=None, inference_only=True)
-        weights = group.foreach_env_runner(
-            lambda runner: next(runner.module.parameters()).ravel()[0].item(),
-            local_env_runner=False,
-        )
-        assert weights == [0.5, 0.5]
-        episodes = group.foreach_env_runner(
-            "sample", kwargs={"num_episodes": 2}, local_env_runner=False
-        )
-        assert [len(part) for part in episodes] == [2, 2]
-        group.stop()
-    finally:
-        ray.shutdown()
+def test_a_group_of_remote_runners_collects_samples_and_takes_weights(one_ray):
+    config = runner_config("CartPole-v1", 2, num_env_runners=2)
+    config.env_runner_cls = ApexEnvRunner
+    group = EnvRunnerGroup(config=config, local_env_runner=True)
+    fragments = group.foreach_env_runner(
+        "collect", kwargs={"num_rows": 5, "epsilon": 1.0}, local_env_runner=False
+    )
+    assert sorted(i for f in fragments for i in f.stream_ids.tolist()) == [0, 1, 2, 3]
+    local = group.local_env_runner
+    local.set_state({"rl_module": weights_of(local, 0.5)})
+    group.sync_weights(policies=None, inference_only=True)
+    weights = group.foreach_env_runner(
+        lambda runner: next(runner.module.parameters()).ravel()[0].item(),
+        local_env_runner=False,
+    )
+    assert weights == [0.5, 0.5]
+    episodes = group.foreach_env_runner(
+        "sample", kwargs={"num_episodes": 2}, local_env_runner=False
+    )
+    assert [len(part) for part in episodes] == [2, 2]
+    group.stop()

@@ -33,6 +33,7 @@ ANY_PICTURE = replace(LIMITS, max_mass_staleness_s=1e9)
 @pytest.fixture(scope="module")
 def ray_runtime():
     ray.init(
+        "local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,

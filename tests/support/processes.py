@@ -41,6 +41,13 @@ def is_alive(process: int) -> bool:
         return False
 
 
+def catches(process: int, number: signal.Signals) -> bool:
+    """Whether `process` has a handler for a signal by now."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def descendants(process: int) -> dict[int, str]:
     """The processes that `process` has begun, and those that they have: their command lines."""
     parents, commands = {}, {}
