@@ -55,6 +55,8 @@ from rllib_per.dqn.synchronous import SynchronousLoop
 from rllib_per.dqn.training_clock import Progress, ReplayRatio, Schedules, Stopwatch, TrainingClock
 from rllib_per.envs.statistics import Statistics, pooled, share_of
 from rllib_per.learning.learners import Learners
+from rllib_per.learning.local_learner import LocalLearner
+from rllib_per.learning.remote_learners import RemoteLearners
 from rllib_per.replay import RowSpec
 from rllib_per.settings.replay import Sharded, replay_of, without_effect
 from rllib_per.sharding import ShardedReplay
@@ -115,9 +117,7 @@ class ApexDQN(SaveableDQN):
             )
         self.progress = Progress()
         self.schedules = Schedules.of(self.settings)
-        self.learners = Learners(
-            self.learner_group, self._rebuild_learner_group, self.settings.learners, training
-        )
+        self.learners = self._build_learners()
         self.rollouts = self._build_rollouts()
         self.replay = self.local_replay_buffer = self._build_replay(self.rollouts.row_spec)
         self._replay_archive = ReplayArchive(self.replay)
@@ -186,6 +186,13 @@ class ApexDQN(SaveableDQN):
             return RemoteRollouts(self.env_runner_group, self.learner_group, runners)
         # Learners that die are replaced, and the group with them.
         return Rollouts(self.env_runner_group, lambda: self.learner_group, runners)
+
+    def _build_learners(self) -> Learners:
+        group, settings = self.learner_group, self.settings.learners
+        training = self.settings.training
+        if group.is_local:
+            return LocalLearner(group._learner, settings.learner_timeout_s, training)
+        return RemoteLearners(group, self._rebuild_learner_group, settings, training)
 
     def _rebuild_learner_group(self) -> LearnerGroup:
         spec = self.learner_group._module_spec

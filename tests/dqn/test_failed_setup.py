@@ -26,7 +26,7 @@ STAGES = [
     (ApexDQN, "_set_up_metrics"),
     (algorithm, "Progress"),
     (algorithm, "Schedules"),
-    (algorithm, "Learners"),
+    (ApexDQN, "_build_learners"),
     (ApexDQN, "_build_rollouts"),
     (ApexDQN, "_build_replay"),
     (algorithm, "ReplayArchive"),
@@ -76,7 +76,7 @@ def test_a_setup_that_fails_before_anything_is_made_is_what_is_raised(monkeypatc
 
 
 def test_what_cannot_be_cleaned_up_does_not_hide_why(monkeypatch, caplog):
-    monkeypatch.setattr(algorithm, "Learners", Fails())
+    monkeypatch.setattr(ApexDQN, "_build_learners", Fails())
     monkeypatch.setattr(DQN, "cleanup", lambda _: 1 / 0)
     with pytest.raises(StageError):
         config().build_algo()
@@ -88,7 +88,7 @@ def test_an_algorithm_whose_setup_failed_can_be_stopped_and_set_up_again(monkeyp
     own = config()
     built = own.build_algo()
     with monkeypatch.context() as patched:
-        patched.setattr(algorithm, "Learners", Fails())
+        patched.setattr(ApexDQN, "_build_learners", Fails())
         with pytest.raises(StageError):
             built._begin_anew()
     built._begin_anew()

@@ -2,7 +2,6 @@
 """What RLlib's learner makes of each objective, against what is known of small games."""
 
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from rllib_per.learning.atom_range import AtomRange
-from rllib_per.learning.learners import Learners
+from rllib_per.learning.local_learner import LocalLearner
 from rllib_per.replay.fragment import TransitionBatch
-from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
 from tests.support.learner import START, build_learner
 
@@ -137,8 +135,7 @@ def test_targets_beyond_the_atoms_are_told_once(caplog, num_atoms, targets, is_t
 @pytest.mark.parametrize(("v_max", "is_told"), [(0.5, True), (1.5, False)])
 def test_returns_that_leave_the_atoms_are_told_once_with_numbers(caplog, v_max, is_told):
     settings = {"num_atoms": 21, "v_min": -1.5, "v_max": v_max}
-    group = SimpleNamespace(is_local=True, _learner=build_learner(**settings))
-    learners = Learners(group, lambda: group, LearnerSettings(), Training(**settings))
+    learners = LocalLearner(build_learner(**settings), 60.0, Training(**settings))
     for _ in range(3):
         learners.update(two_steps(), timesteps=START | {"updates": 0}, lr=1e-3)
         learners.pop_metrics()

@@ -2,16 +2,14 @@
 """Networks that diverge: what is told of it, and that nobody gets weights which are not finite."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from rllib_per.learning.learners import Learners
+from rllib_per.learning.local_learner import LocalLearner
 from rllib_per.learning.q_proportion import QProportion
 from rllib_per.replay import TrainingDivergedError
-from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
 from tests.support.learner import build_learner, random_batch
 
@@ -19,8 +17,7 @@ START = {"env_steps": 0, "episodes": 0, "updates": 0}
 
 
 def one_learner():
-    group = SimpleNamespace(is_local=True, _learner=build_learner())
-    return Learners(group, lambda: group, LearnerSettings(), Training(gamma=0.9))
+    return LocalLearner(build_learner(), 60.0, Training(gamma=0.9))
 
 
 def train(learners, *, lr, num_updates=200):

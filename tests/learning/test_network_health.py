@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Dormant units, rank of the features, norm of the weights: by hand, by loops, in results."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import nn
 
-from rllib_per.learning.learners import Learners
+from rllib_per.learning.local_learner import LocalLearner
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.network_health import (
     DORMANT_SHARE_KEY,
@@ -23,7 +21,6 @@ from rllib_per.learning.network_health import (
     unit_activity,
 )
 from rllib_per.objectives import Expected
-from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.training import Training
 from tests.support.learner import build_from, build_learner, learner_config, net, random_batch
 from tests.support.objectives import SampledFractions
@@ -221,8 +218,7 @@ def test_a_dead_advantage_stream_is_told_once(is_dead, caplog):
     if is_dead:
         with torch.no_grad():
             net(learner).q_network.head.advantage[0].bias.fill_(-1e6)
-    group = SimpleNamespace(is_local=True, _learner=learner)
-    learners = Learners(group, lambda: group, LearnerSettings(), Training(gamma=0.9))
+    learners = LocalLearner(learner, 60.0, Training(gamma=0.9))
     for _ in range(3):
         learners.update(random_batch(), timesteps=START, lr=1e-3)
         learners.pop_metrics()
