@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import torch
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
@@ -50,3 +52,24 @@ def has_own_q_values(kind: type) -> bool:
         return True
     helper: Any = kind._qf_forward_helper  # type: ignore[attr-defined]
     return helper is not DefaultDQNTorchRLModule._qf_forward_helper
+
+
+def q_values_of(module: Any, method: str, batch: dict[str, Any]) -> torch.Tensor:
+    """(B, A), a Q-value of each action, that `module.compute_q_values`, or another method, gives.
+
+    Raises:
+        ValueError: It gives something else.
+    """
+    output = getattr(module, method)(batch)
+    q_values = output.get(QF_PREDS) if isinstance(output, Mapping) else output
+    num_actions = int(module.action_space.n)
+    is_tensor = isinstance(q_values, torch.Tensor)
+    if q_values is output or not is_tensor or q_values.shape[1:] != (num_actions,):
+        shape = f"a tensor of shape {tuple(q_values.shape)}" if is_tensor else ""
+        came = shape or type(q_values).__name__
+        within = "" if q_values is output else f" as {QF_PREDS!r}"
+        raise ValueError(
+            f"{type(module).__name__}.{method} must return {{{QF_PREDS!r}: a tensor of shape "
+            f"(B, {num_actions})}}, a Q-value of each action: got {came}{within}"
+        )
+    return q_values

@@ -78,7 +78,7 @@ def doctor(
 ) -> None:
     """Look for what an experiment would miss: on this machine, or on every node of a cluster.
 
-    With CONFIG, a file or a name that `rllib-per list` shows: also for the packages that it needs.
+    With CONFIG, a file or a name that `rllib-per list` shows: also for what it needs.
     Without --address Ray is not started. Exit code 0: all is well, 1: there are warnings, 2: there
     are errors.
     """
@@ -87,14 +87,15 @@ def doctor(
     from rllib_per.experiments.doctor import report
     from rllib_per.experiments.doctor.facts import ANSWER_S
 
-    needed = None
+    needed, num_gpus = None, 0.0
     if config is not None:
-        from rllib_per.experiments.needed_extras import needed_extras
+        from rllib_per.experiments.needed_extras import needed_extras, needed_gpus
 
         with reported():
-            needed = needed_extras(read_yaml(config).data)
+            data = read_yaml(config).data
+        needed, num_gpus = needed_extras(data), needed_gpus(data)
     answer_s = SMOKE_ANSWER_S if smoke else ANSWER_S
-    findings = report.examine(address, storage, answer_s, needed=needed)
+    findings = report.examine(address, storage, answer_s, needed=needed, num_gpus=num_gpus)
     if as_json:
         click.echo(report.as_json(findings))
     else:

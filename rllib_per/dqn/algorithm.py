@@ -48,6 +48,7 @@ from rllib_per.dqn.refusals import slower_runner
 from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.rllib_keys import RLlibCounts
 from rllib_per.dqn.rollouts import Rollouts
+from rllib_per.dqn.runner_failures import explained_start
 from rllib_per.dqn.runner_health import actors_of, cleaned_up_on_error, end_silent
 from rllib_per.dqn.runner_states import begin_later, give_env_statistics
 from rllib_per.dqn.runner_weights import build_module, load_weights
@@ -75,9 +76,8 @@ class ApexDQN(SaveableDQN):
     rate) and the replay ratio; the parts know none of each other.
     """
 
-    @staticmethod
-    def should_stop() -> bool:
-        """Asked after every round of fragments; replace it to end iterations early."""
+    def should_stop(self) -> bool:
+        """Asked after every round of fragments; override it to end iterations early."""
         return False
 
     @classmethod
@@ -99,7 +99,8 @@ class ApexDQN(SaveableDQN):
         slower = slower_runner(config)
         if slower:
             logger.warning(slower)
-        super().setup(config)
+        with explained_start(self, config):
+            super().setup(config)
         self.settings = self.config.settings()
         training = self.settings.training
         if training.munchausen is not None and training.double_q:

@@ -13,13 +13,15 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.observations import WrongDataError
@@ -54,6 +56,31 @@ class RunnerFailure:
     traceback: str
     is_final: bool = False
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@contextmanager
+def explained_start(algorithm: Any, config: AlgorithmConfig) -> Iterator[None]:
+    """While RLlib starts env runners: raise what they raise, where none of the actors starts.
+
+    RLlib logs it, asks the first of none for its spaces, and raises an IndexError.
+
+    Raises:
+        Exception: What an env runner raises that is made in this process then.
+        RuntimeError: That one can be made.
+    """
+    try:
+        yield
+    except IndexError as error:
+        if config.num_env_runners == 0 or getattr(algorithm, "env_runner_group", None) is not None:
+            raise
+        local = config.copy(copy_frozen=False)
+        local.env_runners(num_env_runners=0)
+        local.env_runner_cls(config=local, worker_index=0, num_workers=0).stop()
+        raise RuntimeError(
+            f"none of {config.num_env_runners} env runner actors could be started, and one in this "
+            "process can: the log has their errors; a module or a file of the environment may be "
+            "missing where they run (`runtime_env` of ray.init takes it there)"
+        ) from error
 
 
 def attempt(runner: Any, *, method: str, **kwargs: Any) -> tuple[int, Any]:

@@ -162,9 +162,16 @@ def _relations(config: ApexDQNConfig) -> Iterator[str]:
     if initial == "td_error" and priority_of(training) != "td_error":
         yield f"`replay_buffer_config['initial_priority']` {OTHER_UNIT}"
     try:
-        replay_of(config.replay_buffer_config)
+        capacity = replay_of(config.replay_buffer_config).capacity
     except (ValueError, TypeError) as error:
         yield f"`replay_buffer_config`: {error}"
+        return
+    if capacity < config.total_train_batch_size:
+        yield (
+            "`replay_buffer_config['capacity']` must be at least the batch of all learners, or a "
+            "transition is drawn several times for each: got "
+            f"{capacity} and {config.total_train_batch_size}"
+        )
 
 
 def _options(

@@ -33,7 +33,7 @@ from rllib_per.experiments.yaml_source import described
 from rllib_per.learning.module import require_same_network, shapes_of
 from rllib_per.objectives.losses import greedy_actions
 from rllib_per.observations import WrongDataError
-from rllib_per.own_forwards import has_own_forward
+from rllib_per.own_forwards import has_own_forward, q_values_of
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.leaves import Observations, leaves_of
 from rllib_per.runners.masked_env import find_source, first_infos, with_masks
@@ -207,7 +207,7 @@ class GreedyPolicy:
             mask = batch[Columns.OBS][ACTION_MASK].bool() if self.has_masks else None
             if self._own is not None:
                 return _own_actions(self._own, batch[Columns.OBS], mask)
-            q_values = self._module.compute_q_values(batch)["qf_preds"]
+            q_values = q_values_of(self._module, "compute_q_values", batch)
             actions: Int64s = greedy_actions(q_values, mask).numpy()
         return actions
 

@@ -114,17 +114,16 @@ class ExperimentConfig(sections.ExperimentSection):
         return folder
 
     @model_validator(mode="after")
-    def _learning_can_start(self) -> ExperimentConfig:
-        capacity = self.replay.capacity
-        for key in ("num_steps_sampled_before_learning_starts", "train_batch_size_per_learner"):
-            needed = getattr(self.training, key)
-            if needed > capacity:
-                raise PydanticCustomError(
-                    "relation",
-                    "must be at least training.{key}: got {capacity} and {needed}; raise one or "
-                    "lower the other",
-                    {"key": key, "needed": needed, "capacity": capacity, "path": _CAPACITY},
-                )
+    def _a_batch_fits(self) -> ExperimentConfig:
+        capacity, size = self.replay.capacity, self.training.train_batch_size_per_learner
+        size *= max(self.learners.num_learners, 1)
+        if size > capacity:
+            raise PydanticCustomError(
+                "relation",
+                "must be at least the batch of all learners, or a transition is drawn several "
+                "times for each: got {capacity} and {size}",
+                {"capacity": capacity, "size": size, "path": _CAPACITY},
+            )
         return self
 
     @model_validator(mode="after")

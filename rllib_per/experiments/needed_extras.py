@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which extras an experiment, or a search, cannot do without: told by its YAML alone."""
+"""Which extras, and how many GPUs, an experiment or a search needs: told by its YAML alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rllib_per.experiments.yaml_source import value_at
 _ENV = ("environment", "env")
 _VIDEO = ("evaluation", "video_interval_env_steps")
 _SEARCH = ("tune", "search", "type")
+_LEARNERS, _GPUS = ("learners", "num_learners"), ("learners", "num_gpus_per_learner")
 
 
 def needed_extras(data: Any) -> dict[str, str]:
@@ -25,3 +26,11 @@ def needed_extras(data: Any) -> dict[str, str]:
     if search == "optuna":
         needed["tune"] = "tune.search.type = optuna"
     return needed
+
+
+def needed_gpus(data: Any) -> float:
+    """How many GPUs all learners need; 0 where `data` is wrong YAML."""
+    learners, gpus = (value_at(data, path) for path in (_LEARNERS, _GPUS))
+    if not isinstance(gpus, (int, float)):
+        return 0
+    return gpus * max(learners if isinstance(learners, int) else 1, 1)

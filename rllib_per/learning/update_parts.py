@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,6 +22,7 @@ from rllib_per.objectives import Objective, ObjectiveSettings, Outputs, build_ob
 from rllib_per.objectives.fractions import UpdateTaus
 from rllib_per.objectives.noise import UpdateNoise
 from rllib_per.objectives.objective import Observations
+from rllib_per.own_forwards import q_values_of
 from rllib_per.replay.leaves import ObservationTree
 from rllib_per.settings.algorithm import Settings
 from rllib_per.settings.objectives import objective_of, priority_of
@@ -122,10 +122,10 @@ def _networks(module: Any, objective: Objective) -> tuple[NetworkFunction, Netwo
         return {Columns.OBS: nested(join_mask(obs, mask))}
 
     def online(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
-        return Outputs(_bounded(module.compute_q_values(whole(obs, mask))[QF_PREDS]))
+        return Outputs(_bounded(q_values_of(module, "compute_q_values", whole(obs, mask))))
 
     def target(obs: Observations, mask: Tensor | None, taus: Tensor | None) -> Outputs:
-        return Outputs(_bounded(module.forward_target(whole(obs, mask))[QF_PREDS]))
+        return Outputs(_bounded(q_values_of(module, "forward_target", whole(obs, mask))))
 
     return online, target
 

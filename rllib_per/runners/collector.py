@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ENV_STEP_TIMER, RLMODULE_INFERENCE_TIMER
 
@@ -18,7 +17,7 @@ from rllib_per.arrays import Array, Bools, Int64s
 from rllib_per.error_notes import note
 from rllib_per.objectives.objective import map_leaves
 from rllib_per.observations import WrongDataError
-from rllib_per.own_forwards import has_own_q_values
+from rllib_per.own_forwards import has_own_q_values, q_values_of
 from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment
 from rllib_per.replay.leaves import Observations, from_leaves, leaves_of
@@ -188,7 +187,7 @@ class Collector:
             q_values, self._cached_q = self._cached_q, None
             return q_values
         with self._acting() as obs, self._noise():
-            preds = self._module.compute_q_values({Columns.OBS: obs})[QF_PREDS]
+            preds = q_values_of(self._module, "compute_q_values", {Columns.OBS: obs})
             computed: Array = preds.float().cpu().numpy()
         if self._may_forbid:
             computed = np.where(np.isneginf(computed).all(axis=1, keepdims=True), 0.0, computed)

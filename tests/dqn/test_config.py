@@ -137,6 +137,11 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
             {"replay_buffer_config": {"capacity": 0}},
             "['capacity']` must be an integer in [1, 2147483648]: got 0",
         ),
+        (
+            {"replay_buffer_config": {"capacity": 10}},
+            "['capacity']` must be at least the batch of all learners, or a transition is drawn "
+            "several times for each: got 10 and 32",
+        ),
         ({"lr": {"type": "linear", "initial": 1e-3, "final": -1e-3, "steps": 10}}, "`lr` must lie"),
         ({"epsilon": [[0, 1.0], [10, 1.5], [20, 0.1]]}, "it goes from 0.1 to 1.5"),
         ({"replay_buffer_config": {"initial_priority": "given"}}, "an extra column `priority`"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An environment of an env runner actor that raises: who is restarted, and when training ends."""
 
+import os
 import time
 import traceback
 
@@ -14,6 +15,8 @@ from rllib_per.error_notes import notes_of
 from rllib_per.observations import WrongDataError
 from tests.support.apex import apex_config
 from tests.support.wrong_env import Raises
+
+NUM_CPUS = 6
 
 # -- which failure is one too many ---------------------------------------------------------------
 
@@ -238,6 +241,34 @@ def test_an_environment_that_always_raises_ends_training_with_its_error(
     assert "wrong_env.py" in "".join(traceback.format_exception(raised.value))
     if loop != "rllib's runner":
         assert f"raised by {method}() of environment " in notes_of(raised.value)[0]
+
+
+class OnlyInThisProcess(Raises):
+    """As if its module were missing where actors run."""
+
+    def __init__(self, context):
+        if os.getpid() != context["process"]:
+            raise ModuleNotFoundError("No module named 'simulator'")
+        super().__init__(context)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("env", "env_config", "error", "message"),
+    [
+        ("Pendulum-v1", {}, ValueError, "Actions must be Discrete, as Q-learning numbers them"),
+        (
+            OnlyInThisProcess,
+            {"method": "step", "process": os.getpid()},
+            RuntimeError,
+            "none of 1 env runner actors could be started, and one in this process can",
+        ),
+    ],
+)
+def test_runners_that_do_not_start_say_why(build, one_ray, env, env_config, error, message):
+    config = ApexDQNConfig().environment(env, env_config=env_config)
+    with pytest.raises(error, match=message):
+        build(config.env_runners(num_env_runners=1))
 
 
 @pytest.mark.ray

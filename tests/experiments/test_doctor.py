@@ -20,7 +20,7 @@ from rllib_per.experiments.doctor import report as doctor_report
 from rllib_per.experiments.doctor.checks import GIB, MIB, Finding, Status, over_nodes
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts, gather_facts
 from rllib_per.experiments.doctor.report import as_table, exit_code
-from rllib_per.experiments.needed_extras import needed_extras
+from rllib_per.experiments.needed_extras import needed_extras, needed_gpus
 from rllib_per.extras import how_to_install
 
 ROOT = Path(__file__).parents[2]
@@ -202,8 +202,27 @@ def test_an_experiment_is_told_of_the_packages_that_it_lacks_and_of_no_others():
 
 
 @pytest.mark.parametrize("data", [None, [], {"environment": "x"}, {"environment": {"env": 3}}])
-def test_wrong_yaml_needs_no_extras(data):
+def test_wrong_yaml_needs_nothing(data):
     assert needed_extras(data) == {}
+    assert needed_gpus(data) == 0
+
+
+@pytest.mark.parametrize(
+    ("learners", "num_gpus", "status"),
+    [
+        ({}, 0, None),
+        ({"num_gpus_per_learner": "one"}, 0, None),
+        ({"num_gpus_per_learner": 1}, 1, Status.OK),
+        ({"num_learners": 2, "num_gpus_per_learner": 1}, 2, Status.OK),
+        ({"num_learners": 3, "num_gpus_per_learner": 1}, 3, Status.ERROR),
+    ],
+)
+def test_the_gpus_of_learners_are_counted_over_all_nodes(learners, num_gpus, status):
+    assert needed_gpus({"learners": learners}) == num_gpus
+    nodes = {"a": node(gpus=["H200"]), "b": node(gpus=["H200"]), "c": node(gpus=[])}
+    findings = doctor_report._check_nodes(nodes, needed=None, num_gpus=num_gpus)
+    found = findings["learners"].status if "learners" in findings else None
+    assert found == status
 
 
 def test_doctor_takes_an_experiment(monkeypatch, tmp_path):

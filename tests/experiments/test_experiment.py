@@ -72,7 +72,7 @@ def test_every_problem_is_told_at_once_with_its_line():
         ("training: {gamma: 7}", "training.gamma: must be less than or equal to 1: got 7"),
         ("training: {lr: fast}", "a schedule must be a number"),
         ("training: {n_step: [3, 1, 2]}", "training.n_step: must be"),
-        ("replay: {capacity: 10}", "at least training.num_steps_sampled_before_learning_starts"),
+        ("replay: {capacity: 10}", "at least the batch of all learners"),
         ("seed: -1", "seed: must be greater than or equal to 0: got -1"),
         ("learners: {num_learners: -1}", "greater than or equal to 0"),
         ("training: {replay_ratio: 4, training_intensity: 4}", "give one of them"),

@@ -18,6 +18,7 @@ from rllib_per.experiments.tuning.plan import experiment_of, load_plan, paramete
 from rllib_per.experiments.tuning.report import outcomes
 from rllib_per.experiments.tuning.search import ending_of
 from rllib_per.experiments.tuning.space import SearchValue
+from rllib_per.experiments.tuning.trial import ExperimentTrial
 from rllib_per.experiments.yaml_source import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tune"
@@ -343,3 +344,20 @@ def test_optuna_is_told_of_what_there_is(monkeypatch):
     search.on_trial_result("x_0", {"env_steps": 5})
     search.on_trial_result("x_0", {"env_steps": 9, "learners/loss": 0.5})
     assert told == [("x_0", {"env_steps": 9, "learners/loss": 0.5})]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("stop", "counter", "limit"),
+    [({"env_steps": 300}, "env_steps", 300), ({"updates": 7}, "updates", 7)],
+)
+def test_a_trial_ends_with_the_round_in_which_its_budget_is_used_up(
+    tmp_path, one_ray, stop, counter, limit
+):
+    settings = "training={num_steps_sampled_before_learning_starts: 100}"
+    plan = plan_of(tmp_path, SEARCH, f"stop={stop}", settings, "tune.scheduler={type: none}")
+    trial = ExperimentTrial(plan.variants[0].model_dump(mode="json"))
+    spent = trial.step()[counter]
+    trial.stop()
+    per_round = plan.config.env_runners.num_envs_total * 4
+    assert limit <= spent <= limit + per_round

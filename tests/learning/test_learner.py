@@ -313,6 +313,31 @@ def test_a_users_own_module_is_trained_through_rllibs_interfaces():
     assert not torch.equal(net(learner).q.weight, before)
 
 
+class OneValue(LinearQ):
+    def compute_q_values(self, batch):
+        return {"qf_preds": self.q(batch["obs"])[:, :1]}
+
+
+class BareTensor(LinearQ):
+    def forward_target(self, batch):
+        return self.target(batch["obs"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (OneValue, "OneValue.compute_q_values must return .* got a tensor of shape .*1. as 'qf"),
+        (BareTensor, r"BareTensor.forward_target must return .* got a tensor of shape .*3\)$"),
+    ],
+)
+def test_a_users_own_module_must_give_a_q_value_of_each_action(kind, message):
+    config = learner_config()
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=kind))
+    learner = build_from(config)
+    with pytest.raises(ValueError, match=message):
+        learner.update_from_replay(random_batch(), timesteps=START)
+
+
 def test_a_module_without_those_interfaces_is_refused():
     config = learner_config()
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=NoTarget))

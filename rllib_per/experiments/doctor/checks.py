@@ -112,6 +112,15 @@ def check_needed(needed: Mapping[str, str], facts: NodeFacts) -> Finding:
     return Finding(ERROR, "; ".join(found), how_to_install(*lacking))
 
 
+def check_learners(num_gpus: float, nodes: Iterable[NodeFacts]) -> Finding:
+    """Of an experiment: whether its learners have the GPUs that they need, on whatever node."""
+    found = sum(len(facts.gpus) for facts in nodes)
+    if found >= num_gpus:
+        return Finding(OK, f"{num_gpus:g} of {found} GPUs")
+    remedy = "give a cluster that has them as --address, or set learners.num_gpus_per_learner to 0"
+    return Finding(ERROR, f"learners need {num_gpus:g} GPUs, and there are {found}", remedy)
+
+
 def check_atari(facts: NodeFacts) -> Finding:
     if facts.atari is None:
         return Finding(OK, "not installed")

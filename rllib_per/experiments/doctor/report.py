@@ -19,6 +19,7 @@ from rllib_per.experiments.doctor.checks import (
     WARNING,
     Finding,
     check_answers,
+    check_learners,
     check_needed,
     check_own_token,
     check_storage,
@@ -44,6 +45,7 @@ def examine(
     answer_s: float = ANSWER_S,
     *,
     needed: Mapping[str, str] | None = None,
+    num_gpus: float = 0,
 ) -> Findings:
     """Check this machine, or every node of the cluster at `address`.
 
@@ -52,7 +54,9 @@ def examine(
         storage: Where runs are to be written.
         answer_s: How long to wait for the nodes.
         needed: The extras that an experiment needs, of `needed_extras`; None: there is none.
+        num_gpus: That its learners need, of `needed_gpus`.
     """
+    check_nodes = partial(_check_nodes, needed=needed, num_gpus=num_gpus)
     if address is not None:
         try:
             cluster = _ask_cluster(address, answer_s)
@@ -62,11 +66,11 @@ def examine(
             findings = {"nodes": check_answers(cluster)}
             if cluster.nodes:
                 findings |= {name: check(cluster) for name, check in CLUSTER_CHECKS.items()}
-            return findings | _check_nodes(cluster.nodes, needed) | check_storage(storage)
+            return findings | check_nodes(cluster.nodes) | check_storage(storage)
     here = gather_facts()
     if address is None:
         about_ray = {"token": check_own_token(here)}
-    return _check_nodes({here.host: here}, needed) | about_ray | check_storage(storage)
+    return check_nodes({here.host: here}) | about_ray | check_storage(storage)
 
 
 def exit_code(findings: Findings) -> int:
@@ -95,16 +99,21 @@ def as_json(findings: Findings) -> str:
     return json.dumps({"findings": rows, "exit_code": exit_code(findings)})
 
 
-def _check_nodes(nodes: Mapping[str, NodeFacts], needed: Mapping[str, str] | None) -> Findings:
+def _check_nodes(
+    nodes: Mapping[str, NodeFacts], *, needed: Mapping[str, str] | None, num_gpus: float
+) -> Findings:
     if not nodes:
         return {}
     checks = dict(NODE_CHECKS)
     if needed is not None:
         checks["experiment"] = partial(check_needed, needed)
-    return {
+    findings = {
         name: over_nodes({node: check(facts) for node, facts in nodes.items()})
         for name, check in checks.items()
     }
+    if num_gpus:
+        findings["learners"] = check_learners(num_gpus, nodes.values())
+    return findings
 
 
 def _ask_cluster(address: str, answer_s: float) -> ClusterFacts:

@@ -61,6 +61,11 @@ class ExperimentTrial(ApexDQN):
         filled: dict[str, Any] = super().get_auto_filled_metrics(*args, **kwargs)
         return filled | {"config": self._data}
 
+    def should_stop(self) -> bool:
+        """Whether the budget is used up; its seconds are Tune's to count, after an iteration."""
+        used_up = self._experiment.stop.used_up(self.progress.env_steps, self.progress.updates, 0.0)
+        return bool(used_up)
+
     def step(self) -> Any:
         """RLlib's iteration, and a greedy evaluation if one is due."""
         result = super().step()
