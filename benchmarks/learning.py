@@ -81,7 +81,7 @@ def draw() -> Figure:
     draw_seeds(left, runs)
     finish(left, EVIDENCE / "cartpole-0", f"CartPole-v1, {len(runs)} seeds, trained on when solved")
     left.set_ylim(bottom=0)
-    pong = EVIDENCE / "pong-small-0"
+    pong = EVIDENCE / "pong-small-n3-0"
     minutes = json.loads((pong / "result.json").read_text())["time_s"] / 60
     draw_run(right, pong)
     finish(right, pong, f"Pong on 42 × 42 frames, 1 seed, {minutes:.0f} minutes, no GPU")

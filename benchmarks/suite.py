@@ -209,7 +209,7 @@ SUITE = (
         for seed in range(3)
     ),
     *(Run(f"minigrid-{seed}", "configs/minigrid.yaml", seed) for seed in range(3)),
-    Run("pong-small-0", "configs/atari/pong_small.yaml", episodes=20),
+    Run("pong-small-n3-0", "configs/atari/pong_small.yaml", 0, 20, ("training.n_step=3",)),
     Run(
         "space-invaders-seed",
         "configs/seeds/space_invaders.yaml",
@@ -224,10 +224,9 @@ SUITE = (
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
     *space_invaders_tutorial(),
     *(
-        Run(f"pong-rainbow-{seed}", "configs/atari/rainbow_small.yaml", seed, 20)
-        for seed in range(3)
+        Run(f"pong-small-{seed}", "configs/atari/pong_small.yaml", seed, 20) for seed in range(3)
     ),
-    *(Run(f"pong-small-{seed}", "configs/atari/pong_small.yaml", seed, 20) for seed in (1, 2)),
+    Run("pong-rainbow-0", "configs/atari/rainbow_small.yaml", episodes=20),
     Run("space-invaders-small-0", "configs/atari/space_invaders_small.yaml"),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),
     *minatar("500k", FIRST_GAMES, ("iqn_munchausen",), range(3)),
