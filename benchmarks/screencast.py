@@ -9,6 +9,7 @@ Some of these screens are drawn, at even distances; the table has the time that 
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -65,11 +66,13 @@ def draw(screen: str) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     for number, line in enumerate(screen.splitlines()):
         place = (10, 8 + height * number)
-        ink = ACCENT if line.startswith(("$", "━", "╸", "target met")) else INK
-        pen.text(place, line, fill=DIM if "╺" in line else ink, font=font)
-        if "╺" in line:  # Of a bar, how much is done.
-            pen.text(place, line.partition("╺")[0], fill=ACCENT, font=font)
-    return picture.quantize(16, dither=Image.Dither.NONE)
+        is_bar = line.startswith(("━", "╸", "╺"))
+        ink = ACCENT if line.startswith(("$", "target met")) else INK
+        pen.text(place, line, fill=DIM if is_bar else ink, font=font)
+        if is_bar:  # What is done of it ends with a left half, or what is not begins with a right.
+            done = re.match("━*╸?", line) if "╸" in line else re.match("[^╺]*", line)
+            pen.text(place, done[0] if done else "", fill=ACCENT, font=font)
+    return picture
 
 
 def main() -> None:
@@ -77,7 +80,11 @@ def main() -> None:
     changed = [now for before, now in zip(["", *screens], screens, strict=False) if now != before]
     kept = [*changed[: -1 : -(-len(changed) // MOST_SCREENS)], changed[-1]]
     times = [SHOWN_MS] * (len(kept) - 1) + [LAST_MS]
-    first, *others = map(draw, kept)
+    pictures = [draw(screen) for screen in kept]
+    colours = pictures[-1].quantize(
+        32
+    )  # The last screen has all; one palette serves every picture.
+    first, *others = (p.quantize(palette=colours, dither=Image.Dither.NONE) for p in pictures)
     first.save(IMAGES / "terminal.gif", save_all=True, append_images=others, duration=times, loop=0)
     with tempfile.TemporaryDirectory() as folder:
         game = Path(folder) / "game.gif"

@@ -223,9 +223,7 @@ SUITE = (
     *minatar("500k", FIRST_GAMES, ("per_schaul", "base_quarter_lr"), range(3)),
     *minatar("500k", ("breakout", "space_invaders"), ("iqn_noise",), (0,)),
     *space_invaders_tutorial(),
-    *(
-        Run(f"pong-small-{seed}", "configs/atari/pong_small.yaml", seed, 20) for seed in range(3)
-    ),
+    *(Run(f"pong-small-{seed}", "configs/atari/pong_small.yaml", seed, 20) for seed in range(3)),
     Run("pong-rainbow-0", "configs/atari/rainbow_small.yaml", episodes=20),
     Run("space-invaders-small-0", "configs/atari/space_invaders_small.yaml"),
     *minatar("500k", FIRST_GAMES, ("dqn",), range(3)),

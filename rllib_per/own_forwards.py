@@ -61,15 +61,16 @@ def q_values_of(module: Any, method: str, batch: dict[str, Any]) -> torch.Tensor
         ValueError: It gives something else.
     """
     output = getattr(module, method)(batch)
-    q_values = output.get(QF_PREDS) if isinstance(output, Mapping) else output
+    has_key = isinstance(output, Mapping) and QF_PREDS in output
+    q_values = output[QF_PREDS] if has_key else output
     num_actions = int(module.action_space.n)
-    is_tensor = isinstance(q_values, torch.Tensor)
-    if q_values is output or not is_tensor or q_values.shape[1:] != (num_actions,):
-        shape = f"a tensor of shape {tuple(q_values.shape)}" if is_tensor else ""
-        came = shape or type(q_values).__name__
-        within = "" if q_values is output else f" as {QF_PREDS!r}"
-        raise ValueError(
-            f"{type(module).__name__}.{method} must return {{{QF_PREDS!r}: a tensor of shape "
-            f"(B, {num_actions})}}, a Q-value of each action: got {came}{within}"
-        )
-    return q_values
+    if has_key and isinstance(q_values, torch.Tensor) and q_values.shape[1:] == (num_actions,):
+        return q_values
+    came = type(q_values).__name__
+    if isinstance(q_values, torch.Tensor):
+        came = f"a tensor of shape {tuple(q_values.shape)}"
+    within = f" as {QF_PREDS!r}" if has_key else ""
+    raise ValueError(
+        f"{type(module).__name__}.{method} must return {{{QF_PREDS!r}: a tensor of shape "
+        f"(B, {num_actions})}}, a Q-value of each action: got {came}{within}"
+    )

@@ -173,13 +173,18 @@ def check_range(built: Schedule, high: float) -> None:
     """Raises ValueError unless all values of a schedule of ours are from 0 to `high`."""
     least, greatest = extremes(built)
     if not 0 <= least <= greatest <= high:
-        raise ValueError(f"must lie in [0, {high}]: it goes from {least:g} to {greatest:g}")
+        came = f"got {least:g}" if least == greatest else f"it goes from {least:g} to {greatest:g}"
+        raise ValueError(f"must lie in [0, {high}]: {came}")
 
 
 def _from_mapping(spec: Mapping[str, Any]) -> Schedule:
     kind = spec.get("type")
     if kind not in _KINDS:
-        raise ValueError(f"a schedule's type must be one of {', '.join(_KINDS)}: got {kind!r}")
+        near = difflib.get_close_matches(str(kind), _KINDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"a schedule's type must be one of {', '.join(_KINDS)}: got {kind!r}{hint}"
+        )
     known = {field.name: field for field in fields(_KINDS[kind])}
     settings = {name: value for name, value in spec.items() if name != "type"}
     for name, value in settings.items():

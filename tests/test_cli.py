@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.priorities import saved_priorities
 from rllib_per.cli import main
-from rllib_per.cli.options import without_link
+from rllib_per.cli.options import run_of, without_link
 from rllib_per.experiments import plotting
 from rllib_per.experiments.checkpoints import newest_checkpoint
 from rllib_per.experiments.run_lock import run_lock
@@ -131,6 +131,25 @@ def test_a_path_through_a_link_is_said_without_its_detour(tmp_path):
     (tmp_path / "runs/other").symlink_to(tmp_path / "elsewhere/config")
     there = without_link(tmp_path / "runs/other/latest")  # Not runs/2026-01-01.
     assert there.resolve() == (tmp_path / "elsewhere/2026-01-01").resolve()
+
+
+def test_a_folder_of_runs_stands_for_the_latest(tmp_path):
+    run, of_one_experiment = tmp_path / "runs/2026-01-01", tmp_path / "runs/config"
+    for folder in (run, of_one_experiment):
+        folder.mkdir(parents=True)
+    assert run_of(of_one_experiment) == of_one_experiment
+    (of_one_experiment / "latest").symlink_to("../2026-01-01")
+    assert run_of(of_one_experiment) == run
+    (of_one_experiment / "config.yaml").touch()
+    assert run_of(of_one_experiment) == of_one_experiment
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_the_name_of_an_experiment_is_answered_with_its_latest_run(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "latest run" not in call(command, "taxi").output
+    (tmp_path / "runs/taxi/latest").mkdir(parents=True)
+    assert "does not exist. Its latest run is runs/taxi/latest." in call(command, "taxi").output
 
 
 def test_train_takes_a_config_or_a_run_to_resume(tmp_path):

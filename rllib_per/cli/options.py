@@ -45,11 +45,30 @@ def without_link(path: Path) -> Path:
     return shorter if shorter.resolve() == target.resolve() else target
 
 
+def run_of(path: Path) -> Path:
+    """The run that is meant by `path`: by its own name, so that what is said of it stays true.
+
+    A folder that has runs of one experiment stands for the latest of them.
+    """
+    latest = path / "latest"
+    is_run = (path / "config.yaml").exists() or not latest.is_symlink()
+    return without_link(path if is_run else latest)
+
+
+def _near(value: str) -> str:
+    """Of the name of an experiment: where its runs are."""
+    latest = RUNS / value / "latest"
+    return f" Its latest run is {latest}." if latest.exists() else ""
+
+
 class _Folder(click.Path):
-    """A folder by its own name, so that what is said of it stays true."""
+    """A run's folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return without_link(Path(os.fsdecode(super().convert(value, param, ctx))))
+        try:
+            return run_of(Path(os.fsdecode(super().convert(value, param, ctx))))
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{error.message}{_near(str(value))}", ctx, param) from error
 
 
 FOLDER = _Folder(exists=True, file_okay=False)
@@ -69,8 +88,8 @@ def saved_run(command: Command) -> Command:
             except FileNotFoundError as error:
                 raise click.BadParameter(str(error), context, parameter) from error
         if path.exists():
-            return without_link(path)
-        problem = f"Path {value!r} does not exist."
+            return run_of(path)
+        problem = f"Path {value!r} does not exist.{_near(value)}"
         with suppress(FileNotFoundError):
             pretrained(value)
             problem += " A policy of that name comes with rllib-per: add --pretrained."

@@ -55,7 +55,8 @@ def evaluate(
 
     from rllib_per.experiments.terminal import PlainConsole
 
-    table = Table(title=label, show_header=False)
+    click.echo(printable(label))
+    table = Table(show_header=False)
     for name, value in summary.items():
         table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
     PlainConsole().print(table)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from rllib_per.cli.errors import NO_RESULT, complain, reported, starting
 from rllib_per.cli.options import CONFIG, RUNS, cluster_address, experiment_options
+from rllib_per.experiments.named_classes import option_for
 from rllib_per.experiments.run_folder import EXIT_CODES
 from rllib_per.experiments.run_lock import run_lock
 from rllib_per.experiments.yaml_source import printable
@@ -88,5 +90,8 @@ def run_search(
         except search.NoResultError as error:
             complain(error)
             return NO_RESULT
+    if ending == "interrupted":
+        again = f"rllib-per resume {shlex.quote(str(folder.path))}{option_for(plan.config)}"
+        click.echo(printable(f"next: {again}"))
     click.echo(printable(f"{ending.replace('_', ' ')}: {folder.path}"))
     return EXIT_CODES[ending]

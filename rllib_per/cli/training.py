@@ -138,7 +138,7 @@ def resume_run(
 
     result = run.read_result()
     told = (
-        f"{run.path} is finished, {ending.replace('_', ' ')} after {result.env_steps:,} env "
+        f"{run.path} has ended ({ending.replace('_', ' ')}) after {result.env_steps:,} env "
         "steps: nothing is left to train. To go on, change what ended it: "
         f"{run.command_to_go_on(result, experiment.stop)}{option_for(experiment)}"
     )

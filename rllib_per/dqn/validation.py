@@ -67,7 +67,9 @@ def find_problems(config: ApexDQNConfig) -> list[str]:
         for name in (attribute.lstrip("_") for attribute in minus_ones(config))
         if name not in _RULES
     ]
-    for part in (_parts, _wrappers, _replay, _structure, find_refusals):
+    # Of an old API stack RLlib fills in settings that it has no more.
+    only_new = (find_refusals,) if config.enable_rl_module_and_learner else ()
+    for part in (_parts, _wrappers, _replay, _structure, *only_new):
         problems += part(config)
     return problems or list(_relations(config))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,9 @@ from rllib_per.settings.section import as_dict
 
 # What RLlib adds to its errors is for programs: a YAML file can't switch validation off.
 _RLLIBS_ADVICE = "\nTo suppress all validation errors"
+
+# Of OpenAI Gym.
+_OLD_ATARI = re.compile(r"(\w+?)(NoFrameskip|Deterministic)-v[04]")
 
 
 class EnvironmentFailedError(Exception):
@@ -89,6 +93,9 @@ def made_once(
         env = _make(experiment)
     except WrapperError as error:
         raise ConfigError([Problem("environment.wrappers", str(error))]) from error
+    except gym.error.UnregisteredEnv as error:
+        hint = _what_to_name(name)
+        raise ConfigError([Problem(f"environment.env = {name}", f"{error} {hint}")]) from error
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
         says_name = str(error).startswith(f"{name} ")
         own_place = "environment.env" if says_name else f"environment.env = {name}"
@@ -100,6 +107,19 @@ def made_once(
         yield env
     finally:
         env.close()
+
+
+def _what_to_name(name: str) -> str:
+    """For a name that is not registered."""
+    old = _OLD_ATARI.fullmatch(name)
+    if old is not None:
+        game = old[1]
+        ours = f"rllib_per/Atari-v1 with env_config {{game: {game}}}"
+        return f"Its name is ALE/{game}-v5 now, or {ours}."
+    return (
+        "One of your own is named by its module too, as module:Name-v0, module.Class or "
+        "file.py:Class, with --allow-custom-classes."
+    )
 
 
 def check_algorithm(experiment: ExperimentConfig) -> None:

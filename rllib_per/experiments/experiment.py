@@ -351,12 +351,19 @@ def _path_of(detail: ErrorDetails, data: Any) -> KeyPath:
     return path
 
 
+def _keys_of(path: KeyPath, model: type[ExperimentConfig]) -> str:
+    """What can be set in a section that is missing."""
+    section: Any = getattr(model.model_fields.get(str(path[0])), "annotation", None)
+    keys = getattr(section, "model_fields", None) if len(path) == 1 else None
+    return f", with keys of {', '.join(keys)}" if keys else ""
+
+
 def _message(detail: ErrorDetails, path: KeyPath, model: type[ExperimentConfig]) -> str:
     kind = detail["type"]
     if kind in _UNKNOWN:
         return f"unknown key{suggestion(path, model)}"
     if kind == "missing":
-        return "is required"
+        return f"is required{_keys_of(path, model)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = _DICTIONARY.sub("a mapping of keys", message)
     return re.sub("^should be ", "must be ", message)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 from collections.abc import Callable, Iterator
@@ -40,17 +41,20 @@ def import_class(name: str, base: type | None = None, folder: str | None = None)
         ValueError: There is none, or it is not derived from `base`.
     """
     file = class_file(name, folder)
+    place, _, attribute = name.rpartition("." if file is None else ":")
     try:
-        if file is None:
-            module, _, attribute = name.rpartition(".")
-            named = getattr(importlib.import_module(module), attribute)
-        else:
-            named = getattr(_import_file(file), name.rpartition(":")[2])
+        module = importlib.import_module(place) if file is None else _import_file(file)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{name} cannot be imported: {error}; it must be installed, or stand beside the YAML "
             "file, in the current folder or in one that PYTHONPATH names"
         ) from error
+    try:
+        named = getattr(module, attribute)
+    except AttributeError:
+        near = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{place} has no class {attribute}{hint}") from None
     if base is not None and not (isinstance(named, type) and issubclass(named, base)):
         raise ValueError(f"{name} must be a class derived from {base.__name__}: got {named!r}")
     return named

@@ -182,4 +182,5 @@ def _must_draw(env: VectorEnv, found: str) -> str:
 
 
 def _name(env: VectorEnv) -> str:
-    return type(getattr(env, "envs", [env])[0].unwrapped).__name__
+    base = env.unwrapped
+    return type(getattr(base, "envs", [base])[0].unwrapped).__name__

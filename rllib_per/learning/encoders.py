@@ -266,9 +266,9 @@ def _check_size(config: NetworkConfig, size: tuple[int, int], leaf: Leaf) -> Non
     if min(size) < smallest:
         raise ValueError(
             f"these convolutions need images of {smallest}×{smallest} at least: got "
-            f"{size[0]}×{size[1]} of the {leaf}; enlarge the frames, or give smaller kernels in "
-            "model_config['conv_filters'], such as [[16, 3, 1]] for MinAtar, network='impala', "
-            "which takes any size, or network='mlp' for what is no image"
+            f"{size[0]}×{size[1]} of the {leaf}; enlarge the frames, or set `conv_filters` to "
+            "smaller kernels, such as [[16, 3, 1]] for MinAtar, or `network` to 'impala', which "
+            "takes any size, or to 'mlp' for what is no image"
         )
 
 

@@ -91,6 +91,16 @@ def test_what_would_be_passed_over_is_refused(settings, complaint):
     assert complaint in str(error.value)
 
 
+def test_of_an_old_api_stack_nothing_else_is_told():
+    """RLlib itself fills in an `exploration_config` then."""
+    settings = config().api_stack(
+        enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False
+    )
+    with pytest.raises(ValueError, match="the old API stack is not supported") as error:
+        settings.validate()
+    assert str(error.value).count("\n  - ") == 1
+
+
 def test_rllibs_own_algorithm_does_not_take_our_config():
     settings = config().env_runners(env_runner_cls=SingleAgentEnvRunner)
     settings.training(replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 100})

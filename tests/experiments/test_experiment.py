@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,7 +96,31 @@ def test_a_key_given_twice_is_refused_where_it_is_repeated():
 
 
 def test_a_missing_section_is_named():
-    assert problems("stop: {env_steps: 1}") == ["x.yaml: environment: is required"]
+    (environment,) = problems("stop: {env_steps: 1}")
+    assert environment.startswith("x.yaml: environment: is required, with keys of env, env_config")
+    (stop,) = problems("environment: {env: CartPole-v1}")
+    assert stop == (
+        "x.yaml: stop: is required, with keys of env_steps, updates, time_s, target_return"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (
+            "PongNoFrameskip-v4",
+            "Its name is ALE/Pong-v5 now, or rllib_per/Atari-v1 with env_config {game: Pong}.",
+        ),
+        ("Nowhere-v0", "One of your own is named by its module too, as module:Name-v0, "),
+    ],
+)
+def test_a_name_that_is_not_registered_is_answered_with_what_to_name(name, advice, monkeypatch):
+    # ale-py, once imported, registers the old names too.
+    monkeypatch.delitem(gym.registry, name, raising=False)
+    experiment = read(SOUND, f"environment.env={name}")
+    with pytest.raises(ConfigError, match=f"environment.env = {name}: ") as caught:
+        check_environment(experiment)
+    assert f" {advice}" in str(caught.value)
 
 
 def test_a_run_without_end_is_refused():

@@ -9,7 +9,7 @@ from rllib_per.experiments.yaml_source import ConfigError, parse_yaml
 
 NAMES = {
     "no.such_module.Class": "cannot be imported: No module named 'no'; it must be installed",
-    "pathlib.Nothing": "cannot be imported: module 'pathlib' has no attribute 'Nothing'",
+    "pathlib.PosixPaths": "pathlib has no class PosixPaths; did you mean PosixPath?",
     "pathlib.Path": "must be a class derived from",
     "os.path": "must be a class derived from",
 }
@@ -21,7 +21,7 @@ def test_what_is_no_class_of_its_kind_is_refused(key, name, text):
     source = parse_yaml("environment: {env: CartPole-v1}\nstop: {env_steps: 1}\n", "here")
     source.override(f"{key}={name}")
     experiment = build_experiment(source, allow_custom_classes=True)
-    with pytest.raises(ValueError, match=name) as caught:
+    with pytest.raises(ValueError, match=name.rpartition(".")[0]) as caught:
         experiment.algorithm_config()
     assert text in str(caught.value)
 

@@ -83,7 +83,9 @@ def config_takes(name, value):
     if section_of(name) == "replay" or name == "reward_clip":
         kind = "sharded" if name in OF_SHARDS else "prioritized"
         settings = {"type": kind, "capacity": 5000}
-        config.training(replay_buffer_config=settings | {name: value})
+        config.training(
+            train_batch_size_per_learner=1, replay_buffer_config=settings | {name: value}
+        )
     else:
         for key, setting in ({name: value} | NEEDS.get(name, {})).items():
             setattr(config, key, setting)

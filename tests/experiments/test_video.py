@@ -15,9 +15,11 @@ from safetensors.numpy import save_file
 from rllib_per.cli import main
 from rllib_per.experiments import video
 from rllib_per.experiments.evaluation import EvaluationStoppedError, GreedyPolicy
-from rllib_per.experiments.experiment import load_experiment
+from rllib_per.experiments.experiment import build_experiment, load_experiment
 from rllib_per.experiments.greedy_play import GreedyPlay
 from rllib_per.experiments.training import TrainingRun
+from rllib_per.experiments.video import check_drawing
+from rllib_per.experiments.yaml_source import parse_yaml
 from rllib_per.learning.learner_actors import LearnersLostError
 from rllib_per.replay import TrainingDivergedError
 
@@ -94,6 +96,23 @@ def expect_one_line(done, *texts):
 
 def test_an_environment_without_render_is_one_line(play):
     expect_one_line(play(Undrawn), "Undrawn.render() must return an array (height, width, 3)")
+
+
+def test_the_environment_that_draws_nothing_is_named_whatever_is_around_it(monkeypatch):
+    class Masked(Undrawn):
+        observation_space = gym.spaces.Dict(
+            observation=Undrawn.observation_space, action_mask=gym.spaces.MultiBinary(2)
+        )
+
+        def reset(self, *, seed=None, options=None):
+            obs, infos = super().reset(seed=seed)
+            return {"observation": obs, "action_mask": np.ones(2, np.int8)}, infos
+
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    gym.envs.registration.register("Test/Drawing-v0", Masked, disable_env_checker=True)
+    source = parse_yaml("environment: {env: Test/Drawing-v0}\nstop: {env_steps: 1}\n", "x.yaml")
+    with pytest.raises(RuntimeError, match=r"in pictures: Masked\.render\(\) must return"):
+        check_drawing(GreedyPolicy(build_experiment(source)))
 
 
 def test_an_environment_without_render_mode_is_one_line(play):

@@ -143,6 +143,8 @@ def _plot_curves(
     axes = figure.add_subplot(xlabel="env steps", ylabel=metric.replace("_", " "))
     for rank, trial in reversed(list(enumerate(trials))):
         style: dict[str, Any] = {"color": "lightgrey"}
+        if rank == _NAMED:
+            style["label"] = "others"
         if rank < _NAMED:
             style = {"color": f"C{rank}", "label": f"trial {trial.number}", "zorder": 3}
         axes.plot(trial.env_steps, trial.scores, marker=".", markersize=3, linewidth=1, **style)
@@ -166,9 +168,11 @@ def _plot_parameters(
         axes = figure.add_subplot(rows, columns, number, xlabel=value.name)
         places = _scale(axes, value)
         found = [places(trial.found[value.name]) for trial in known]
-        axes.scatter(found, scores, color="C0")
-        axes.scatter(found[:1], scores[:1], color="C3", zorder=3)  # The best.
+        axes.scatter(found[1:], scores[1:], color="C0", label="others", clip_on=False, zorder=3)
+        axes.scatter(found[:1], scores[:1], color="C3", label="best trial", clip_on=False, zorder=4)
         axes.grid(alpha=0.3)
+        if number == 1:
+            figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     figure.supylabel(metric.replace("_", " "))
     figure.savefig(path, dpi=150)
 
@@ -182,5 +186,9 @@ def _scale(axes: Axes, value: SearchValue) -> Callable[[Any], float]:
         return lambda found: float(items.index(found))
     if value.kind == "loguniform":
         axes.set_xscale("log")
+        low, high = value.extremes
+        ticks = [low, math.sqrt(low * high), high]
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.minorticks_off()
     axes.set_xlim(*value.extremes)
     return float
