@@ -235,7 +235,11 @@ def test_beside_vectors_images_have_initializers_of_their_own():
         (VECTOR, {"hiddens": [0]}, "integers >= 1"),
         (VECTOR, {"activation": "sin"}, "'.*activation'.* must be one of 'relu', 'tanh'"),
         (VECTOR, {"network": "nature"}, r"images must be \(height, width\).*shape \(4,\)"),
-        (images(4, 20, 20), {}, "need images of 36×36 at least: got 20×20.*network='mlp'"),
+        (
+            images(4, 20, 20),
+            {},
+            "need images of 36×36 at least: got 20×20.*`network` to 'impala', .* to 'mlp'",
+        ),
         (images(4, 10, 10), {"network": "nature"}, "36×36 at least: got 10×10"),
         (
             images(84, 84, 4),
