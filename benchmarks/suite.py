@@ -196,6 +196,9 @@ def cartpole_steady() -> Iterator[Run]:
         )
 
 
+# As Pong was first learned.
+THREE_STEPS = ("training.n_step=3", "evaluation.interval_env_steps=50000")
+
 FIRST_GAMES, LAST_GAMES = GAMES[:3], GAMES[3:]
 
 SUITE = (
@@ -209,7 +212,7 @@ SUITE = (
         for seed in range(3)
     ),
     *(Run(f"minigrid-{seed}", "configs/minigrid.yaml", seed) for seed in range(3)),
-    Run("pong-small-n3-0", "configs/atari/pong_small.yaml", 0, 20, ("training.n_step=3",)),
+    Run("pong-small-n3-0", "configs/atari/pong_small.yaml", 0, 20, THREE_STEPS),
     Run(
         "space-invaders-seed",
         "configs/seeds/space_invaders.yaml",

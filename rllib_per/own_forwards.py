@@ -57,6 +57,8 @@ def has_own_q_values(kind: type) -> bool:
 def q_values_of(module: Any, method: str, batch: dict[str, Any]) -> torch.Tensor:
     """(B, A), a Q-value of each action, that `module.compute_q_values`, or another method, gives.
 
+    There may be more of them, as in RLlib, if those of no action are −∞.
+
     Raises:
         ValueError: It gives something else.
     """
@@ -64,10 +66,10 @@ def q_values_of(module: Any, method: str, batch: dict[str, Any]) -> torch.Tensor
     has_key = isinstance(output, Mapping) and QF_PREDS in output
     q_values = output[QF_PREDS] if has_key else output
     num_actions = int(module.action_space.n)
-    if has_key and isinstance(q_values, torch.Tensor) and q_values.shape[1:] == (num_actions,):
-        return q_values
     came = type(q_values).__name__
     if isinstance(q_values, torch.Tensor):
+        if has_key and q_values.ndim == 2 and q_values.shape[1] >= num_actions:
+            return q_values
         came = f"a tensor of shape {tuple(q_values.shape)}"
     within = f" as {QF_PREDS!r}" if has_key else ""
     raise ValueError(

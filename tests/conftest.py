@@ -13,8 +13,11 @@ def _clean_process():
     """Give a test's environment variables and import paths back, Ray's and Tune's too."""
     variables, paths = dict(os.environ), list(sys.path)
     yield
-    os.environ.clear()
-    os.environ.update(variables)
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    for name, value in variables.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
     sys.path[:] = paths
 
 

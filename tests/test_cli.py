@@ -144,6 +144,22 @@ def test_a_folder_of_runs_stands_for_the_latest(tmp_path):
     assert run_of(of_one_experiment) == of_one_experiment
 
 
+@pytest.mark.parametrize("target", ["latest", "../gone"])
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_folder_whose_latest_run_is_not_there_is_one_line(command, target, tmp_path):
+    (tmp_path / "latest").symlink_to(target)
+    done = call(command, tmp_path)
+    assert isinstance(done.exception, SystemExit)
+    assert f"{tmp_path} is no run: it has no config.yaml" in done.output
+
+
+def test_a_run_that_ends_before_its_first_update_says_that_nothing_was_learned(ray_runs, tmp_path):
+    changes = ("--set", "stop={env_steps: 100}", "--set", "evaluation={}")
+    done = call("train", CONFIG, "--runs", tmp_path, *changes)
+    assert done.exit_code == 0, done.output
+    assert "nothing was learned: the first update comes after 1,000 transitions" in done.output
+
+
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
 def test_the_name_of_an_experiment_is_answered_with_its_latest_run(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -207,7 +207,7 @@ def test_a_finished_run_trains_no_more_and_says_so(finished):
     for verb in (("resume",), ("train", "--resume")):
         done = call(*verb, finished)
         assert done.exit_code == 0
-        assert "is finished" in done.output
+        assert "has ended (finished) after" in done.output
         assert "nothing is left to train" in done.output
         # Of `latest` it would not stay true.
         assert f"rllib-per resume {finished.resolve()} --set" in done.output

@@ -51,14 +51,14 @@ def run_of(path: Path) -> Path:
     A folder that has runs of one experiment stands for the latest of them.
     """
     latest = path / "latest"
-    is_run = (path / "config.yaml").exists() or not latest.is_symlink()
+    is_run = os.path.exists(path / "config.yaml") or not os.path.isdir(latest)
     return without_link(path if is_run else latest)
 
 
 def _near(value: str) -> str:
     """Of the name of an experiment: where its runs are."""
-    latest = RUNS / value / "latest"
-    return f" Its latest run is {latest}." if latest.exists() else ""
+    latest = RUNS / Path(value).stem / "latest"
+    return f" Its latest run is {latest}." if os.path.isdir(latest) else ""
 
 
 class _Folder(click.Path):

@@ -224,7 +224,14 @@ def train_run(
         start.close()
         with recorded(run.failure), saving():
             ending = training.run()
-        display.end(ending, run.read_result(), run, option=option_for(experiment))
+        result = run.read_result()
+        if not result.updates and ending != "interrupted":
+            starts = experiment.training.num_steps_sampled_before_learning_starts
+            display.warn(
+                f"nothing was learned: the first update comes after {starts:,} transitions "
+                "(training.num_steps_sampled_before_learning_starts)"
+            )
+        display.end(ending, result, run, option=option_for(experiment))
         # Ray may wait for processes that are dead.
         patience_s = _PATIENCE_AFTER_SIGNAL_S if ending == "interrupted" else _PATIENCE_S
         with no_longer_than(patience_s, EXIT_CODES[ending]):

@@ -99,7 +99,7 @@ class ApexDQN(SaveableDQN):
         slower = slower_runner(config)
         if slower:
             logger.warning(slower)
-        with explained_start(self, config):
+        with explained_start():
             super().setup(config)
         self.settings = self.config.settings()
         training = self.settings.training

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import time
 import traceback
 import uuid
@@ -20,8 +21,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayError, RayTaskError
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.observations import WrongDataError
@@ -31,6 +31,11 @@ logger = logging.getLogger(__name__)
 
 # Under which name a runner that has failed keeps what it answers until it is ended.
 _FAILURE = "_rllib_per_failure"
+
+# How long an actor may take to say that it is there.
+_ANSWER_S = 10.0
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: |$)")
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 # One that works for less than it takes to start again is of no use, even if it brings something.
 _SHORT_LIFE_S = 10.0
@@ -59,28 +64,48 @@ class RunnerFailure:
 
 
 @contextmanager
-def explained_start(algorithm: Any, config: AlgorithmConfig) -> Iterator[None]:
-    """While RLlib starts env runners: raise what they raise, where none of the actors starts.
+def explained_start() -> Iterator[None]:
+    """While RLlib starts env runners: raise what one of them raised that could not be made.
 
-    RLlib logs it, asks the first of none for its spaces, and raises an IndexError.
+    RLlib logs it, asks the runner for its spaces, gets no answer, and fails at that.
 
     Raises:
-        Exception: What an env runner raises that is made in this process then.
-        RuntimeError: That one can be made.
+        RuntimeError: With the runner's own error; the cause is its traceback, as text.
     """
     try:
         yield
-    except IndexError as error:
-        if config.num_env_runners == 0 or getattr(algorithm, "env_runner_group", None) is not None:
-            raise
-        local = config.copy(copy_frozen=False)
-        local.env_runners(num_env_runners=0)
-        local.env_runner_cls(config=local, worker_index=0, num_workers=0).stop()
-        raise RuntimeError(
-            f"none of {config.num_env_runners} env runner actors could be started, and one in this "
-            "process can: the log has their errors; a module or a file of the environment may be "
-            "missing where they run (`runtime_env` of ray.init takes it there)"
-        ) from error
+    except (IndexError, KeyError) as error:
+        for number, actor in _started_before(error):
+            told = _why_not_made(actor)
+            if told is not None:
+                lines = told.strip().splitlines()
+                starts = [k for k, line in enumerate(lines) if _EXCEPTION.match(line)]
+                reason = "\n".join(lines[starts[-1] :] if starts else lines)
+                raise RuntimeError(
+                    f"env runner {number} could not be started: {reason}"
+                ) from RunnerTracebackError(told)
+        raise
+
+
+def _started_before(error: Exception) -> Iterator[tuple[int, Any]]:
+    """The env runner actors of the group that RLlib was about to make, by their numbers."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    owners = [frame.f_locals.get("self") for frame in frames]
+    for owner in owners:
+        if isinstance(owner, EnvRunnerGroup):
+            yield from owner._worker_manager.actors().items()
+
+
+def _why_not_made(actor: Any) -> str | None:
+    """What an actor's constructor raised, as Ray tells it; None if it is there, or is late."""
+    try:
+        ray.get(actor.__ray_ready__.remote(), timeout=_ANSWER_S)
+    except RayActorError as error:
+        told = _COLOUR.sub("", str(error)).partition(" raised in its creation task, ")[2]
+        return told or None
+    except RayError:
+        return None
+    return None
 
 
 def attempt(runner: Any, *, method: str, **kwargs: Any) -> tuple[int, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gymnasium as gym
@@ -31,7 +31,7 @@ from rllib_per.settings.section import as_dict
 _RLLIBS_ADVICE = "\nTo suppress all validation errors"
 
 # Of OpenAI Gym.
-_OLD_ATARI = re.compile(r"(\w+?)(NoFrameskip|Deterministic)-v[04]")
+_OLD_ATARI = re.compile(r"(\w+?)(-ram)?(NoFrameskip|Deterministic)?-v[04]")
 
 
 class EnvironmentFailedError(Exception):
@@ -94,8 +94,8 @@ def made_once(
     except WrapperError as error:
         raise ConfigError([Problem("environment.wrappers", str(error))]) from error
     except gym.error.UnregisteredEnv as error:
-        hint = _what_to_name(name)
-        raise ConfigError([Problem(f"environment.env = {name}", f"{error} {hint}")]) from error
+        place = place or f"environment.env = {name}"
+        raise ConfigError([Problem(place, f"{error}{_what_to_name(name, error)}")]) from error
     except (gym.error.Error, ImportError, TypeError, AttributeError, ValueError) as error:
         says_name = str(error).startswith(f"{name} ")
         own_place = "environment.env" if says_name else f"environment.env = {name}"
@@ -109,15 +109,20 @@ def made_once(
         env.close()
 
 
-def _what_to_name(name: str) -> str:
-    """For a name that is not registered."""
+def _what_to_name(name: str, error: gym.error.UnregisteredEnv) -> str:
+    """For a name that is not registered: what was meant, as far as that can be known."""
+    if isinstance(error, gym.error.VersionNotFound) or set(name) & set(":/"):
+        return ""
     old = _OLD_ATARI.fullmatch(name)
-    if old is not None:
-        game = old[1]
-        ours = f"rllib_per/Atari-v1 with env_config {{game: {game}}}"
-        return f"Its name is ALE/{game}-v5 now, or {ours}."
+    if old is not None and not missing("atari"):
+        import ale_py  # noqa: F401  (It registers them.)
+
+        with suppress(gym.error.Error):
+            gym.spec(name)
+            ours = f"rllib_per/Atari-v1 with env_config {{game: {old[1]}}}"
+            return f" It is ale_py:{name}; Atari by the usual protocol is {ours}."
     return (
-        "One of your own is named by its module too, as module:Name-v0, module.Class or "
+        " One of your own is named by its module too, as module:Name-v0, module.Class or "
         "file.py:Class, with --allow-custom-classes."
     )
 

@@ -22,6 +22,7 @@ from rllib_per.experiments.run_archive import archive_bytes
 from rllib_per.experiments.run_folder import RunFolder, write_bytes
 from rllib_per.extras import how_to_install
 from rllib_per.objectives.losses import greedy_actions
+from rllib_per.own_forwards import q_values_of
 from rllib_per.replay.leaves import ObservationTree, from_leaves
 
 INPUT, OUTPUTS = "obs", ("q_values", "actions")
@@ -44,7 +45,7 @@ class ExportedPolicy(nn.Module):
     def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
         mask = obs[ACTION_MASK].bool() if self._has_masks else None
         obs = self.tree.nested(obs)
-        q_values = self.module.compute_q_values({Columns.OBS: obs})["qf_preds"]
+        q_values = q_values_of(self.module, "compute_q_values", {Columns.OBS: obs})
         return q_values, greedy_actions(q_values, mask)
 
 

@@ -49,13 +49,6 @@ def facts_of(run: RunFolder, experiment: ExperimentConfig) -> dict[str, str]:
         "budget": _budget(experiment),
         "seed": str(experiment.seed),
     }
-    learning_starts = experiment.training.num_steps_sampled_before_learning_starts
-    env_steps = experiment.stop.env_steps
-    if env_steps is not None and env_steps <= learning_starts:
-        facts["learning"] = (
-            f"none: it begins after {learning_starts:,} env steps "
-            "(training.num_steps_sampled_before_learning_starts)"
-        )
     if not is_limited:
         facts["time limit"] = (
             "none known: an episode may never end, and a greedy one is cut after at most "

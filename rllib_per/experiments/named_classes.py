@@ -51,10 +51,10 @@ def import_class(name: str, base: type | None = None, folder: str | None = None)
         ) from error
     try:
         named = getattr(module, attribute)
-    except AttributeError:
+    except (ImportError, AttributeError) as error:
         near = difflib.get_close_matches(attribute, vars(module), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{place} has no class {attribute}{hint}") from None
+        raise ValueError(f"{place} has no class {attribute}: {error}{hint}") from error
     if base is not None and not (isinstance(named, type) and issubclass(named, base)):
         raise ValueError(f"{name} must be a class derived from {base.__name__}: got {named!r}")
     return named

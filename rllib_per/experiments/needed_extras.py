@@ -7,6 +7,8 @@ from typing import Any
 
 from rllib_per.envs.packages import package_of
 from rllib_per.experiments.yaml_source import value_at
+from rllib_per.settings.learners import LearnerSettings
+from rllib_per.settings.rules import rules_of
 
 _ENV = ("environment", "env")
 _VIDEO = ("evaluation", "video_interval_env_steps")
@@ -31,6 +33,6 @@ def needed_extras(data: Any) -> dict[str, str]:
 def needed_gpus(data: Any) -> float:
     """How many GPUs all learners need; 0 where `data` is wrong YAML."""
     learners, gpus = (value_at(data, path) for path in (_LEARNERS, _GPUS))
-    if not isinstance(gpus, (int, float)):
+    if gpus is None or not rules_of(LearnerSettings)[_GPUS[-1]].admits(gpus):
         return 0
-    return gpus * max(learners if isinstance(learners, int) else 1, 1)
+    return float(gpus) * max(learners if isinstance(learners, int) else 1, 1)

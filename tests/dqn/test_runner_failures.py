@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """An environment of an env runner actor that raises: who is restarted, and when training ends."""
 
-import os
 import time
 import traceback
 
@@ -14,7 +13,7 @@ from rllib_per.dqn.runner_failures import RunnerFailure, RunnerFailures, attempt
 from rllib_per.error_notes import notes_of
 from rllib_per.observations import WrongDataError
 from tests.support.apex import apex_config
-from tests.support.wrong_env import Raises
+from tests.support.wrong_env import NotEverywhere, Raises
 
 NUM_CPUS = 6
 
@@ -243,32 +242,42 @@ def test_an_environment_that_always_raises_ends_training_with_its_error(
         assert f"raised by {method}() of environment " in notes_of(raised.value)[0]
 
 
-class OnlyInThisProcess(Raises):
-    """As if its module were missing where actors run."""
+def not_by_the_first(**runners):
+    env_config = {"method": "step", "refuses": 1}
+    return ApexDQNConfig().environment(NotEverywhere, env_config=env_config).env_runners(**runners)
 
-    def __init__(self, context):
-        if os.getpid() != context["process"]:
-            raise ModuleNotFoundError("No module named 'simulator'")
-        super().__init__(context)
+
+UNSTARTED = {
+    "actions that are not counted": (
+        ApexDQNConfig().environment("Pendulum-v1").env_runners(num_env_runners=1),
+        "ValueError: Actions must be Discrete, as Q-learning numbers them: got Box",
+    ),
+    "the first of two": (not_by_the_first(num_env_runners=2), "KeyError: 'speed'"),
+    "without a local one": (
+        not_by_the_first(num_env_runners=1, create_local_env_runner=False),
+        "KeyError: 'speed'",
+    ),
+    "in evaluation": (
+        not_by_the_first(num_env_runners=0).evaluation(
+            evaluation_interval=1, evaluation_num_env_runners=1
+        ),
+        "KeyError: 'speed'",
+    ),
+    "with known spaces": (
+        not_by_the_first(num_env_runners=1).environment(
+            observation_space=Raises.observation_space, action_space=Raises.action_space
+        ),
+        "KeyError: 'speed'",
+    ),
+}
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("env", "env_config", "error", "message"),
-    [
-        ("Pendulum-v1", {}, ValueError, "Actions must be Discrete, as Q-learning numbers them"),
-        (
-            OnlyInThisProcess,
-            {"method": "step", "process": os.getpid()},
-            RuntimeError,
-            "none of 1 env runner actors could be started, and one in this process can",
-        ),
-    ],
-)
-def test_runners_that_do_not_start_say_why(build, one_ray, env, env_config, error, message):
-    config = ApexDQNConfig().environment(env, env_config=env_config)
-    with pytest.raises(error, match=message):
-        build(config.env_runners(num_env_runners=1))
+@pytest.mark.parametrize(("config", "reason"), UNSTARTED.values(), ids=UNSTARTED)
+def test_a_runner_that_does_not_start_says_why(build, one_ray, config, reason):
+    with pytest.raises(RuntimeError, match=f"env runner 1 could not be started: {reason}") as told:
+        build(config)
+    assert "env_runner.py" in str(told.value.__cause__)
 
 
 @pytest.mark.ray

@@ -4,6 +4,7 @@
 import dataclasses
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -212,6 +213,9 @@ def test_wrong_yaml_needs_nothing(data):
     [
         ({}, 0, None),
         ({"num_gpus_per_learner": "one"}, 0, None),
+        ({"num_gpus_per_learner": -1}, 0, None),
+        ({"num_gpus_per_learner": math.inf}, 0, None),
+        ({"num_gpus_per_learner": True}, 0, None),
         ({"num_gpus_per_learner": 1}, 1, Status.OK),
         ({"num_learners": 2, "num_gpus_per_learner": 1}, 2, Status.OK),
         ({"num_learners": 3, "num_gpus_per_learner": 1}, 3, Status.ERROR),

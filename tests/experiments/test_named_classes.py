@@ -9,7 +9,7 @@ from rllib_per.experiments.yaml_source import ConfigError, parse_yaml
 
 NAMES = {
     "no.such_module.Class": "cannot be imported: No module named 'no'; it must be installed",
-    "pathlib.PosixPaths": "pathlib has no class PosixPaths; did you mean PosixPath?",
+    "pathlib.PosixPaths": "pathlib has no class PosixPaths: module 'pathlib' has no attribute ",
     "pathlib.Path": "must be a class derived from",
     "os.path": "must be a class derived from",
 }

@@ -182,19 +182,6 @@ def test_the_header_says_what_is_learned_by_what_and_where():
     assert "time limit" not in facts
 
 
-@pytest.mark.parametrize(("env_steps", "is_told"), [(1000, True), (1001, False)])
-def test_the_header_says_where_nothing_will_be_learned(env_steps, is_told):
-    overrides = [
-        f"stop.env_steps={env_steps}",
-        "training.num_steps_sampled_before_learning_starts=1000",
-    ]
-    facts = facts_of(RunFolder(Path("x")), load_experiment(CONFIGS / "cartpole.yaml", overrides))
-    told = (
-        "none: it begins after 1,000 env steps (training.num_steps_sampled_before_learning_starts)"
-    )
-    assert facts.get("learning") == (told if is_told else None)
-
-
 def test_the_header_says_where_no_time_limit_is_known():
     overrides = ["environment.env=CliffWalking-v1", "evaluation.max_env_steps_per_episode=1000"]
     experiment = load_experiment(CONFIGS / "cartpole.yaml", overrides)

@@ -7,6 +7,7 @@ import ray
 
 @pytest.fixture(scope="module")
 def one_ray():
+    """For all that is killed here, whatever a module's NUM_CPUS."""
     ray.init("local", num_cpus=10, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -92,3 +92,12 @@ class Dies(WrongLater):
         if self._num_steps >= 10:
             os._exit(1)
         return answer
+
+
+class NotEverywhere(Raises):
+    """Cannot be made by the runner of that number."""
+
+    def __init__(self, context):
+        if context.worker_index == context["refuses"]:
+            raise KeyError("speed")
+        super().__init__(context)

@@ -117,8 +117,8 @@ def check_learners(num_gpus: float, nodes: Iterable[NodeFacts]) -> Finding:
     found = sum(len(facts.gpus) for facts in nodes)
     if found >= num_gpus:
         return Finding(OK, f"{num_gpus:g} of {found} GPUs")
-    remedy = "give a cluster that has them as --address, or set learners.num_gpus_per_learner to 0"
-    return Finding(ERROR, f"learners need {num_gpus:g} GPUs, and there are {found}", remedy)
+    remedy = "name a cluster that has them by --address, or set learners.num_gpus_per_learner to 0"
+    return Finding(ERROR, f"learners need {num_gpus:g} GPUs, and PyTorch sees {found}", remedy)
 
 
 def check_atari(facts: NodeFacts) -> Finding:

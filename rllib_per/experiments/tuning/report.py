@@ -168,7 +168,8 @@ def _plot_parameters(
         axes = figure.add_subplot(rows, columns, number, xlabel=value.name)
         places = _scale(axes, value)
         found = [places(trial.found[value.name]) for trial in known]
-        axes.scatter(found[1:], scores[1:], color="C0", label="others", clip_on=False, zorder=3)
+        if len(known) > 1:
+            axes.scatter(found[1:], scores[1:], color="C0", label="others", clip_on=False, zorder=3)
         axes.scatter(found[:1], scores[:1], color="C3", label="best trial", clip_on=False, zorder=4)
         axes.grid(alpha=0.3)
         if number == 1:
@@ -188,7 +189,7 @@ def _scale(axes: Axes, value: SearchValue) -> Callable[[Any], float]:
         axes.set_xscale("log")
         low, high = value.extremes
         ticks = [low, math.sqrt(low * high), high]
-        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.set_xticks(ticks, [f"{tick:.3g}" if tick < 100 else f"{tick:,.0f}" for tick in ticks])
         axes.minorticks_off()
     axes.set_xlim(*value.extremes)
     return float

@@ -115,7 +115,7 @@ def run(tuner: Tuner, plan: SearchPlan, folder: TuningFolder) -> Ending:
     write_report(ending, trials, plan, folder)
     console = make_console()
     console.print(outcome_table(trials, plan, _SHOWN))
-    command = f"next: rllib-per train {shlex.quote(str(folder.best))}{option_for(plan.config)}"
+    command = f"best: rllib-per train {shlex.quote(str(folder.best))}{option_for(plan.config)}"
     console.print(command, soft_wrap=True, highlight=False)
     return ending
 
