@@ -46,17 +46,17 @@ def draw_seeds(axes: Axes, runs: Sequence[Path]) -> None:
     axes.plot(grid, median, color="C0", lw=2.2, label="median")
 
 
-def draw_run(axes: Axes, run: Path) -> None:
-    """Training episodes and greedy evaluations, the last of them on fresh seeds."""
+def draw_run(axes: Axes, run: Path, number: int) -> None:
+    """Training episodes and greedy evaluations of a seed, the last of them on fresh seeds."""
     steps, returns = columns(run / "episodes.csv", "env_steps", "episode_return")
-    axes.plot(steps, returns, ".", color="0.7", markersize=3, label="a training episode")
     means = moving_mean(returns, WINDOW_EPISODES)
-    axes.plot(steps, means, color="0.4", lw=1.5, label=f"mean of {WINDOW_EPISODES}")
+    axes.plot(steps, means, color=f"C{number}", lw=0.8, ls="--",
+              label=f"mean of {WINDOW_EPISODES} training episodes")  # fmt: skip
     steps, returns = columns(run / "metrics.csv", *GREEDY)
     fresh = json.loads((run / "evidence.json").read_text())["evaluation_on_fresh_seeds"]
     end = json.loads((run / "result.json").read_text())["env_steps"]
-    axes.plot(steps, returns, color="C0", lw=1.5, label="greedy play")
-    axes.plot(end, fresh["episode_return_mean"], "o", color="C0", markersize=7,
+    axes.plot(steps, returns, color=f"C{number}", lw=1.5, label=f"greedy play, seed {number}")
+    axes.plot(end, fresh["episode_return_mean"], "o", color=f"C{number}", markersize=7,
               label=f"{fresh['num_episodes']} games on fresh seeds")  # fmt: skip
 
 
@@ -81,10 +81,10 @@ def draw() -> Figure:
     draw_seeds(left, runs)
     finish(left, EVIDENCE / "cartpole-0", f"CartPole-v1, {len(runs)} seeds, trained on when solved")
     left.set_ylim(bottom=0)
-    pong = EVIDENCE / "pong-small-n3-0"
-    minutes = json.loads((pong / "result.json").read_text())["time_s"] / 60
-    draw_run(right, pong)
-    finish(right, pong, f"Pong on 42 × 42 frames, 1 seed, {minutes:.0f} minutes, no GPU")
+    pong = sorted(EVIDENCE.glob("pong-small-[0-9]"))
+    for number, run in enumerate(pong):
+        draw_run(right, run, number)
+    finish(right, pong[0], f"Pong on 42 × 42 frames, {len(pong)} seeds, no GPU")
     return figure
 
 

@@ -123,7 +123,7 @@ OTHER = {
     "num_steps_sampled_before_learning_starts": 7,
     "optimizer": {"type": "rmsprop"},
     "remote_worker_envs": True,
-    "replay_buffer_config": {"type": "uniform", "capacity": 7},
+    "replay_buffer_config": {"type": "uniform", "capacity": 77},
     "restart_failed_env_runners": False,
     "restart_failed_sub_environments": True,
     "rollout_fragment_length": 4,
