@@ -81,9 +81,7 @@ def main() -> None:
     kept = [*changed[: -1 : -(-len(changed) // MOST_SCREENS)], changed[-1]]
     times = [SHOWN_MS] * (len(kept) - 1) + [LAST_MS]
     pictures = [draw(screen) for screen in kept]
-    colours = pictures[-1].quantize(
-        32
-    )  # The last screen has all; one palette serves every picture.
+    colours = pictures[-1].quantize(32)  # The last screen has all of them.
     first, *others = (p.quantize(palette=colours, dither=Image.Dither.NONE) for p in pictures)
     first.save(IMAGES / "terminal.gif", save_all=True, append_images=others, duration=times, loop=0)
     with tempfile.TemporaryDirectory() as folder:
