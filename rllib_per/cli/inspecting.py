@@ -89,7 +89,7 @@ def doctor(
 
     needed, num_gpus = None, 0.0
     if config is not None:
-        from rllib_per.experiments.needed_extras import needed_extras, needed_gpus
+        from rllib_per.experiments.needs import needed_extras, needed_gpus
 
         with reported():
             data = read_yaml(config).data

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -115,8 +116,7 @@ def _what_to_name(name: str, error: gym.error.UnregisteredEnv) -> str:
         return ""
     old = _OLD_ATARI.fullmatch(name)
     if old is not None and not missing("atari"):
-        import ale_py  # noqa: F401  (It registers them.)
-
+        import_module("ale_py")  # It registers them.
         with suppress(gym.error.Error):
             gym.spec(name)
             ours = f"rllib_per/Atari-v1 with env_config {{game: {old[1]}}}"

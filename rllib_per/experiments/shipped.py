@@ -71,7 +71,7 @@ def title_of(name: str) -> str:
 
 def missing_extra(name: str) -> str | None:
     """An extra that a shipped file needs, and that is not installed here."""
-    from rllib_per.experiments.needed_extras import needed_extras
+    from rllib_per.experiments.needs import needed_extras
 
     data = yaml.safe_load(shipped_file(name).read_text(encoding="utf-8"))
     return next((extra for extra in needed_extras(data) if missing(extra)), None)

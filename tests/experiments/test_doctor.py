@@ -21,7 +21,7 @@ from rllib_per.experiments.doctor import report as doctor_report
 from rllib_per.experiments.doctor.checks import GIB, MIB, Finding, Status, over_nodes
 from rllib_per.experiments.doctor.facts import ClusterFacts, NodeFacts, gather_facts
 from rllib_per.experiments.doctor.report import as_table, exit_code
-from rllib_per.experiments.needed_extras import needed_extras, needed_gpus
+from rllib_per.experiments.needs import needed_extras, needed_gpus
 from rllib_per.extras import how_to_install
 
 ROOT = Path(__file__).parents[2]
