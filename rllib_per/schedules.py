@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,8 @@ from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from numbers import Real
 from typing import Any, Protocol
+
+from rllib_per.did_you_mean import did_you_mean
 
 
 class Schedule(Protocol):
@@ -180,8 +181,7 @@ def check_range(built: Schedule, high: float) -> None:
 def _from_mapping(spec: Mapping[str, Any]) -> Schedule:
     kind = spec.get("type")
     if kind not in _KINDS:
-        near = difflib.get_close_matches(str(kind), _KINDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(kind, _KINDS)
         raise ValueError(
             f"a schedule's type must be one of {', '.join(_KINDS)}: got {kind!r}{hint}"
         )
@@ -189,9 +189,8 @@ def _from_mapping(spec: Mapping[str, Any]) -> Schedule:
     settings = {name: value for name, value in spec.items() if name != "type"}
     for name, value in settings.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ValueError(f"{name!r} is no setting of a {kind} schedule; {hint}")
+            hint = did_you_mean(name, known, f"known are {', '.join(known)}")
+            raise ValueError(f"{name!r} is no setting of a {kind} schedule{hint}")
         if not _is_number(value):
             raise ValueError(f"`{name}` of a {kind} schedule must be a number: got {value!r}")
     needed = [name for name, field in known.items() if field.default is MISSING]

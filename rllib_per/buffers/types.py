@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from typing import Any
@@ -13,6 +12,7 @@ from ray.rllib.utils.replay_buffers.multi_agent_episode_buffer import MultiAgent
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import PrioritizedEpisodeReplayBuffer
 
 from rllib_per.buffers.protocol import METHODS, STATE_METHODS
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.replay import PrioritizedReplayBuffer, UniformReplayBuffer
 from rllib_per.settings.replay import RLLIB_NAMES, Prioritized, TransitionSettings
 from rllib_per.settings.section import names_of
@@ -43,8 +43,7 @@ def replay_class(kind: Any) -> type:
         return REPLAY_TYPES[kind]
     found = _import(kind) if isinstance(kind, str) and "." in kind else kind
     if not isinstance(found, type):
-        near = difflib.get_close_matches(str(kind), REPLAY_TYPES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(kind, REPLAY_TYPES)
         raise ValueError(
             f"must be one of {', '.join(map(repr, REPLAY_TYPES))}, a class, or the dotted path of "
             f"one: got {kind!r}{hint}"

@@ -14,6 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
 
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.dqn.keywords import with_known_keywords
 from rllib_per.dqn.refusals import find_refusals, is_own
 from rllib_per.dqn.translation import settings_of
@@ -34,7 +35,6 @@ from rllib_per.settings.replay import (
 )
 from rllib_per.settings.runners import EnvRunners, EpisodeBound
 from rllib_per.settings.section import as_dict
-from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import Training
 
 # Keys of a config dict that RLlib handles by name rather than as attributes.
@@ -229,8 +229,7 @@ class ApexDQNConfig(DQNConfig):
         for key, _ in config_dict.items():  # RLlib may give a config, which is no mapping.
             name = self._translate_special_keys(key, warn_deprecated=False)
             if name not in _RLLIB_ONLY_KEYS | _OF_THE_ORIGINAL and not hasattr(self, name):
-                near = meant_by(name, vars(self))
-                hint = f"; did you mean {near!r}?" if near else ""
+                hint = did_you_mean(name, vars(self))
                 raise ValueError(f"{key!r} is no setting of ApexDQNConfig{hint}")
         # A copy is no built algorithm's any more, and its class is this one.
         given = {k: v for k, v in config_dict.items() if k not in _OF_THE_ORIGINAL}

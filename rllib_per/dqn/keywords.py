@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from ray.rllib.utils.from_config import NotProvided
 
+from rllib_per.did_you_mean import meant_by
 from rllib_per.settings.replay import Prioritized
 from rllib_per.settings.section import names_of
-from rllib_per.settings.synonyms import meant_by
 
 Config = TypeVar("Config", bound=type)
 

@@ -12,6 +12,7 @@ from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from rllib_per.buffers.types import can_be_saved, replay_class, replay_options
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.dqn.refusals import find_refusals
 from rllib_per.envs.wrappers import as_layer
 from rllib_per.learning.optimizers import check_optimizer
@@ -29,7 +30,6 @@ from rllib_per.settings.replay import AnyReplay, Prioritized, Sharded, replay_of
 from rllib_per.settings.rules import Count, Rule, rule_of, rules_of
 from rllib_per.settings.runners import EnvRunners, EpisodeBound, Reporting, RewardClip
 from rllib_per.settings.section import names_of
-from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import SECTIONS_WITHIN, Training
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ def _options(
         return
     options = taken | set(names_of(section)) - {"type", "options"}
     for key in given.keys() - options:
-        near = meant_by(key, options)
-        hint = f"; did you mean {near!r}?" if near else f"; known are {sorted(options)}"
+        hint = did_you_mean(key, options, f"known are {sorted(options)}")
         if key in names_of(Sharded) and key not in names_of(Prioritized):
             hint = f"; it belongs to type {Sharded.type!r}"
         yield f"`replay_buffer_config[{key!r}]` is no option of the replay buffer{hint}"

@@ -4,21 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.settings.replay import Alpha, Capacity, Exponents, Priorities
 from rllib_per.settings.rules import Count, Positive, PositiveFloat, Steps, Unit
 from rllib_per.settings.section import names_of
 
 # Names of RLlib's older buffers, which its newer ones swallow without a word.
 _FORMER_NAMES = {
-    "prioritized_replay_alpha": "alpha",
-    "prioritized_replay_beta": "beta",
-    "prioritized_replay_eps": "priority_epsilon",
     "final_prioritized_replay_beta": "beta_final",
     "prioritized_replay_beta_annealing_timesteps": "beta_steps",
-    "buffer_size": "capacity",
 }
 
 
@@ -88,12 +84,10 @@ class BufferOptions(Priorities):
         known = names_of(cls)
         for name in options:
             if name not in known:
-                near = _FORMER_NAMES.get(name) or next(
-                    iter(get_close_matches(name, known, 1)), None
-                )
+                near = _FORMER_NAMES.get(name, name)
+                hint = did_you_mean(near, known, f"known are {sorted(known)}")
                 raise ValueError(
-                    f"replay_buffer_config must have only known keys: got {name!r}"
-                    + (f"; did you mean {near!r}?" if near else f"; known are {sorted(known)}")
+                    f"replay_buffer_config must have only known keys: got {name!r}{hint}"
                 )
         return cls(**options)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_per.arrays import Array, Bools, Int64s
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.envs.long_episodes import LongEpisodes
 from rllib_per.extras import import_extra
 from rllib_per.frame_stack import FrameStack
@@ -180,9 +180,8 @@ def find_game(name: str) -> str:
     games = _games()
     game = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     if game not in games:
-        near = difflib.get_close_matches(game, games, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(games))}"
-        raise ValueError(f"`game` must be an Atari game of ale-py: got {name!r}; {hint}")
+        hint = did_you_mean(game, games, f"there are {', '.join(sorted(games))}")
+        raise ValueError(f"`game` must be an Atari game of ale-py: got {name!r}{hint}")
     return game
 
 
@@ -202,9 +201,8 @@ def _settings(protocol: str, overrides: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"`protocol` must be {names}: got {protocol!r}")
     settings = PROTOCOLS[protocol]
     for name in overrides.keys() - settings:
-        near = difflib.get_close_matches(name, settings, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(settings))}"
-        raise ValueError(f"{name!r} is no setting of an Atari protocol; {hint}")
+        hint = did_you_mean(name, settings, f"there are {', '.join(sorted(settings))}")
+        raise ValueError(f"{name!r} is no setting of an Atari protocol{hint}")
     settings = settings | overrides
     if not 0.0 <= settings["sticky_actions"] <= 1.0:
         raise ValueError(

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from rllib_per.arrays import Array
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.extras import import_extra
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
@@ -44,9 +44,8 @@ class MinAtarGame(gym.Env[Array, int]):
             ValueError: There is no such game.
         """
         if game not in GAMES:
-            near = difflib.get_close_matches(game, GAMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(GAMES)}"
-            raise ValueError(f"`game` must be one of MinAtar's: got {game!r}; {hint}")
+            hint = did_you_mean(game, GAMES, f"there are {', '.join(GAMES)}")
+            raise ValueError(f"`game` must be one of MinAtar's: got {game!r}{hint}")
         self._game = import_extra("minatar", "minatar", "MinAtar").Environment(
             game, sticky_action_prob=sticky_actions, difficulty_ramping=difficulty_ramping
         )

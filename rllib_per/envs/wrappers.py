@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import wrappers
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward
+
+from rllib_per.did_you_mean import did_you_mean
 
 # Of all that Gymnasium offers, those that can be written with plain arguments and go with replay.
 KNOWN = frozenset({
@@ -146,9 +147,8 @@ def wrapped(env: Any, around: Iterable[Layer]) -> Any:
 def _why_not(name: str) -> str:
     if name in NOT_BY_NAME:
         return f"{name} {NOT_BY_NAME[name]}"
-    near = difflib.get_close_matches(name, KNOWN, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(KNOWN))}"
-    return f"must be one of Gymnasium's wrappers: got {name!r}; {hint}"
+    hint = did_you_mean(name, KNOWN, f"known are {', '.join(sorted(KNOWN))}")
+    return f"must be one of Gymnasium's wrappers: got {name!r}{hint}"
 
 
 def _check_arguments(
@@ -156,11 +156,8 @@ def _check_arguments(
 ) -> None:
     for name in given:
         if name not in parameters:
-            near = difflib.get_close_matches(str(name), parameters, n=1)
-            hint = (
-                f"did you mean {near[0]}?" if near else f"it has {', '.join(parameters) or 'none'}"
-            )
-            raise ValueError(f"{kind} has no argument {name!r}; {hint}")
+            hint = did_you_mean(name, parameters, f"it has {', '.join(parameters) or 'none'}")
+            raise ValueError(f"{kind} has no argument {name!r}{hint}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"{kind} needs {name}: write {{{kind}: {{{name}: ...}}}}")

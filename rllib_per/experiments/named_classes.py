@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.experiments.import_path import enter_folder
 from rllib_per.experiments.yaml_source import KeyPath, described
 from rllib_per.settings.replay import REPLAY_SECTIONS
@@ -52,8 +52,7 @@ def import_class(name: str, base: type | None = None, folder: str | None = None)
     try:
         named = getattr(module, attribute)
     except (ImportError, AttributeError) as error:
-        near = difflib.get_close_matches(attribute, vars(module), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(attribute, vars(module))
         raise ValueError(f"{place} has no class {attribute}: {error}{hint}") from error
     if base is not None and not (isinstance(named, type) and issubclass(named, base)):
         raise ValueError(f"{name} must be a class derived from {base.__name__}: got {named!r}")

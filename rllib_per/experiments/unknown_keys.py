@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from rllib_per.did_you_mean import meant_by
 from rllib_per.experiments.yaml_source import KeyPath
 from rllib_per.settings.refused import BATCH_MODE, OF_RLLIBS_RUNNER, REFUSED, SET_AS
 from rllib_per.settings.section import OpenSection, Section, names_of
-from rllib_per.settings.synonyms import meant_by
 
 _PYTHON_ONLY = "is set in Python only, with ApexDQNConfig's method of this name: leave it out"
 

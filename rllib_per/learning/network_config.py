@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.learning.encoders import IMAGE_FORMATS, is_smaller, looks_like_image, smallest_side
 from rllib_per.learning.initializers import INITIALIZER_KEYS, check_initializers
 from rllib_per.learning.networks import (
@@ -22,7 +23,6 @@ from rllib_per.replay.leaves import Leaf, ObservationTree
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
 from rllib_per.settings.rules import rules_of
-from rllib_per.settings.synonyms import meant_by
 from rllib_per.settings.training import Training
 
 # Each network's own encoder and stream sizes; the streams' 512 are those of Wang et al. (2016).
@@ -272,9 +272,8 @@ def _check_keys(given: Mapping[str, Any]) -> None:
     known = {*_names(), *rllib_defaults, *_DQN_KEYS}
     for key, value in given.items():
         if key not in known:
-            near = meant_by(key, known)
-            hint = f"did you mean {near!r}?" if near else f"ours are {', '.join(_names())}"
-            raise ValueError(f"model_config has no key {key!r}; {hint}")
+            hint = did_you_mean(key, known, f"ours are {', '.join(_names())}")
+            raise ValueError(f"model_config has no key {key!r}{hint}")
         silent = key in taken | INITIALIZER_KEYS or key.startswith(_WITHOUT_MEANING)
         if key in rllib_defaults and not silent and value != rllib_defaults[key]:
             raise ValueError(

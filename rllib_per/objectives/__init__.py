@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.objectives.expected import Expected
 from rllib_per.objectives.objective import (
     Losses,
@@ -19,7 +19,6 @@ from rllib_per.objectives.objective import (
     TensorBatch,
 )
 from rllib_per.settings.objectives import OBJECTIVES
-from rllib_per.settings.synonyms import meant_by
 
 __all__ = [
     "Expected",
@@ -61,10 +60,8 @@ def _check_keywords(objective: type[Objective], options: Mapping[str, Any]) -> N
     taken = [parameter.name for parameter in parameters]
     for name in options:
         if name not in taken:
-            near = meant_by(name, taken)
-            hint = f"; did you mean {near}?" if near else ""
             takes = f"{objective.__name__} takes {', '.join(taken) or 'no keywords'}"
-            raise TypeError(f"{takes}: got {name}{hint}")
+            raise TypeError(f"{takes}: got {name}{did_you_mean(name, taken)}")
 
 
 def _objective_class(kind: Any) -> type[Objective]:
@@ -72,11 +69,9 @@ def _objective_class(kind: Any) -> type[Objective]:
     if isinstance(found, str):
         module, dot, name = found.rpartition(".")
         if not dot:
-            near = difflib.get_close_matches(found, OBJECTIVES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"the objective must be one of {', '.join(OBJECTIVES)}, or a subclass of "
-                f"rllib_per.objectives.Objective: got {found!r}{hint}"
+                f"rllib_per.objectives.Objective: got {found!r}{did_you_mean(found, OBJECTIVES)}"
             )
         try:
             found = getattr(importlib.import_module(module), name)

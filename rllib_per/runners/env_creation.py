@@ -7,12 +7,13 @@ decision 0062 has the cases.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from rllib_per.did_you_mean import did_you_mean
 
 # A first parameter with one of these words in its name is RLlib's config.
 _CONFIG_WORDS = frozenset({"config", "cfg", "conf", "configuration", "context", "ctx"})
@@ -84,9 +85,7 @@ def _check_keywords(creator: Callable[..., Any], env_config: Mapping[str, Any]) 
     problems = []
     for key in () if takes_any else env_config:
         if key not in named:
-            near = difflib.get_close_matches(str(key), named, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append(f"{key!r} is none of them{hint}")
+            problems.append(f"{key!r} is none of them{did_you_mean(key, named)}")
     missing = [p.name for p in parameters if _is_required(p) and p.name not in env_config]
     if missing:
         problems.append(f"{', '.join(map(repr, missing))} must be given")

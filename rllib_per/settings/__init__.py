@@ -3,5 +3,5 @@
 
 `rules` says which values there are, `section` what a group of settings is. The groups are `replay`,
 `training`, `objectives`, `network`, `runners` and `learners`; `algorithm` puts them together.
-`synonyms` and `refused` know names that are none here: what was meant, or what to do instead.
+`refused` knows settings of RLlib's that are none here, and what to do instead.
 """

@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from rllib_per.did_you_mean import did_you_mean
+
 _LARGEST = sys.float_info.max
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 CLASS_IN_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
@@ -252,10 +254,7 @@ class NameOrClass(Rule):
 
     def _parse(self, value: str) -> str:
         if not self.knows(value):
-            import difflib
-
-            near = difflib.get_close_matches(value, self.names, n=1)
-            raise ValueError(f"must be {self}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise ValueError(f"must be {self}{did_you_mean(value, self.names)}")
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:

@@ -111,11 +111,11 @@ def test_the_first_is_innermost():
 @pytest.mark.parametrize(
     ("item", "problem"),
     [
-        ("TimeLimt", "got 'TimeLimt'; did you mean TimeLimit?"),
+        ("TimeLimt", "got 'TimeLimt'; did you mean 'TimeLimit'?"),
         ("Nonsense", "known are AddRenderObservation, "),
         (
             {"TimeLimit": {"max_steps": 5}},
-            "no argument 'max_steps'; did you mean max_episode_steps",
+            "no argument 'max_steps'; did you mean 'max_episode_steps'",
         ),
         ("TimeLimit", "TimeLimit needs max_episode_steps: write {TimeLimit: {max_episode_steps"),
         ({"FlattenObservation": {"x": 1}}, "no argument 'x'; it has none"),

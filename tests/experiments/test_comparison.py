@@ -92,7 +92,7 @@ def test_a_smoke_comparison_is_of_what_a_smoke_training_would_train(name):
 @pytest.mark.parametrize(
     ("replays", "message"),
     [
-        (["prioritized", "rllib_priortized"], "did you mean rllib_prioritized?"),
+        (["prioritized", "rllib_priortized"], "did you mean 'rllib_prioritized'?"),
         (["prioritized", "prioritized"], "--replay: name each buffer once"),
         ([], "--replay: name each buffer once"),
         (["my.own.Buffer"], "--allow-custom-classes"),
@@ -111,7 +111,7 @@ def test_the_command_line_says_what_is_wrong_before_a_folder_exists(tmp_path):
     done = call(*arguments, "--replay", "prioritized,unifrom")
     assert done.exit_code == 2
     assert "error: --replay unifrom: replay.type: " in done.output
-    assert "did you mean uniform?" in done.output
+    assert "did you mean 'uniform'?" in done.output
     done = call(*arguments, "--replay", "uniform", "--set", "replay.alhpa=1")
     assert done.exit_code == 2
     assert "did you mean replay.alpha?" in done.output

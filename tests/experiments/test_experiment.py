@@ -145,7 +145,7 @@ def test_a_run_without_end_is_refused():
 @pytest.mark.parametrize(
     ("replay", "message"),
     [
-        ("{type: rllib_priortized}", "did you mean rllib_prioritized?: got 'rllib_priortized'"),
+        ("{type: rllib_priortized}", "did you mean 'rllib_prioritized'?: got 'rllib_priortized'"),
         ("{type: 5}", "must be a valid string: got 5"),
         (
             "{type: rllib_uniform, priority: huber}",
@@ -186,7 +186,7 @@ def test_an_objective_is_a_name_or_a_section_with_keywords():
         assert experiment.algorithm_config().objective == expected
     (problem,) = problems(SOUND + "training: {objective: expectd}")
     assert problem.startswith("x.yaml:3: training.objective")
-    assert "did you mean expected?: got 'expectd'" in problem
+    assert "did you mean 'expected'?: got 'expectd'" in problem
 
 
 @pytest.mark.parametrize(

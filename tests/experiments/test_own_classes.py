@@ -132,7 +132,7 @@ WITH_KEYWORD = (
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("epsi: 0.2", r"{'epsi': 0.2}: Mine takes eps: got epsi; did you mean eps\?$"),
+        ("epsi: 0.2", r"{'epsi': 0.2}: Mine takes eps: got epsi; did you mean 'eps'\?$"),
         ("eps: 2", r"RuntimeError: no share \(corridor_env.py, line \d+\)$"),
     ],
 )
@@ -211,7 +211,7 @@ def test_what_is_found_says_nothing_of_its_place_where_no_class_is_named(project
         ),
         (
             "corridor_env.py:Corider",
-            "corridor_env.py has no class Corider: .* mean Corridor?",
+            "corridor_env.py has no class Corider: .* mean 'Corridor'?",
         ),
         ("json.py:Corridor", "Python has another module json, of .*; give .* another name"),
         ("gone_module.Corridor", "No module named 'gone_module'; it must be .* beside the YAML"),

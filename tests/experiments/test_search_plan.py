@@ -114,7 +114,7 @@ def test_a_smoke_search_takes_little_memory_and_few_cores(tmp_path):
         ),
         ("{randint: [0.5, 2]}", "randint needs integers: got [0.5, 2]"),
         ("{choice: []}", "choice needs a list of at least one value: got []"),
-        ("{unifrom: [0.3, 0.9]}", "unknown search value 'unifrom'; did you mean uniform?"),
+        ("{unifrom: [0.3, 0.9]}", "unknown search value 'unifrom'; did you mean 'uniform'?"),
     ],
 )
 def test_a_value_that_is_wrong_is_named_with_its_line(tmp_path, wrong, message):
@@ -322,7 +322,7 @@ def test_a_metric_that_no_result_has_is_told_of_once(capsys, monkeypatch):
     told = [line for line in capsys.readouterr().out.splitlines() if "tune.metric" in line]
     assert told == [
         "tune.metric: a result is without env_runners/episode_len_maen; did you mean "
-        "env_runners/episode_len_mean?"
+        "'env_runners/episode_len_mean'?"
     ]
 
 

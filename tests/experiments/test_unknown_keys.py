@@ -4,11 +4,11 @@
 import pytest
 import yaml
 
+from rllib_per.did_you_mean import meant_by
 from rllib_per.experiments.experiment import ExperimentConfig, build
 from rllib_per.experiments.unknown_keys import keys_of
 from rllib_per.experiments.yaml_source import ConfigError, parse_yaml
 from rllib_per.settings.refused import BATCH_MODE, OF_RLLIBS_RUNNER, REFUSED, SET_AS
-from rllib_per.settings.synonyms import meant_by
 
 SECTIONS = [name for name, kind in keys_of(ExperimentConfig).items() if keys_of(kind)]
 KEYS = {name for section in SECTIONS for name in keys_of(keys_of(ExperimentConfig)[section])}

@@ -61,7 +61,7 @@ def test_they_stand_around_the_environment_and_in_the_resolved_file():
     [
         ("NormalizeReward", "NormaliseReward",
          "here:7: environment.wrappers.2: must be one of Gymnasium's wrappers: got "
-         "'NormaliseReward'; did you mean NormalizeReward?"),
+         "'NormaliseReward'; did you mean 'NormalizeReward'?"),
         ("max_episode_steps", "steps", "here:5: environment.wrappers.0: TimeLimit has no argument"),
         ("stack_size: 2", "2", "here:8: environment.wrappers.3: a wrapper must be written as"),
         ("NormalizeReward", "7", "here:7: environment.wrappers.2: must be a valid string or"),

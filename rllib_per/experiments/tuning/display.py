@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import signal
 import time
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rllib_per.did_you_mean import did_you_mean
 from rllib_per.experiments.interruption import SIGNALS, is_same, leave
 from rllib_per.experiments.metrics_log import flatten_numbers
 from rllib_per.experiments.progress import LINE_INTERVAL_S
@@ -153,8 +153,7 @@ class TuningDisplay(Callback):  # type: ignore[misc]
         if not self._has_warned:
             self._has_warned = True
             names = [name for name, _ in flatten_numbers(result)]
-            near = difflib.get_close_matches(self._metric, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(self._metric, names)
             self._print(f"tune.metric: a result is without {self._metric}{hint}")
 
     def _score(self, result: Mapping[str, Any]) -> Any:

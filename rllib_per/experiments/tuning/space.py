@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from rllib_per.did_you_mean import did_you_mean, meant_by
 from rllib_per.experiments.sections import ExperimentSection, Float
 from rllib_per.experiments.yaml_source import KeyPath, Problem, Source
 from rllib_per.settings.rules import Count, Positive, Unit
@@ -147,7 +147,7 @@ def _walk(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str, Any]]:
     if isinstance(value, Mapping):
         if len(value) == 1:
             ((kind, arguments),) = value.items()
-            if kind in KINDS or (isinstance(arguments, list) and _near(kind)):
+            if kind in KINDS or (isinstance(arguments, list) and meant_by(kind, KINDS)):
                 yield path, str(kind), arguments
                 return
         for key, item in value.items():
@@ -157,13 +157,9 @@ def _walk(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str, Any]]:
             yield from _walk(item, (*path, index))
 
 
-def _near(kind: Any) -> list[str]:
-    return difflib.get_close_matches(str(kind), KINDS, n=1)
-
-
 def _problem(kind: str, arguments: Any) -> str | None:
     if kind not in KINDS:
-        return f"unknown search value {kind!r}; did you mean {_near(kind)[0]}?"
+        return f"unknown search value {kind!r}{did_you_mean(kind, KINDS)}"
     if kind in LISTS:
         if isinstance(arguments, list) and arguments:
             return None

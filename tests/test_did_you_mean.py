@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from rllib_per import did_you_mean
+from rllib_per.did_you_mean import meant_by
 from rllib_per.experiments.experiment import ExperimentConfig, build
 from rllib_per.experiments.unknown_keys import keys_of
 from rllib_per.experiments.yaml_source import ConfigError, parse_yaml
-from rllib_per.settings import synonyms
-from rllib_per.settings.synonyms import meant_by
 
 WRONG = """\
 environment: {env: CartPole-v1}
@@ -35,8 +35,8 @@ def all_keys(section=ExperimentConfig):
 
 def test_the_table_leads_to_keys_that_exist_from_names_that_do_not():
     keys = set(all_keys())
-    assert set(synonyms._OURS) <= keys
-    given = [name for names in synonyms._OURS.values() for name in names]
+    assert set(did_you_mean._OURS) <= keys
+    given = [name for names in did_you_mean._OURS.values() for name in names]
     assert len(given) == len(set(given)), "a name that means two keys"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What others call our settings, and so: which key was meant?"""
+"""Which name was meant by one that is unknown: what others call it, else its spelling."""
 
 from __future__ import annotations
 
@@ -68,13 +68,23 @@ _OURS: Mapping[str, tuple[str, ...]] = {
 _MEANT = {theirs: ours for ours, names in _OURS.items() for theirs in names}
 
 
-def meant_by(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def did_you_mean(wrong: object, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a message: what was meant by `wrong`; `otherwise` where that can't be told."""
+    names = list(known)
+    meant = meant_by(wrong, names)
+    if meant is not None:
+        return f"; did you mean {meant!r}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def meant_by(wrong: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The name among `known` that was meant: by what others call it, else by its spelling.
 
     Args:
         cutoff: From 0 to 1, how much alike spellings must be.
     """
     names = list(known)
+    wrong = str(wrong)
     ours = _MEANT.get(wrong.lower())
     if ours in names:
         return ours
