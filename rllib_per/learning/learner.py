@@ -8,6 +8,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
@@ -86,6 +87,7 @@ class ApexDQNLearner(DQNTorchLearner):
     def build(self) -> None:
         if self._is_built:
             return
+        self._require_gpu()
         # DQNLearner.build asks for a connector pipeline, which this learner may do without.
         super(DQNLearner, self).build()
         if self._learner_connector is not None and (
@@ -99,6 +101,16 @@ class ApexDQNLearner(DQNTorchLearner):
         self.module_id, self._net = self._only_module()
         self._net.make_target_networks()
         self._bind()
+
+    def _require_gpu(self) -> None:
+        """RLlib names an index that is not valid, or computes on the CPU without a word."""
+        wanted = self.config.num_gpus_per_learner
+        if wanted and not torch.cuda.is_available():
+            raise ValueError(
+                f"`num_gpus_per_learner` is {wanted:g}, and PyTorch {torch.__version__} sees no "
+                "GPU in the learner's process: install its CUDA build and the driver there, or "
+                "set learners(num_gpus_per_learner=0)"
+            )
 
     def _only_module(self) -> tuple[str, Any]:
         if len(self.module) != 1:

@@ -389,3 +389,9 @@ def test_the_shapes_of_a_module_that_restores_itself_are_not_compared():
         rl_module_spec=RLModuleSpec(module_class=Migrates, model_config={"hiddens": [8]})
     )
     assert build_from(config).weight_shapes() == {}
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"^`num_gpus_per_learner` is 1, .* sees no GPU .* set "):
+        build_learner(num_gpus_per_learner=1)
