@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.from_config import NotProvided
 from ray.tune.result import STDERR_FILE, STDOUT_FILE, TRIAL_INFO
+from ray.util.debug import log_once
 
 from rllib_per.did_you_mean import did_you_mean
 from rllib_per.dqn.keywords import with_known_keywords
@@ -364,6 +365,8 @@ class ApexDQNConfig(DQNConfig):
             self._value_error("\n".join(["ApexDQNConfig:", *(f"  - {p}" for p in problems)]))
 
     def _validate_new_api_stack_settings(self) -> None:
+        # Its advice how to leave the new API stack, as if already given: that is refused here.
+        log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         # RLlib knows no schedule dicts; `find_problems` checks every form of `lr`.
         plain = self.copy(copy_frozen=False)
         plain.lr = 1e-3

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 import pytest
+from ray.rllib.algorithms import algorithm_config
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.util import debug
 
 from rllib_per import ApexDQNConfig
 from rllib_per.dqn.training_clock import Schedules
@@ -16,6 +18,15 @@ def config(**training):
 
 def test_the_defaults_are_valid():
     config().validate()
+
+
+@pytest.mark.parametrize(("config_class", "times"), [(ApexDQNConfig, 0), (DQNConfig, 1)])
+def test_nobody_is_advised_to_take_the_old_api_stack(config_class, times, monkeypatch):
+    said = []
+    monkeypatch.setattr(algorithm_config.logger, "warning", said.append)
+    monkeypatch.setattr(debug, "_logged", set())
+    config_class().environment("CartPole-v1").validate()
+    assert len([line for line in said if "new API stack" in line]) == times
 
 
 def test_a_setting_of_replay_is_taken_by_its_old_name_with_a_warning(caplog):
