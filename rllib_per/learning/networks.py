@@ -112,8 +112,8 @@ class QNetwork(nn.Module):
         if self._gradient_scale != 1.0:
             constant = features.detach()
             features = constant + self._gradient_scale * (features - constant)
-        if taus is None and self._objective.num_taus:
-            evenly = midpoints(self._objective.num_taus, like=features)
+        if taus is None and self._objective.num_acting_taus:
+            evenly = midpoints(self._objective.num_acting_taus, like=features)
             taus = evenly.expand(features.shape[0], -1)
         raw = self.head(features, mask, taus)
         return Outputs(self._objective.q_values(raw), raw, taus)

@@ -49,9 +49,9 @@ def network_pair(
     """
     learners, seed = settings.learners, settings.transitions.seed
     taus = None
-    if objective.num_taus:
+    if objective.num_acting_taus:
         num_learners = max(learners.num_learners, 1)
-        taus = UpdateTaus(objective.num_taus, seed or 0, device, num_learners)
+        taus = UpdateTaus(objective.num_acting_taus, seed or 0, device, num_learners)
     return NetworkPair(
         *_networks(module, objective),
         device,
@@ -109,7 +109,7 @@ def _networks(module: Any, objective: Objective) -> tuple[NetworkFunction, Netwo
     kind = type(module)
     if issubclass(kind, ApexDQNModule) and _has_our_q_values(kind):
         return module.q_network, module.target_q_network
-    if objective.num_outputs is not None or objective.num_taus:
+    if objective.num_outputs is not None or objective.num_acting_taus:
         raise ValueError(
             f"{type(objective).__name__} needs more outputs per action than the one that "
             f"{kind.__name__}.compute_q_values gives: use ApexDQNModule as it is, or the "

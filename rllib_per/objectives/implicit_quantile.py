@@ -50,8 +50,8 @@ class ImplicitQuantile(Objective):
         kappa: float = Settings.kappa,
     ) -> None:
         super().__init__(settings)
-        self.num_taus = num_acting_taus
-        self.num_learning_taus, self.num_target_taus = num_taus, num_target_taus
+        self.num_taus, self.num_target_taus = num_taus, num_target_taus
+        self.num_acting_taus = num_acting_taus
         self.num_cosines, self.kappa = num_cosines, kappa
 
     def head(self, num_features: int, num_actions: int, streams: Streams) -> CosineHead:
@@ -60,7 +60,7 @@ class ImplicitQuantile(Objective):
     def losses(self, batch: TensorBatch, networks: Networks) -> Losses:
         with torch.no_grad():
             targets = self.targets(batch, networks, self.num_target_taus)
-        outputs = networks.online(batch.obs, batch.action_mask, self.num_learning_taus)
+        outputs = networks.online(batch.obs, batch.action_mask, self.num_taus)
         assert outputs.raw is not None
         assert outputs.taus is not None
         values = select_actions(outputs.raw, batch.actions)

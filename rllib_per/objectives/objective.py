@@ -87,14 +87,14 @@ class Outputs(NamedTuple):
 class Networks(Protocol):
     """The online and the target network, in the precision of the learner.
 
-    A loss calls them with whatever observations it needs, as often as it needs. `target` gives no
-    gradient.
+    A loss calls them with whatever observations it needs, as often as it needs; `num_taus` is how
+    many fractions are drawn, None the objective's `num_acting_taus`. `target` gives no gradient.
     """
 
     def online(
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
     ) -> Outputs:
-        """Of (B, *obs_shape) and the legal actions (B, A); None: all. See `Objective.num_taus`."""
+        """Of (B, *obs_shape) and the legal actions (B, A); None: all."""
 
     def target(
         self, obs: Observations, mask: Tensor | None = None, num_taus: int | None = None
@@ -144,13 +144,13 @@ class Objective(ABC):
 
     Attributes:
         num_outputs: K, outputs per action; None: one, which is Q and has no axis of its own.
-        num_taus: How many fractions of the distribution a network is asked for. In an update they
-            are drawn for each state, unless another number is asked for; to act, they are evenly
-            spaced. 0: the head takes none.
+        num_acting_taus: How many fractions of the distribution Q is the mean of. To act, they
+            are evenly spaced; in an update they are drawn for each state, so many unless another
+            number is asked for. 0: the head takes none.
     """
 
     num_outputs: int | None = None
-    num_taus: int = 0
+    num_acting_taus: int = 0
 
     def __init__(self, settings: ObjectiveSettings) -> None:
         self.settings = settings
@@ -194,7 +194,7 @@ class Objective(ABC):
         choosing_q = judging.q
         if self.settings.double_q:
             choosing_q = networks.online(next_obs, mask).q
-        elif self.num_taus:  # By other fractions than it is judged by.
+        elif self.num_acting_taus:  # By other fractions than it is judged by.
             choosing_q = networks.target(next_obs, mask).q
         return select_actions(_all_of(judging), greedy_actions(choosing_q, mask))
 

@@ -161,7 +161,7 @@ def test_losses_are_those_of_a_naive_loop(double_q, masked, kind):
     for seed in range(5):
         online, target = tables(seed, num_states=48, num_outputs=2)
         columns = batch(seed, size=24, masked=masked)
-        networks = Curves(online, target, objective.num_taus)
+        networks = Curves(online, target, objective.num_acting_taus)
         losses = objective.losses(columns, networks)
         loss, td_error, q_taken, priority = naive_losses(columns, networks, online, target, 0.7)
         np.testing.assert_allclose(losses.loss, loss, rtol=1e-4, atol=1e-5)

@@ -52,7 +52,7 @@ class FractionHead(nn.Module):
 class SampledFractions(Objective):
     """Outputs of fractions that are sampled at every call: 7 to act with, 3 and 4 to learn."""
 
-    num_taus = 7
+    num_acting_taus = 7
 
     def head(self, num_features, num_actions, streams):
         return FractionHead(num_features, num_actions)
