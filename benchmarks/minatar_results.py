@@ -71,13 +71,16 @@ class Results:
         return found
 
     def whole(self, length: str) -> list[str]:
-        """The variants that have played every game of a length."""
-        games = games_of(length)
-        return [
-            variant
-            for variant in variants_of(length)
-            if all(self.of(length, game, variant) for game in games)
-        ]
+        """The variants that have played every game of a length, each as often."""
+        return [variant for variant in variants_of(length) if self.is_whole(length, variant)]
+
+    def is_whole(self, length: str, variant: str) -> bool:
+        """Whether a variant has played every game, and all with as many seeds.
+
+        An aggregate of all its runs would else be that of the game with the most.
+        """
+        numbers = {len(self.of(length, game, variant)) for game in games_of(length)}
+        return len(numbers) == 1 and 0 not in numbers
 
 
 def games_of(length: str) -> list[str]:

@@ -121,7 +121,23 @@ def test_a_folder_that_is_not_whole_is_no_result(tmp_path):
 
 def test_steadiness_counts_the_evaluations_from_env_step_30_000_on(tmp_path):
     write_run(tmp_path, "cartpole-steady-3", 490.0, (1, 2, 3), (100, 475, 470))
-    assert cells(scores.page(Results(tmp_path)), "3") == ["1 of 2", "470.0", "490.0"]
+    write_run(tmp_path, "cartpole-steady-4", 50.0, (1, 2, 3), (100, 475, 480))
+    write_run(tmp_path, "cartpole-steady-5", 50.0, (1, 2, 3), (100, 101, 102))
+    page = scores.page(Results(tmp_path))
+    lost = ["40,000", "1, the last after 60,000", "1 of 2", "470.0", "490.0"]
+    assert cells(page, "3") == lost
+    assert cells(page, "4") == ["40,000", "0", "2 of 2", "475.0", "50.0"]
+    assert cells(page, "5") == ["–", "–", "0 of 2", "101.0", "50.0"]
+
+
+def test_an_aggregate_is_of_games_with_as_many_seeds(tmp_path):
+    for game, seeds in (("breakout", 3), ("asterix", 3), ("space_invaders", 2)):
+        for variant in ("base", "per"):
+            write_seeds(tmp_path, game, variant, *[(5.0, (1.0, 2.0))] * seeds)
+    text = block(tmp_path)
+    assert cells(text.split("| training")[0], "DQN+")[-1] == "–"
+    assert "| DQN+ | DQN+, prioritized | space_invaders |" in text
+    assert "| DQN+ | DQN+, prioritized | all |" not in text
 
 
 @pytest.mark.parametrize(("base", "per"), scores.PAIRS)
