@@ -19,6 +19,10 @@ from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.replay.leaves import Leaf, Observations, ObservationTree, from_leaves
 
+# Numbers of a stream's rows that an env step uses up: its own, and at most a reset row, a gap for
+# its chunk, and a gap for its episode.
+MAX_ROWS_PER_STEP = 4
+
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
 
 

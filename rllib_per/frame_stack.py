@@ -27,8 +27,8 @@ class FrameStack:
 
     @classmethod
     def of(cls, size: int | None, padding: str) -> FrameStack | None:
-        """None where nothing is stacked."""
-        return cls(size, padding) if size else None
+        """None where nothing is stacked; one frame is no stack."""
+        return cls(size, padding) if size is not None and size > 1 else None
 
     def check_shape(self, leaf: Leaf) -> None:
         """Raise unless a leaf's first axis may hold the frames."""

@@ -121,8 +121,7 @@ class RemoteRollouts:
 
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""
-        set_random_states(self._group, states, env_steps, timeout_s=0.0)
-        self._random_states |= states
+        self._random_states = set_random_states(self._group, states, env_steps, timeout_s=0.0)
 
     @property
     def calls(self) -> list[ray.ObjectRef]:

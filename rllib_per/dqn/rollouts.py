@@ -22,7 +22,7 @@ from rllib_per.dqn.runner_states import (
 )
 from rllib_per.dqn.runner_weights import share_module
 from rllib_per.envs.statistics import Statistics
-from rllib_per.episodes import EpisodeFragmenter
+from rllib_per.episodes import MAX_ROWS_PER_STEP, EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.runners.saveable_runner import ENV_STATISTICS
@@ -52,6 +52,7 @@ class Rollouts:
         self._timeout_s = settings.sample_timeout_s
         self._failures = RunnerFailures(group, settings.failures)
         self._mask_source = settings.action_masks
+        self._settings = settings
         self._fragmenter = None if settings.is_columnar else _fragmenter(settings)
         self._episode_steps = settings.num_steps_per_call
         self._env_statistics: dict[int, Statistics] = {}
@@ -98,10 +99,13 @@ class Rollouts:
 
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""
-        set_random_states(self._group, states, env_steps, self._timeout_s)
-        self._env_statistics |= {
-            index: state.get(ENV_STATISTICS, {}) for index, state in states.items()
-        }
+        given = set_random_states(self._group, states, env_steps, self._timeout_s)
+        self._env_statistics = {index: state[ENV_STATISTICS] for index, state in given.items()}
+        if self._fragmenter is not None:
+            # No row of replay, which may be restored, goes on in an episode that is under way.
+            first_row = max(self._fragmenter.next_row, MAX_ROWS_PER_STEP * env_steps + 1)
+            self._fragmenter = _fragmenter(self._settings, first_row)
+            self._find_row_spec()
 
     def _sample(self, method: str, **kwargs: Any) -> list[Any]:
         if not self._remote:
@@ -124,9 +128,11 @@ class Rollouts:
         return row_spec_of_actors(self._group)
 
 
-def _fragmenter(settings: RunnerSettings) -> EpisodeFragmenter:
+def _fragmenter(settings: RunnerSettings, first_row: int = 0) -> EpisodeFragmenter:
     stack = FrameStack.of(settings.frame_stack, settings.frame_stack_padding)
-    return EpisodeFragmenter(settings.num_envs_total, stack, action_masks=settings.action_masks)
+    return EpisodeFragmenter(
+        settings.num_envs_total, stack, first_row=first_row, action_masks=settings.action_masks
+    )
 
 
 def _require_kept_masks(spaces: Any, source: str) -> None:

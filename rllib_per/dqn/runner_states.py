@@ -12,7 +12,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_per.envs.statistics import Statistics, pooled, share_of
 from rllib_per.runners.env_runner import ApexEnvRunner
-from rllib_per.runners.saveable_runner import ENV_STATISTICS
+from rllib_per.runners.saveable_runner import ENV_STATISTICS, EXPLORATION_RNG
 
 # Under which name an algorithm's state has the random states of its env runners.
 RANDOM_STATES = "env_runners"
@@ -68,32 +68,51 @@ def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
 
 def set_random_states(
     group: EnvRunnerGroup, states: RandomStates, env_steps: int, timeout_s: float
-) -> None:
+) -> RandomStates:
     """Let every runner that is in `states` draw on from there; others don't repeat their start.
 
-    Where there are more runners now, or fewer, all normalize as those that were saved did together.
+    Where other runners play now, all normalize as those that were saved did together.
 
     Args:
         group: The runners.
         states: Of some or all.
         env_steps: How far training is.
         timeout_s: How long to wait for them; with 0 they do it before anything asked of them later.
+    Returns:
+        What the runners that play were given.
     """
-
-    saved = [state[ENV_STATISTICS] for state in states.values() if state.get(ENV_STATISTICS)]
-    num_runners = max(group.num_remote_env_runners(), 1)
-    share = {} if len(saved) == num_runners else share_of(pooled(saved), num_runners)
+    given = dealt(states, playing(group))
 
     def restore(runner: Any) -> None:
         if not isinstance(runner, ApexEnvRunner):
             return
-        if runner.worker_index in states:
-            runner.set_random_state(states[runner.worker_index], env_steps)
+        state = given.get(runner.worker_index, {})
+        if EXPLORATION_RNG in state:
+            runner.set_random_state(state, env_steps)
         else:
             runner.begin_later(env_steps)
-        runner.take_env_statistics(share)
+            runner.take_env_statistics(state.get(ENV_STATISTICS, {}))
 
     group.foreach_env_runner(restore, timeout_seconds=timeout_s)
+    return given
+
+
+def playing(group: EnvRunnerGroup) -> list[int]:
+    """The worker indices of the runners that collect: the local one's, or those of all actors."""
+    return list(range(1, group.num_remote_env_runners() + 1)) or [0]
+
+
+def dealt(states: RandomStates, runners: list[int]) -> RandomStates:
+    """For each of `runners` its own state, as far as it was saved, and statistics.
+
+    These are its own if just these runners had some, else its share of all that were saved.
+    """
+    counted = {index: each[ENV_STATISTICS] for index, each in states.items()
+               if each.get(ENV_STATISTICS)}  # fmt: skip
+    if counted.keys() != set(runners):
+        share = share_of(pooled(list(counted.values())), len(runners))
+        counted = dict.fromkeys(runners, share)
+    return {index: states.get(index, {}) | {ENV_STATISTICS: counted[index]} for index in runners}
 
 
 def random_state(runner: Any) -> tuple[int, Any]:

@@ -21,8 +21,7 @@ from rllib_per.runners.env_creation import takes_config
 from rllib_per.runners.env_runner import ApexEnvRunner
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.objectives import (
-    OTHER_UNIT,
-    priority_of,
+    problem_of_initial_priority,
     problems_of_objective,
 )
 from rllib_per.settings.refused import BATCH_MODE
@@ -161,8 +160,9 @@ def _relations(config: ApexDQNConfig) -> Iterator[str]:
     training = {name: getattr(config, name) for name in names_of(Training)}
     yield from (sentence for _, sentence in problems_of_objective(training))
     initial = config.replay_buffer_config.get("initial_priority")
-    if initial == "td_error" and priority_of(training) != "td_error":
-        yield f"`replay_buffer_config['initial_priority']` {OTHER_UNIT}"
+    problem = problem_of_initial_priority(initial, training)
+    if problem is not None:
+        yield f"`replay_buffer_config['initial_priority']` {problem}"
     try:
         capacity = replay_of(config.replay_buffer_config).capacity
     except (ValueError, TypeError) as error:

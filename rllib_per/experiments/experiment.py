@@ -33,7 +33,7 @@ from rllib_per.experiments.yaml_source import (
 )
 from rllib_per.settings.learners import LearnerSettings
 from rllib_per.settings.network import Network
-from rllib_per.settings.objectives import OTHER_UNIT, priority_of
+from rllib_per.settings.objectives import problem_of_initial_priority
 from rllib_per.settings.replay import (
     OLD_NAMES,
     Prioritized,
@@ -157,11 +157,12 @@ class ExperimentConfig(sections.ExperimentSection):
 
     @model_validator(mode="after")
     def _priorities_compare(self) -> ExperimentConfig:
-        of_td_errors = isinstance(self.replay, Prioritized) and self.replay.records_q
-        if of_td_errors and priority_of(as_dict(self.training)) != "td_error":
-            raise PydanticCustomError(
-                "relation", OTHER_UNIT, {"path": ("replay", "initial_priority")}
-            )
+        if isinstance(self.replay, Prioritized):
+            initial, training = self.replay.initial_priority, as_dict(self.training)
+            problem = problem_of_initial_priority(initial, training)
+            if problem is not None:
+                path = ("replay", "initial_priority")
+                raise PydanticCustomError("relation", problem, {"path": path})
         return self
 
     def to_yaml(self) -> str:

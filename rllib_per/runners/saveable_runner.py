@@ -23,18 +23,12 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 
 from rllib_per.action_masks import ACTION_MASK
 from rllib_per.envs.statistics import Statistics, load_statistics, statistics_of
-from rllib_per.runners.env_randomness import (
-    env_random_states,
-    set_env_random_states,
-    set_state_of,
-    state_of,
-)
+from rllib_per.runners.generator_state import set_state_of, state_of
 from rllib_per.runners.mask_connector import add_mask_connector
 from rllib_per.runners.masked_env import MaskedVectorEnv
 from rllib_per.seeds import EXPLORATION, env_seed, stream_seed
 
 EXPLORATION_RNG = "exploration_rng"
-ENV_RNG = "env_rng"
 ENV_STATISTICS = "env_statistics"
 
 
@@ -135,15 +129,11 @@ class SaveableRunner(EnvRunner, Checkpointable):
             self._weights_seq_no = seq_no
 
     def random_state(self) -> dict[str, Any]:
-        """The random generators of exploration and, where they are in reach, of environments.
+        """The random generator of exploration, and the statistics by which environments normalize.
 
-        Beside them stand the statistics by which environments normalize.
+        Those of environments are out of reach: many have others than Gymnasium's `np_random`.
         """
-        return {
-            EXPLORATION_RNG: state_of(self._rng),
-            ENV_RNG: env_random_states(self.env),
-            ENV_STATISTICS: self.env_statistics(),
-        }
+        return {EXPLORATION_RNG: state_of(self._rng), ENV_STATISTICS: self.env_statistics()}
 
     def env_statistics(self) -> Statistics:
         """The running means by which environments normalize; none where none do."""
@@ -158,13 +148,11 @@ class SaveableRunner(EnvRunner, Checkpointable):
     def set_random_state(self, state: dict[str, Any], env_steps: int) -> None:
         """Draw on from `random_state`; episodes begin anew, and not with those of the first start.
 
-        Environments whose generators are not in reach are seeded once more, by `env_steps`, how far
-        training is.
+        Environments are seeded once more, by `env_steps`, how far training is.
         """
         self._first_answer = None
         set_state_of(self._rng, state[EXPLORATION_RNG])
         self._seed_anew(env_steps)
-        self._is_seeded = set_env_random_states(self.env, state.get(ENV_RNG))
         self.take_env_statistics(state.get(ENV_STATISTICS, {}))
         self._purpose = None
 

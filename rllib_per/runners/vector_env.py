@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
@@ -28,6 +29,9 @@ from rllib_per.runners.env_creation import create_env
 from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves, with_newest_mask
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.settings.algorithm import PlaySettings
+
+# An attribute of Gymnasium's NormalizeObservation and NormalizeReward.
+_OF_NORMALIZERS = "update_running_mean"
 
 # Of an evaluation, where nothing else is known.
 LONGEST_EPISODE_ENV_STEPS = 100_000
@@ -163,7 +167,12 @@ def make_vector_env(
         )
     else:
         made = gym.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **kwargs)
-    _check(made, num_envs)
+    try:
+        _check(made, num_envs)
+        _check_statistics(made)
+    except ValueError:
+        made.close()
+        raise
     share_statistics(made)
     is_users = mode is VectorizeMode.VECTOR_ENTRY_POINT and type(made) is not AtariGames
     return CheckedVectorEnv(made) if is_users else made
@@ -228,6 +237,31 @@ def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, 
     # The id is RLlib's; nothing is registered under it.
     spec: Any = EnvSpec
     return spec("rllib-single-agent-env-v0", entry_point=make, vector_entry_point=make_vec), {}
+
+
+def _check_statistics(env: gym.vector.VectorEnv) -> None:
+    """Raise where nobody could freeze or save the running means of a normalizing wrapper."""
+    wrapper: Any = env
+    while isinstance(wrapper, gym.vector.VectorWrapper):
+        if isinstance(wrapper, (NormalizeObservation, NormalizeReward)):
+            _refuse_statistics(
+                f"{type(wrapper).__name__} around a vector environment",
+                "normalize each environment in it, or leave it out",
+            )
+        wrapper = wrapper.env
+    inner = env.unwrapped
+    if isinstance(inner, AsyncVectorEnv) and any(inner.call("has_wrapper_attr", _OF_NORMALIZERS)):
+        _refuse_statistics(
+            "an environment that normalizes, in a process of its own",
+            "set gym_env_vectorize_mode='sync'",
+        )
+
+
+def _refuse_statistics(what: str, remedy: str) -> NoReturn:
+    raise ValueError(
+        f"{what} keeps running means that no checkpoint would hold, and evaluations would neither "
+        f"have nor leave as they are: {remedy}"
+    )
 
 
 def _check(env: gym.vector.VectorEnv, num_envs: int) -> None:

@@ -70,12 +70,6 @@ distribution_from = _DISTRIBUTIONS.of
 # RLlib's keys, and its defaults.
 NUM_ATOMS, V_MIN, V_MAX = 1, -10.0, 10.0
 
-# Of `initial_priority`, where `priority_of` is not "td_error".
-OTHER_UNIT = (
-    "must be 'max', or `priority` 'td_error': of new transitions there are TD errors of Q-values, "
-    "which do not compare with later priorities that are sums over quantiles, or in nats"
-)
-
 # The keys that choose those which `objective` does not.
 _KEYS = {
     "categorical": "`num_atoms`, 51 for example",
@@ -105,6 +99,24 @@ def priority_of(settings: Mapping[str, Any]) -> str:
     """What goes back to replay where `priority` says nothing: of Rainbow's, or |δ|."""
     given: str | None = settings.get("priority")
     return given or ("kl" if settings["num_atoms"] > 1 else "td_error")
+
+
+def problem_of_initial_priority(initial: str | None, settings: Mapping[str, Any]) -> str | None:
+    """Why new transitions can't have their TD errors as priorities; None if they can, or don't."""
+    if initial != "td_error":
+        return None
+    if priority_of(settings) != "td_error":
+        return (
+            "must be 'max', or `priority` 'td_error': of new transitions there are TD errors of "
+            "Q-values, which do not compare with later priorities that are sums over quantiles, or "
+            "in nats"
+        )
+    if settings.get("munchausen") is not None:
+        return (
+            "must be 'max' with `munchausen`: new transitions have TD errors without its bonus, "
+            "which do not compare with later priorities"
+        )
+    return None
 
 
 def chosen_by(objective: Any) -> str | None:

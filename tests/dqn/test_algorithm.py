@@ -8,6 +8,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_per import ApexDQNConfig
 from rllib_per.observations import WrongDataError
+from rllib_per.runners.env_runner import ApexEnvRunner
 from tests.support.wrong_env import WrongLater
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -164,6 +165,61 @@ def test_a_connector_takes_rllibs_runner_and_still_learns(build):
         result = algorithm.train()
     assert result["replay_buffer"]["num_transitions"] > 300
     assert result["learners"]["default_policy"]["qf_loss"] >= 0
+
+
+@pytest.mark.ray
+def test_rllibs_runner_stores_an_observation_whole_if_one_frame_is_asked_for(build):
+    settings = config().env_runners(env_runner_cls=SingleAgentEnvRunner, frame_stack=1)
+    algorithm = build(settings)
+    algorithm.train()
+    assert algorithm.rollouts.row_spec.stack is None
+
+
+class NumberedRun(gym.Env):
+    """Observes the number of its run and the step of its episode, which has 70."""
+
+    observation_space = gym.spaces.Box(0, 100, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, config):
+        self._run = config["run"]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._t = 0
+        return np.array([self._run, 0], np.float32), {}
+
+    def step(self, action):
+        self._t += 1
+        return np.array([self._run, self._t], np.float32), 1.0, False, self._t == 70, {}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("runner_class", [SingleAgentEnvRunner, ApexEnvRunner])
+def test_no_transition_joins_what_was_restored_and_an_episode_under_way(
+    build, tmp_path, runner_class
+):
+    """Both runs have done as many steps, so that their rows have the same numbers."""
+
+    def run(number):
+        settings = config(store_buffer_in_checkpoints=True)
+        settings.environment(NumberedRun, env_config={"run": number})
+        settings.env_runners(env_runner_cls=runner_class, num_envs_per_env_runner=1)
+        algorithm = build(settings)
+        algorithm.train()
+        return algorithm
+
+    run(1).save_to_path(tmp_path)
+    algorithm = run(2)
+    algorithm.restore_from_path(tmp_path)
+    algorithm.train()
+    runs = set()
+    for _ in range(100):
+        batch = algorithm.replay.sample(32, beta=0.4)
+        np.testing.assert_array_equal(batch.obs[:, 0], batch.next_obs[:, 0])
+        np.testing.assert_array_less(batch.obs[:, 1], batch.next_obs[:, 1])
+        runs |= set(batch.obs[:, 0])
+    assert runs == {1, 2}
 
 
 @pytest.mark.ray

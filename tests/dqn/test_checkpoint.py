@@ -20,8 +20,6 @@ from rllib_per.checkpoints.files import CheckpointError
 from rllib_per.checkpoints.folders import MANIFEST, REPLACED, AtomicFolder, verify
 from rllib_per.dqn.checkpoint import weights_in
 from rllib_per.replay import TrainingDivergedError
-from rllib_per.runners.env_randomness import env_random_states, set_env_random_states
-from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
@@ -232,9 +230,8 @@ def test_runners_draw_on_where_they_were(trained, other, tmp_path):
     other.restore_from_path(tmp_path)
     states = [a.env_runner_group.local_env_runner.random_state() for a in (trained, other)]
     assert states[0] == states[1]
-    assert states[0]["env_rng"] is not None
+    # The environments begin episodes anew; the trained one goes on with its own.
     first = [a.env_runner_group.local_env_runner.collect(40, epsilon=1.0) for a in (trained, other)]
-    # Both begin episodes anew where it was saved; the trained one goes on with its own.
     np.testing.assert_array_equal(first[0].actions, first[1].actions)
 
 
@@ -250,28 +247,37 @@ def test_every_remote_runner_has_generators_of_its_own(build, tmp_path):
     assert [now[k] for k in (1, 2)] == [saved[k] for k in (1, 2)]
 
 
-def test_environments_draw_on_and_where_that_is_not_known_it_is_said():
-    def make():
-        return ColumnSyncVectorEnv([lambda: gym.make("CartPole-v1") for _ in range(2)])
+class OwnGenerator(gym.Env):
+    """Draws from a generator that is not Gymnasium's and that `reset(seed=...)` makes, as ALE's."""
 
-    env, other = make(), make()
-    assert env_random_states(env) is None  # None was drawn yet.
-    env.reset(seed=1)
-    states = env_random_states(env)
-    other.reset(seed=2)
-    assert set_env_random_states(other, states)
-    np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
-    assert not set_env_random_states(other, None)
-    assert not set_env_random_states(object(), states)
-    for one in (env, other):
-        one.close()
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, config):
+        pass
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self._own = np.random.default_rng(seed)
+        return self._own.random(1), {}
+
+    def step(self, action):
+        return self._own.random(1), 0.0, False, False, {}
 
 
-def test_a_resumed_run_does_not_begin_with_the_episodes_of_its_first_start(build, tmp_path):
-    first = build(config())
+@pytest.mark.parametrize("env", ["CartPole-v1", OwnGenerator])
+@pytest.mark.parametrize("action_masks", ["auto", "none"])
+def test_a_resumed_run_does_not_begin_with_the_episodes_of_its_first_start(
+    build, tmp_path, env, action_masks
+):
+    def of_env():
+        return config().environment(env).env_runners(action_masks=action_masks)
+
+    first = build(of_env())
     start = first.env_runner_group.local_env_runner.collect(1, epsilon=1.0).obs[0]
     first.save_to_path(tmp_path)
-    second = build(config())
+    second = build(of_env())
     second.restore_from_path(tmp_path)
     again = second.env_runner_group.local_env_runner.collect(1, epsilon=1.0).obs[0]
     assert not np.allclose(start, again)

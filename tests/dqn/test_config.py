@@ -112,6 +112,10 @@ def test_a_program_written_for_dqn_config_keeps_its_settings():
             {"num_atoms": 51, "replay_buffer_config": {"initial_priority": "td_error"}},
             "`replay_buffer_config['initial_priority']` must be 'max', or `priority` 'td_error'",
         ),
+        (
+            {"munchausen": {}, "replay_buffer_config": {"initial_priority": "td_error"}},
+            "`replay_buffer_config['initial_priority']` must be 'max' with `munchausen`",
+        ),
         ({"distribution": "quantil"}, "`distribution`: `type` must be one of quantile"),
         (
             {"distribution": ["quantile"]},

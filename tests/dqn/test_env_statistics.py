@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from ray.rllib.algorithms.dqn.dqn import DQN
 
-from rllib_per.dqn.runner_states import set_random_states
+from rllib_per.dqn.runner_states import dealt, set_random_states
 from rllib_per.envs.statistics import pooled
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.runners.saveable_runner import ENV_STATISTICS
 from tests.support.apex import apex_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
-NUM_CPUS = 5
+NUM_CPUS = 10
 
 COUNT = "observation0.count"
 
@@ -67,6 +68,40 @@ def test_a_checkpoint_brings_them_back(algorithm, tmp_path):
     assert restored[COUNT] == pytest.approx(float(saved[COUNT]), rel=0.2)
     algorithm.train()
     assert algorithm.env_statistics()[COUNT] > restored[COUNT]
+
+
+@pytest.mark.parametrize(("saved_with", "restored_with"), [(0, 1), (1, 0), (0, 2), (2, 1)])
+def test_in_another_number_of_runners_all_together_have_counted_the_same(
+    saved_with, restored_with, tmp_path, one_ray
+):
+    def make(num_env_runners):
+        settings = build(replay_buffer_config=IN_DRIVER)
+        return settings.env_runners(num_env_runners=num_env_runners).build_algo()
+
+    first, second = make(saved_with), make(restored_with)
+    try:
+        first.train()
+        first.save_to_path(tmp_path)
+        before = pooled([each for each in of_runners(first.env_runner_group) if each])
+        second.restore_from_path(tmp_path)
+        after = [each for each in of_runners(second.env_runner_group) if each]
+        assert len(after) == max(restored_with, 1)
+        for key, value in before.items():
+            np.testing.assert_allclose(pooled(after)[key], value, rtol=1e-6)
+            np.testing.assert_allclose(second.env_statistics()[key], value, rtol=1e-6)
+    finally:
+        first.stop()
+        second.stop()
+
+
+def test_what_runners_that_are_no_more_have_counted_is_not_pooled_twice():
+    states = {k: {ENV_STATISTICS: {"a.mean": np.array(float(k)), "a.var": np.array(1.0),
+                                   "a.count": np.array(10.0)}} for k in (1, 2, 3, 4)}  # fmt: skip
+    given = dealt(states, [1, 2])
+    assert given.keys() == {1, 2}
+    together = pooled([state[ENV_STATISTICS] for state in given.values()])
+    assert (together["a.mean"], together["a.count"]) == (2.5, 40.0)
+    assert dealt(states, [1, 2, 3, 4]) == states
 
 
 def test_a_runner_that_was_restarted_normalizes_as_the_others(algorithm, monkeypatch):

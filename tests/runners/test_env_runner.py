@@ -7,8 +7,8 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_per.observations import WrongDataError
-from rllib_per.runners.env_randomness import set_state_of, state_of
 from rllib_per.runners.env_runner import ApexEnvRunner
+from rllib_per.runners.generator_state import set_state_of, state_of
 from tests.support.counting_env import NUM_ACTIONS, CountingEnv, counting_runner, runner_config
 
 LENGTHS = [[3, 1, 4], [2], [5, 5, 1]]

@@ -4,8 +4,13 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import SyncVectorEnv
-from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RescaleObservation
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.wrappers import (
+    FrameStackObservation,
+    NormalizeObservation,
+    RescaleObservation,
+    vector,
+)
 
 from rllib_per import ApexDQNConfig
 from rllib_per.envs.wrappers import WrapperError
@@ -50,6 +55,30 @@ def test_what_shows_other_frames_than_were_stacked_is_stored_whole(around):
     runner.collect(30, epsilon=0.5)
     assert runner.row_spec.stack is None
     assert runner.row_spec.frame_shape == (3, 3)
+
+
+def normalized(context):
+    return NormalizeObservation(CountingEnv(0, [4, 6]))
+
+
+def around_many(context):
+    inner = SyncVectorEnv([lambda: CountingEnv(0, [4, 6])] * context["num_envs"])
+    return vector.NormalizeReward(vector.NormalizeObservation(inner))
+
+
+def many_async(context):
+    return AsyncVectorEnv([lambda: normalized(context)] * context["num_envs"])
+
+
+@pytest.mark.parametrize(
+    ("env", "mode", "remedy"),
+    [(normalized, "async", "process of its own .* set gym_env_vectorize_mode='sync'"),
+     (around_many, "vector_entry_point", "NormalizeReward around .* normalize each environment"),
+     (many_async, "vector_entry_point", "process of its own")],
+)  # fmt: skip
+def test_statistics_that_nobody_could_freeze_or_save_are_refused(env, mode, remedy):
+    with pytest.raises(ValueError, match=f"{remedy}"):
+        make_runner([], env, gym_env_vectorize_mode=mode, num_envs=2)
 
 
 def test_discrete_observations_are_learned_as_vectors():
