@@ -104,7 +104,7 @@ class ApexDQNLearner(DQNTorchLearner):
 
     def _require_gpu(self) -> None:
         """RLlib names an index that is not valid, or computes on the CPU without a word."""
-        wanted = self.config.num_gpus_per_learner
+        wanted = self.config.settings().learners.num_gpus_per_learner
         if wanted and not torch.cuda.is_available():
             raise ValueError(
                 f"`num_gpus_per_learner` is {wanted:g}, and PyTorch {torch.__version__} sees no "

@@ -173,7 +173,7 @@ READ_AT_A_DOOR = {
         "restart_failed_env_runners", "delay_between_env_runner_restarts_s",
     },
     "learning/learner.py": {
-        "get_config_for_module", "add_default_connectors_to_learner_pipeline",
+        "settings", "get_config_for_module", "add_default_connectors_to_learner_pipeline",
     },
     "learning/learner_actors.py": {"num_learners"},
     "runners/env_runner.py": {
