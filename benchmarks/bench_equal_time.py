@@ -3,10 +3,11 @@
 
     make bench-equal-time        # MinAtar's Breakout; ends when ApexDQN has 500,000 env steps
 
-All live in this process, with the settings of configs/minatar/per.yaml, and whichever has trained
-for less time goes on, an iteration at a time, so that other work on the machine slows all. The
-training return is the mean of an algorithm's last 100 games, played with ε of its own env steps.
-RLlib's network gets planes last, as 0 and 1 in float32, as its CNN takes them.
+All live in this process, with the settings of configs/minatar/per.yaml and the squared loss, and
+whichever has trained for less time goes on, an iteration at a time, so that other work on the
+machine slows all. The training return is the mean of an algorithm's last 100 games, played with ε
+of its own env steps. RLlib's network gets planes last, as 0 and 1 in float32, as its CNN takes
+them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rllib_per import ApexDQNConfig
 from rllib_per.envs.minatar import MinAtarGame
 
 SETTINGS = yaml.safe_load(Path("configs/minatar/per.yaml").read_text())
+SETTINGS["training"]["td_error_loss_fn"] = "mse"  # As MinAtar's DQN has it.
 EVIDENCE = Path("benchmarks/evidence/equal-time")
 # Of each side: its replay buffer, and the env steps of an iteration.
 SIDES = {
