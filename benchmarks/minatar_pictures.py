@@ -16,18 +16,19 @@ from benchmarks.aggregates import MINATAR_SCORES, interquartile_mean, performanc
 from benchmarks.minatar_results import NAMES, Result, Results, games_of
 from benchmarks.suite import LENGTHS, VARIANTS
 
-# A hue for each objective and loss, of those that the colour-blind can tell apart (Okabe and Ito).
+# A hue for each objective, loss and rate, most of those that the colour-blind can tell apart (Okabe
+# and Ito).
 COLORS = {
     "base": "#0072B2",
     "per": "#0072B2",
     "base_huber": "#E69F00",
     "per_huber": "#E69F00",
-    "base_quarter_lr": "#F0E442",
-    "per_schaul": "#F0E442",
+    "base_quarter_lr": "#D55E00",
+    "per_schaul": "#D55E00",
     "rainbow": "#009E73",
     "iqn": "#CC79A7",
     "iqn_noise": "#56B4E9",
-    "iqn_munchausen": "#D55E00",
+    "iqn_munchausen": "#7F3C8D",
     "dqn": "0.5",
     "dqn32": "0.2",
 }
