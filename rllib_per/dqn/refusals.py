@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -14,7 +15,6 @@ from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from rllib_per.did_you_mean import meant_by
 from rllib_per.learning.module import ApexDQNModule
 from rllib_per.learning.network_config import as_mapping, network_config
 from rllib_per.learning.rllib_hooks import problem_of_learner_class
@@ -52,8 +52,8 @@ def _misspelt(config: ApexDQNConfig, defaults: ApexDQNConfig) -> Iterator[str]:
     """Attributes that RLlib lets anyone set; one that is like no setting is the user's own."""
     settings = vars(defaults)
     for name in vars(config).keys() - settings.keys():
-        near = meant_by(name, settings, cutoff=0.85)
-        if near:
+        # By its spelling alone: what other libraries call a setting may well be the user's own.
+        for near in difflib.get_close_matches(name, settings, n=1, cutoff=0.85):
             yield f"`{name}` is no setting of {type(config).__name__}; did you mean {near!r}?"
 
 

@@ -56,6 +56,7 @@ class Rollouts:
         self._fragmenter = None if settings.is_columnar else _fragmenter(settings)
         self._episode_steps = settings.num_steps_per_call
         self._env_statistics: dict[int, Statistics] = {}
+        self._spaces: Any = None  # The module's, where RLlib's runners collect.
         self.shares_module = share_module(group, learner_group(), plays=not self._remote)
         self.row_spec = self._find_row_spec()
 
@@ -105,7 +106,7 @@ class Rollouts:
             # No row of replay, which may be restored, goes on in an episode that is under way.
             first_row = max(self._fragmenter.next_row, MAX_ROWS_PER_STEP * env_steps + 1)
             self._fragmenter = _fragmenter(self._settings, first_row)
-            self._find_row_spec()
+            self._fragmenter.row_spec(self._spaces)
 
     def _sample(self, method: str, **kwargs: Any) -> list[Any]:
         if not self._remote:
@@ -122,7 +123,8 @@ class Rollouts:
         if self._fragmenter is not None:
             spaces = self._group.get_spaces()
             _require_kept_masks(spaces, self._mask_source)
-            return self._fragmenter.row_spec(spaces[DEFAULT_MODULE_ID])
+            self._spaces = spaces[DEFAULT_MODULE_ID]
+            return self._fragmenter.row_spec(self._spaces)
         if not self._remote:
             return self._group.local_env_runner.row_spec
         return row_spec_of_actors(self._group)

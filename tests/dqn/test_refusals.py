@@ -122,7 +122,9 @@ def test_what_has_its_effect_is_taken(settings):
     settings().validate()
 
 
-def test_an_attribute_of_the_users_own_is_taken():
+@pytest.mark.parametrize("name", ["curriculum_of_mine", "device", "env_name", "loss", "id"])
+def test_an_attribute_of_the_users_own_is_taken(name):
+    """Also where another library calls a setting so."""
     settings = config()
-    settings.curriculum_of_mine = [1, 2]
+    setattr(settings, name, [1, 2])
     settings.validate()
