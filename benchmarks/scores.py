@@ -328,13 +328,13 @@ def steadiness(folder: Path) -> list[str]:
         fresh = evidence["evaluation_on_fresh_seeds"]["episode_return_mean"]
         numbers = [f"{late.min():.1f}", f"{fresh:.1f}"]
         rows.append([str(run.seed), *reached_and_lost(env_steps, good), above, *numbers])
-    late = f"from {STEADY_FROM:,} on"
+    since = f"from {STEADY_FROM:,} on"
     header = [
         "seed",
         f"first {STEADY_RETURN} after",
         "below it again",
-        f"{late}, at least {STEADY_RETURN}",
-        f"{late}, least",
+        f"{since}, at least {STEADY_RETURN}",
+        f"{since}, least",
         "100 games on fresh seeds",
     ]
     text = """`configs/cartpole.yaml` without a target trains for 100,000 env steps and is

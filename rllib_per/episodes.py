@@ -19,9 +19,9 @@ from rllib_per.replay.columns import first_not_finite
 from rllib_per.replay.fragment import Fragment, RowSpec
 from rllib_per.replay.leaves import Leaf, Observations, ObservationTree, from_leaves
 
-# Numbers of a stream's rows that an env step uses up: its own, and at most a reset row, a gap for
-# its chunk, and a gap for its episode.
-MAX_ROWS_PER_STEP = 4
+# The first row of a stream where its episode had begun before. No stream that replay got from
+# another fragmenter expects this one next, nor row 0: it has rows already.
+_UNDER_WAY = 2**40
 
 ExtraColumns = Callable[[SingleAgentEpisode], Mapping[str, Array]]
 
@@ -32,7 +32,8 @@ class EpisodeFragmenter:
     A stream is free again when its episode is done, and the next episode in it begins with a reset
     row. There are never more streams than environments: an episode that was abandoned (its runner
     died, or was reset for an evaluation) loses its stream to a new one. What does not continue the
-    stream's last row is numbered with a gap, so that replay never joins it.
+    stream's last row is numbered with a gap, so that replay never joins it; and what a new
+    fragmenter gives goes on nowhere in what replay has of an earlier one.
     """
 
     def __init__(
@@ -41,7 +42,6 @@ class EpisodeFragmenter:
         stack: FrameStack | None = None,
         *,
         extra_columns: ExtraColumns | None = None,
-        first_row: int = 0,
         action_masks: str = "none",
     ) -> None:
         """
@@ -49,13 +49,10 @@ class EpisodeFragmenter:
             max_streams: Environments.
             stack: What an observation stacks; None stores observations whole.
             extra_columns: Gives a chunk's further columns, each (its length, ...).
-            first_row: The number of every stream's first row. With an earlier fragmenter's
-                `next_row`, nothing that replay has of that one is taken for going on.
             action_masks: Where they are looked for, as `EnvRunners` has it.
         """
         self._stack, self._max_streams = stack, max_streams
         self._extra_columns = extra_columns or (lambda _: {})
-        self._first_row = first_row
         self._mask_source, self._has_masks = action_masks, False
         self._free: list[_Stream] = []
         # Ongoing episodes' streams by episode id, the one fed longest ago first.
@@ -88,12 +85,6 @@ class EpisodeFragmenter:
         assert self._tree is not None, "row_spec comes first"
         return self._tree.nested(observations)
 
-    @property
-    def next_row(self) -> int:
-        """A number that no row has had yet."""
-        streams = (*self._free, *self._ongoing.values())
-        return max((stream.next_row for stream in streams), default=self._first_row) + 1
-
     def fragments(self, episodes: Iterable[SingleAgentEpisode]) -> list[Fragment]:
         """One fragment of one stream per chunk; chunks of an episode must come in order.
 
@@ -112,7 +103,9 @@ class EpisodeFragmenter:
         stream = self._ongoing.pop(episode.id_, None) or self._take_stream()
         begins = episode.t_started == 0
         lead = 1 if begins and stream.last_frames is not None else 0
-        if not begins and stream.t_next != episode.t_started:
+        if not begins and stream.last_frames is None:
+            stream.next_row = _UNDER_WAY
+        elif not begins and stream.t_next != episode.t_started:
             stream.next_row += 1
         fragment = _columns(episode, frames, actions, rewards, extras, stream, lead)
         stream.next_row += lead + len(episode)
@@ -130,7 +123,7 @@ class EpisodeFragmenter:
             return self._free.pop()
         if self._num_streams < self._max_streams:
             self._num_streams += 1
-            return _Stream(self._num_streams - 1, self._first_row)
+            return _Stream(self._num_streams - 1)
         _, abandoned = self._ongoing.popitem(last=False)
         abandoned.t_next = -1
         # Its episode never ended, so what follows must not look like its next row.
@@ -213,9 +206,9 @@ def _in(leaf: Leaf) -> str:
 
 
 class _Stream:
-    def __init__(self, stream_id: int, first_row: int) -> None:
+    def __init__(self, stream_id: int) -> None:
         self.id = stream_id
-        self.next_row = first_row
+        self.next_row = 0
         self.t_next = -1
         self.last_frames: dict[str, Array] | None = None
 

@@ -128,6 +128,17 @@ def test_an_abandoned_episode_gives_its_stream_up():
     assert rows == {0: ["1.0", "1.1", "gap", "1.2r", "2.0", "2.1", "gap", "2.2r", "3.0", "3.1"]}
 
 
+def test_what_a_new_fragmenter_gives_goes_on_nowhere_in_what_replay_has_of_another():
+    """Not for any number of rows that a stream of the other may have got."""
+    episodes = [*chunks_of(episode_of(1, 5), 2, 3), *chunks_of(episode_of(2, 5), 2, 3)]
+    for begun in (0, 1):  # With an episode's beginning, and with one that is under way.
+        (fragment,) = fragmenter()[0].fragments([episodes[begun]])
+        for other in (0, 1):
+            (kept,) = fragmenter()[0].fragments([episodes[2 + other]])
+            ends = kept.first_step[0] + 1 + np.arange(10)
+            assert fragment.first_step[0] not in ends
+
+
 def test_stacks_are_taken_apart_and_checked():
     built = fragmenter_of(runner_config("CartPole-v1", frame_stack=2))
     space = CountingEnv(0, [1]).observation_space

@@ -167,6 +167,8 @@ class SaveableDQN(DQN):
             )
             runners = state[_STATE].get(RANDOM_STATES, {})
             self.rollouts.set_random_states(runners, self.progress.env_steps)
+        if not {_REPLAY, _STATE}.isdisjoint(state):
+            self.rollouts.begin_anew()
 
     def _check_fits(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of another network, or of an optimizer of another kind."""
@@ -273,6 +275,7 @@ class SaveableDQN(DQN):
             if component == _REPLAY:
                 verify(folder)
                 self._replay_archive.load(folder)
+                self.rollouts.begin_anew()
             elif component is not None:
                 let_take_any_weights(self.env_runner_group, self.eval_env_runner_group)
                 super().restore_from_path(str(folder.absolute()), component=component, **kwargs)

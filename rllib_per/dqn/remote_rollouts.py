@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,7 +15,12 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from rllib_per.dqn.rollouts import row_spec_of_actors
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.dqn.runner_health import OverdueCalls
-from rllib_per.dqn.runner_states import RandomStates, random_state, set_random_states
+from rllib_per.dqn.runner_states import (
+    RandomStates,
+    begin_anew,
+    random_state,
+    set_random_states,
+)
 from rllib_per.dqn.runner_weights import share_module
 from rllib_per.envs.statistics import Statistics
 from rllib_per.runners.replay_feed import Collected
@@ -50,6 +56,7 @@ class RemoteRollouts:
         self._shown: ray.ObjectRef | None = None
         self._late: frozenset[ray.ObjectRef] = frozenset()
         self._random_states: RandomStates = {}
+        self._num_restores = 0  # Of these; a report that was asked for before one is outdated.
         self._writer: ray.ObjectRef | None = None
         self.row_spec = row_spec_of_actors(group)
         self._failures = RunnerFailures(group, settings.failures)
@@ -101,14 +108,15 @@ class RemoteRollouts:
         asked = set(self._group.healthy_env_runner_ids()) - set(late.values())
         if asked:
             self._group.foreach_env_runner_async(
-                _report, tag=_REPORT, remote_worker_ids=sorted(asked)
+                partial(_report, self._num_restores), tag=_REPORT, remote_worker_ids=sorted(asked)
             )
 
     def take_metrics(self) -> list[dict[str, Any]]:
         """Those that have come back."""
         reports = [answer for _, answer in self._group.fetch_ready_async_reqs(tags=_REPORT)]
-        self._random_states |= dict(random for _, random in reports)
-        return [metrics for metrics, _ in reports]
+        now = self._num_restores
+        self._random_states |= dict(random for asked, _, random in reports if asked == now)
+        return [metrics for _, metrics, _ in reports]
 
     def random_states(self) -> RandomStates:
         """Of each runner at its last report, as nobody waits for it to answer once more."""
@@ -121,7 +129,14 @@ class RemoteRollouts:
 
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""
-        self._random_states = set_random_states(self._group, states, env_steps, timeout_s=0.0)
+        given = set_random_states(self._group, states, env_steps, timeout_s=0.0)
+        if states:
+            self._random_states = given
+            self._num_restores += 1
+
+    def begin_anew(self) -> None:
+        """Let nothing that comes go on in rows that replay has now, which may be another's."""
+        begin_anew(self._group, timeout_s=0.0)
 
     @property
     def calls(self) -> list[ray.ObjectRef]:
@@ -153,5 +168,5 @@ class RemoteRollouts:
         return int(self._group.num_healthy_remote_workers())
 
 
-def _report(runner: Any) -> tuple[dict[str, Any], tuple[int, Any]]:
-    return runner.get_metrics(), random_state(runner)
+def _report(num_restores: int, runner: Any) -> tuple[int, dict[str, Any], tuple[int, Any]]:
+    return num_restores, runner.get_metrics(), random_state(runner)

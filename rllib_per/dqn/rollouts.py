@@ -16,13 +16,14 @@ from rllib_per.action_masks import ACTION_MASK, has_mask
 from rllib_per.dqn.runner_failures import RunnerFailures, attempt
 from rllib_per.dqn.runner_states import (
     RandomStates,
+    begin_anew,
     env_statistics,
     random_states,
     set_random_states,
 )
 from rllib_per.dqn.runner_weights import share_module
 from rllib_per.envs.statistics import Statistics
-from rllib_per.episodes import MAX_ROWS_PER_STEP, EpisodeFragmenter
+from rllib_per.episodes import EpisodeFragmenter
 from rllib_per.frame_stack import FrameStack
 from rllib_per.replay import Fragment, RowSpec
 from rllib_per.runners.saveable_runner import ENV_STATISTICS
@@ -101,11 +102,14 @@ class Rollouts:
     def set_random_states(self, states: RandomStates, env_steps: int) -> None:
         """Let runners draw on from `states`; `env_steps` is how far training is."""
         given = set_random_states(self._group, states, env_steps, self._timeout_s)
-        self._env_statistics = {index: state[ENV_STATISTICS] for index, state in given.items()}
+        if states:
+            self._env_statistics = {index: state[ENV_STATISTICS] for index, state in given.items()}
+
+    def begin_anew(self) -> None:
+        """Let nothing that comes go on in rows that replay has now, which may be another's."""
+        begin_anew(self._group, self._timeout_s)
         if self._fragmenter is not None:
-            # No row of replay, which may be restored, goes on in an episode that is under way.
-            first_row = max(self._fragmenter.next_row, MAX_ROWS_PER_STEP * env_steps + 1)
-            self._fragmenter = _fragmenter(self._settings, first_row)
+            self._fragmenter = _fragmenter(self._settings)
             self._fragmenter.row_spec(self._spaces)
 
     def _sample(self, method: str, **kwargs: Any) -> list[Any]:
@@ -130,11 +134,9 @@ class Rollouts:
         return row_spec_of_actors(self._group)
 
 
-def _fragmenter(settings: RunnerSettings, first_row: int = 0) -> EpisodeFragmenter:
+def _fragmenter(settings: RunnerSettings) -> EpisodeFragmenter:
     stack = FrameStack.of(settings.frame_stack, settings.frame_stack_padding)
-    return EpisodeFragmenter(
-        settings.num_envs_total, stack, first_row=first_row, action_masks=settings.action_masks
-    )
+    return EpisodeFragmenter(settings.num_envs_total, stack, action_masks=settings.action_masks)
 
 
 def _require_kept_masks(spaces: Any, source: str) -> None:

@@ -60,6 +60,16 @@ def begin_later(group: EnvRunnerGroup, runners: list[int], env_steps: int) -> No
     )
 
 
+def begin_anew(group: EnvRunnerGroup, timeout_s: float) -> None:
+    """Let runners begin new episodes, in rows that go on in none that replay has."""
+
+    def begin(runner: Any) -> None:
+        if isinstance(runner, ApexEnvRunner):
+            runner.begin_anew()
+
+    group.foreach_env_runner(begin, timeout_seconds=timeout_s)
+
+
 def random_states(group: EnvRunnerGroup, timeout_s: float) -> RandomStates:
     """Of all runners, without runners that are not ours, or don't answer in time."""
     answers = group.foreach_env_runner(random_state, timeout_seconds=timeout_s)

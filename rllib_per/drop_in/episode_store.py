@@ -57,7 +57,7 @@ class EpisodeStore:
         self._obs_space: Any = None
         # The module's outputs that are kept, by the name of their column.
         self._outputs: dict[str, Any] = {}
-        self._fragmenter = self._new_fragmenter(first_row=0)
+        self._fragmenter = self._new_fragmenter()
 
     def __len__(self) -> int:
         """Transitions that can be drawn; as long as that isn't known, steps that wait."""
@@ -162,7 +162,6 @@ class EpisodeStore:
                 "items": dict(self._items),
                 "leaves": leaves_as_items(self._obs_space),
                 "outputs": list(self._outputs.items()),
-                "next_row": self._fragmenter.next_row,
                 "buffer": buffer.state(),
             }
         return state
@@ -187,7 +186,6 @@ class EpisodeStore:
             else:  # Of a version that knew single arrays only.
                 store._obs_space = _space(store._items.pop("obs"))
             store._outputs = dict(state["outputs"])
-            store._fragmenter = store._new_fragmenter(first_row=state["next_row"])
             store._buffer = store._new_buffer(windows)
             store._buffer.load_state(state["buffer"])
         return store
@@ -206,14 +204,13 @@ class EpisodeStore:
             gamma = self._algorithm.gamma if gamma is None else gamma
         return None if n_step is None or gamma is None else NStepWindows.of(n_step, gamma)
 
-    def _new_fragmenter(self, first_row: int) -> EpisodeFragmenter:
+    def _new_fragmenter(self) -> EpisodeFragmenter:
         options, algorithm = self._options, self._algorithm
         default = algorithm.num_ongoing_episodes if algorithm else _NUM_ONGOING_EPISODES
         return EpisodeFragmenter(
             options.max_ongoing_episodes or default,
             FrameStack.of(options.frame_stack, options.frame_stack_padding),
             extra_columns=self._extra_columns,
-            first_row=first_row,
         )
 
     def _new_buffer(self, windows: NStepWindows) -> PrioritizedReplayBuffer:

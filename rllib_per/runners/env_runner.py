@@ -55,7 +55,6 @@ class ApexEnvRunner(SaveableRunner):
         self._callbacks = RunnerCallbacks(self)
         gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
         self._device = get_device(self.config, gpus)
-        self._collector: Collector | None = None
         self._writer: FragmentWriter | None = None
         self._mask_source = self._settings.runners.action_masks
         self._place = Place.of(self._settings.runners, self.worker_index)

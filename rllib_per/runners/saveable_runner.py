@@ -23,6 +23,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 
 from rllib_per.action_masks import ACTION_MASK
 from rllib_per.envs.statistics import Statistics, load_statistics, statistics_of
+from rllib_per.runners.collector import Collector
 from rllib_per.runners.generator_state import set_state_of, state_of
 from rllib_per.runners.mask_connector import add_mask_connector
 from rllib_per.runners.masked_env import MaskedVectorEnv
@@ -40,6 +41,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self.spaces: dict[str, Any] = kwargs.get("spaces") or {}
         self.env: Any = None
         self.module: Any = None
+        self._collector: Collector | None = None
         self._device: Any = None
         self._pipelines: dict[str, Any] | None = None
         self._purpose: str | None = None  # What the streams run for; None: they begin new episodes.
@@ -154,7 +156,13 @@ class SaveableRunner(EnvRunner, Checkpointable):
         set_state_of(self._rng, state[EXPLORATION_RNG])
         self._seed_anew(env_steps)
         self.take_env_statistics(state.get(ENV_STATISTICS, {}))
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Begin new episodes, in rows that go on in none that replay has: these expect no row 0."""
         self._purpose = None
+        if self._collector is not None:
+            self._collector.next_row = 0
 
     def begin_later(self, env_steps: int) -> None:
         """Draw other numbers than at the first start, as this runner was started again."""
@@ -162,7 +170,7 @@ class SaveableRunner(EnvRunner, Checkpointable):
         self._seed_anew(env_steps)
         seed = stream_seed(self._run_seed, EXPLORATION, self._number, env_steps)
         self._rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-        self._purpose = None
+        self.begin_anew()
 
     def _seed_anew(self, env_steps: int) -> None:
         """Let the next reset seed the environments, otherwise than the first one did."""

@@ -30,7 +30,7 @@ from rllib_per.runners.space_wrappers import ActionsFromZero, DropLeaves, with_n
 from rllib_per.runners.sync_vector_env import ColumnSyncVectorEnv
 from rllib_per.settings.algorithm import PlaySettings
 
-# An attribute of Gymnasium's NormalizeObservation and NormalizeReward.
+# An attribute of Gymnasium's NormalizeObservation and NormalizeReward: whether they still count.
 _OF_NORMALIZERS = "update_running_mean"
 
 # Of an evaluation, where nothing else is known.
@@ -240,17 +240,24 @@ def _spec_and_kwargs(env: Any, context: EnvContext) -> tuple[EnvSpec, dict[str, 
 
 
 def _check_statistics(env: gym.vector.VectorEnv) -> None:
-    """Raise where nobody could freeze or save the running means of a normalizing wrapper."""
+    """Raise where nobody could freeze or save the running means of a normalizing wrapper.
+
+    One that is frozen already has none.
+    """
     wrapper: Any = env
     while isinstance(wrapper, gym.vector.VectorWrapper):
-        if isinstance(wrapper, (NormalizeObservation, NormalizeReward)):
+        normalizes = isinstance(wrapper, (NormalizeObservation, NormalizeReward))
+        if normalizes and getattr(wrapper, _OF_NORMALIZERS):
             _refuse_statistics(
                 f"{type(wrapper).__name__} around a vector environment",
                 "normalize each environment in it, or leave it out",
             )
         wrapper = wrapper.env
-    inner = env.unwrapped
-    if isinstance(inner, AsyncVectorEnv) and any(inner.call("has_wrapper_attr", _OF_NORMALIZERS)):
+    inner: Any = env.unwrapped
+    has_normalizers = isinstance(inner, AsyncVectorEnv) and all(
+        inner.call("has_wrapper_attr", _OF_NORMALIZERS)
+    )
+    if has_normalizers and True in inner.get_attr(_OF_NORMALIZERS):
         _refuse_statistics(
             "an environment that normalizes, in a process of its own",
             "set gym_env_vectorize_mode='sync'",

@@ -196,8 +196,9 @@ class NumberedRun(gym.Env):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("runner_class", [SingleAgentEnvRunner, ApexEnvRunner])
+@pytest.mark.parametrize("component", [None, "replay_buffer"])
 def test_no_transition_joins_what_was_restored_and_an_episode_under_way(
-    build, tmp_path, runner_class
+    build, tmp_path, runner_class, component
 ):
     """Both runs have done as many steps, so that their rows have the same numbers."""
 
@@ -211,7 +212,7 @@ def test_no_transition_joins_what_was_restored_and_an_episode_under_way(
 
     run(1).save_to_path(tmp_path)
     algorithm = run(2)
-    algorithm.restore_from_path(tmp_path)
+    algorithm.restore_from_path(tmp_path / (component or ""), component=component)
     algorithm.train()
     runs = set()
     for _ in range(100):

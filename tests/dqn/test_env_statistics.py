@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from ray.rllib.algorithms.dqn.dqn import DQN
 
+from rllib_per.dqn.remote_rollouts import RemoteRollouts
 from rllib_per.dqn.runner_states import dealt, set_random_states
 from rllib_per.envs.statistics import pooled
 from rllib_per.runners.env_runner import ApexEnvRunner
@@ -102,6 +103,27 @@ def test_what_runners_that_are_no_more_have_counted_is_not_pooled_twice():
     together = pooled([state[ENV_STATISTICS] for state in given.values()])
     assert (together["a.mean"], together["a.count"]) == (2.5, 40.0)
     assert dealt(states, [1, 2, 3, 4]) == states
+
+
+def test_a_state_without_any_of_runners_takes_nothing_from_the_record(algorithm):
+    algorithm.train()
+    before = algorithm.env_statistics()
+    algorithm.rollouts.set_random_states({}, env_steps=1)
+    np.testing.assert_equal(algorithm.env_statistics(), before)
+
+
+def test_a_report_of_before_a_restore_is_outdated(algorithm, monkeypatch):
+    if not isinstance(algorithm.rollouts, RemoteRollouts):
+        return
+    rollouts, group = algorithm.rollouts, algorithm.env_runner_group
+    algorithm.train()
+    states = rollouts.random_states()
+    late = [(1, (rollouts._num_restores, {}, (1, {ENV_STATISTICS: {COUNT: np.array(7.0)}})))]
+    rollouts.set_random_states(states, env_steps=1)
+    before = algorithm.env_statistics()
+    monkeypatch.setattr(group, "fetch_ready_async_reqs", lambda **_: late)
+    assert rollouts.take_metrics() == [{}]
+    np.testing.assert_equal(algorithm.env_statistics(), before)
 
 
 def test_a_runner_that_was_restarted_normalizes_as_the_others(algorithm, monkeypatch):

@@ -81,6 +81,28 @@ def test_statistics_that_nobody_could_freeze_or_save_are_refused(env, mode, reme
         make_runner([], env, gym_env_vectorize_mode=mode, num_envs=2)
 
 
+def frozen(context):
+    env = normalized(context)
+    env.update_running_mean = False
+    return env
+
+
+def frozen_around_many(context):
+    inner = SyncVectorEnv([lambda: CountingEnv(0, [4, 6])] * context["num_envs"])
+    env = vector.NormalizeObservation(inner)
+    env.update_running_mean = False
+    return env
+
+
+@pytest.mark.parametrize(
+    ("env", "mode"), [(frozen, "async"), (frozen_around_many, "vector_entry_point")]
+)
+def test_statistics_that_are_frozen_already_are_taken(env, mode):
+    runner = make_runner([], env, gym_env_vectorize_mode=mode, num_envs=2)
+    runner.collect(5, epsilon=0.5)
+    runner.stop()
+
+
 def test_discrete_observations_are_learned_as_vectors():
     runner = make_runner(["FlattenObservation"], "FrozenLake-v1")
     fragment = runner.collect(5, epsilon=1.0)
