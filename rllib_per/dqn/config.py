@@ -365,7 +365,7 @@ class ApexDQNConfig(DQNConfig):
             self._value_error("\n".join(["ApexDQNConfig:", *(f"  - {p}" for p in problems)]))
 
     def _validate_new_api_stack_settings(self) -> None:
-        # Its advice how to leave the new API stack, as if already given: that is refused here.
+        # RLlib would advise to leave the new API stack, which is refused here: count it as said.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         # RLlib knows no schedule dicts; `find_problems` checks every form of `lr`.
         plain = self.copy(copy_frozen=False)
